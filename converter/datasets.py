@@ -1,0 +1,110 @@
+"""The data sets, one entry each: where ReFit keeps them, and what is peculiar to them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards_spec.errors import UsageError
+
+BEDLAM_PORTRAIT_WIDTH = 720
+
+OnItsSide = Callable[[int, str, NDArray[np.float32] | None], bool]
+
+
+def never_on_its_side(_width: int, _imgname: str, _principal: NDArray[np.float32] | None) -> bool:
+    """Most data sets store their frames as their labels see them."""
+    return False
+
+
+def bedlam_on_its_side(width: int, imgname: str, principal: NDArray[np.float32] | None) -> bool:
+    """BEDLAM's closeup scenes have portrait labels (principal point x = 360) but landscape files.
+
+    ``width`` is that of the file. Where the npz has no ``img_center``, the scene's name tells.
+    """
+    portrait = (
+        "closeup" in imgname if principal is None else principal[0] == BEDLAM_PORTRAIT_WIDTH / 2
+    )
+    return bool(portrait) and width != BEDLAM_PORTRAIT_WIDTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What the converter must know of a data set beyond its npz.
+
+    ``root_variable``: its ROOT in ``data_config.py``. ``use_pose_3d``: ReFit trains on its 3D
+    joints. ``cropped``: its images are ReFit's crops already and are stored as they are.
+    ``on_its_side(width, imgname, principal_point)``: whether a stored frame must be turned 90
+    degrees clockwise to match its labels. ``page``: where users get it.
+    """
+
+    name: str
+    root_variable: str
+    page: str = ""
+    use_pose_3d: bool = True
+    cropped: bool = False
+    on_its_side: OnItsSide = never_on_its_side
+
+
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="coco",
+            root_variable="COCO_ROOT",
+            page="https://cocodataset.org (2014 train images)",
+            use_pose_3d=False,
+        ),
+        Dataset(
+            name="mpii",
+            root_variable="MPII_ROOT",
+            page="http://human-pose.mpi-inf.mpg.de",
+            use_pose_3d=False,
+        ),
+        Dataset(
+            name="mpi-inf-3dhp",
+            root_variable="MPI_INF_3DHP_ROOT",
+            page="https://vcai.mpi-inf.mpg.de/3dhp-dataset",
+        ),
+        Dataset(name="h36m", root_variable="H36M_ROOT", page="http://vision.imar.ro/human3.6m"),
+        Dataset(
+            name="3dpw",
+            root_variable="PW3D_ROOT",
+            page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
+        ),
+        Dataset(
+            name="3dpw_test",
+            root_variable="PW3D_ROOT",
+            page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
+        ),
+        Dataset(
+            name="3dpw_test_sub",
+            root_variable="PW3D_ROOT",
+            page="made from 3dpw_test",
+            cropped=True,
+        ),
+        Dataset(name="agora", root_variable="AGORA_ROOT", page="https://agora.is.tue.mpg.de"),
+        Dataset(
+            name="bedlam",
+            root_variable="BEDLAM_ROOT",
+            page="https://bedlam.is.tue.mpg.de",
+            on_its_side=bedlam_on_its_side,
+        ),
+    )
+}
+
+
+def find_dataset(name: str) -> Dataset:
+    """The registered data set ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return DATASETS[name]
+    except KeyError:
+        raise UsageError(
+            f"unknown data set {name!r}; known: {', '.join(DATASETS)}. For your own, "
+            "pass --npz FILE --root DIR --name NAME"
+        ) from None

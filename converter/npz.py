@@ -1,0 +1,98 @@
+"""Reading npz files that nobody vouches for: no pickle, and no memory before its size is known."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards_spec.errors import SourceError
+
+MAX_ARRAY_BYTES = 16 << 30
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an array's header states."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def _read_header(stream: IO[bytes]) -> Entry:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"npy format version {version}")
+    return Entry(dtype, shape)
+
+
+class Npz:
+    """An open npz: ``entries`` from the headers alone, arrays one at a time.
+
+    Raises:
+        SourceError: the file is missing, is no npz, or an array in it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except FileNotFoundError:
+            raise SourceError(f"{path}: missing") from None
+        except (zipfile.BadZipFile, OSError) as error:
+            raise SourceError(f"{path}: not an npz file ({error})") from error
+        self.entries: dict[str, Entry] = {}
+        for info in self._zip.infolist():
+            if info.filename.endswith(".npy"):
+                self.entries[info.filename.removesuffix(".npy")] = self._entry(info)
+
+    def _entry(self, info: zipfile.ZipInfo) -> Entry:
+        try:
+            with self._zip.open(info) as stream:
+                entry = _read_header(stream)
+                begin = stream.tell()
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise SourceError(f"{self.path}: {info.filename}: damaged header ({error})") from error
+        size = entry.dtype.itemsize
+        for length in entry.shape:
+            size *= length
+        if not entry.dtype.hasobject and info.file_size - begin != size:
+            raise SourceError(
+                f"{self.path}: {info.filename}: header states {size} bytes of data, "
+                f"the file holds {info.file_size - begin}"
+            )
+        return entry
+
+    def read(self, key: str) -> NDArray[Any]:
+        """One array.
+
+        Raises:
+            SourceError: it holds Python objects, is damaged, or is larger than the limit.
+        """
+        entry = self.entries[key]
+        if entry.dtype.hasobject:
+            raise SourceError(
+                f"{self.path}: {key!r} holds Python objects, which only unpickling could read, and "
+                f"that can run code; save it again as a plain array (np.array(list_of_{key}))"
+            )
+        size = entry.dtype.itemsize * int(np.prod(entry.shape, dtype=object))
+        if size > MAX_ARRAY_BYTES:
+            raise SourceError(
+                f"{self.path}: {key!r} is {size} bytes, more than the {MAX_ARRAY_BYTES} allowed"
+            )
+        try:
+            with self._zip.open(f"{key}.npy") as stream:
+                array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise SourceError(f"{self.path}: {key!r} is damaged ({error})") from error
+        return array
+
+    def close(self) -> None:
+        """Close the file."""
+        self._zip.close()

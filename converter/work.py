@@ -1,0 +1,292 @@
+"""Building one shard: frames are read and decoded once, and give the crops of all their people.
+
+Nothing here knows where it runs; :mod:`converter.run` calls it in this process or on Ray.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.datasets import Dataset
+from converter.frames import Frame, decode_frame, read_frame
+from converter.plan import frame_groups
+from shards_spec import jpeg
+from shards_spec.errors import FrameError, ShardError, UsageError
+from shards_spec.fields import npy_dtype
+from shards_spec.geometry import (
+    Envelope,
+    StoredCrop,
+    box_meets_image,
+    box_side,
+    plan_crop,
+    plan_cropped,
+)
+from shards_spec.layout import sample_key, shard_stem
+from shards_spec.manifest import ShardEntry
+from shards_spec.reader import ShardSeal, read_index, read_seal
+from shards_spec.storage import Folder, open_folder
+from shards_spec.writer import Quarantined, publish_shard, shard_metadata
+
+_HASH_CHUNK = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What all shards of one build share."""
+
+    dataset: Dataset
+    root: str
+    out: str
+    envelope: Envelope
+    box_px: int
+    quality: int
+    plan_hash: str
+    extrinsics: bool
+    key_bytes: int
+    imgname_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """The rows of one shard: every sequence and label has one entry a row, frames adjacent."""
+
+    index: int
+    source_rows: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    imgnames: Sequence[str]
+    paths: Sequence[str]
+    labels: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """A shard that stands on disk, built now or kept."""
+
+    entry: ShardEntry
+    frames: int
+    quarantined: tuple[Quarantined, ...]
+    kept: bool
+
+
+def oriented(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> Frame:
+    """The frame as the row's labels see it.
+
+    Raises:
+        FrameError: its size is not the one that the labels state.
+    """
+    principal = task.labels["img_center"][row] if "img_center" in task.labels else None
+    if recipe.dataset.on_its_side(frame.shape[1], task.imgnames[row], principal):
+        frame = np.asarray(cv2.rotate(frame, cv2.ROTATE_90_CLOCKWISE), np.uint8)
+    stated = task.labels.get("orig_shape")
+    if stated is not None and not recipe.dataset.cropped:
+        height, width = frame.shape[:2]
+        if (height, width) != tuple(stated[row]):
+            turned = " (turned by 90 degrees?)" if (width, height) == tuple(stated[row]) else ""
+            raise FrameError(
+                "size_mismatch",
+                f"the frame is {width}x{height}, orig_shape says "
+                f"{stated[row][1]:.0f}x{stated[row][0]:.0f}{turned}",
+            )
+    return frame
+
+
+def plan_row(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> StoredCrop:
+    """The window of one person in their frame.
+
+    Raises:
+        FrameError: the box lies outside the frame.
+    """
+    cx, cy = task.labels["center"][row].tolist()
+    side = box_side(float(task.labels["scale"][row]))
+    height, width = frame.shape[:2]
+    if recipe.dataset.cropped:
+        return plan_cropped(cx, cy, side, height, width)
+    if not box_meets_image(cx, cy, side, height, width):
+        raise FrameError(
+            "box_outside_image",
+            f"box of {side:.0f} px at ({cx:.0f}, {cy:.0f}) in a frame of {width}x{height}",
+        )
+    return plan_crop(cx, cy, side, height, width, recipe.envelope, recipe.box_px)
+
+
+def cut(frame: Frame, crop: StoredCrop) -> Frame:
+    """The stored pixels: the window, shrunk with area interpolation."""
+    x0, y0, x1, y1 = crop.window
+    window = frame[y0:y1, x0:x1]
+    if (crop.width, crop.height) == (x1 - x0, y1 - y0):
+        return window
+    resized = cv2.resize(window, (crop.width, crop.height), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, np.uint8)
+
+
+def make_record(
+    task: ShardTask,
+    row: int,
+    key: str,
+    crop: StoredCrop,
+    frame: Frame,
+    dtype: np.dtype[np.void],
+) -> NDArray[np.void]:
+    """The row's labels and geometry as one structured scalar, all but the JPEG's CRC."""
+    height, width = frame.shape[:2]
+    record = np.zeros((), dtype)
+    record["orig_shape"] = height, width
+    for name, values in task.labels.items():
+        record[name] = values[row]
+    record["key"] = key.encode()
+    record["imgname"] = task.imgnames[row].encode()
+    record["source_row"] = task.source_rows[row]
+    record["width"], record["height"] = crop.width, crop.height
+    record["window"] = crop.window
+    record["k"] = crop.kx, crop.ky
+    if not record["has_camcalib"]:
+        record["img_focal"] = np.hypot(height, width)
+        record["img_center"] = width / 2, height / 2
+    return record
+
+
+class ShardBuilder:
+    """Turns a task into samples; rows that fail are collected in ``quarantined``."""
+
+    def __init__(self, recipe: Recipe, task: ShardTask) -> None:
+        self.recipe = recipe
+        self.task = task
+        self.root = open_folder(recipe.root)
+        self.frames = 0
+        self.quarantined: list[Quarantined] = []
+        self.dtype = npy_dtype(
+            extrinsics=recipe.extrinsics,
+            key_bytes=recipe.key_bytes,
+            imgname_bytes=recipe.imgname_bytes,
+        )
+
+    def samples(self) -> Iterator[tuple[NDArray[np.void], bytes]]:
+        """Records and JPEGs, in the order of the task."""
+        for begin, end in frame_groups(self.task.frames):
+            yield from self.samples_of_frame(range(begin, end))
+
+    def samples_of_frame(self, rows: range) -> Iterator[tuple[NDArray[np.void], bytes]]:
+        """The people of one frame, which is decoded once."""
+        path = self.task.paths[rows[0]]
+        try:
+            data = read_frame(self.root, path)
+            frame = decode_frame(data)
+        except FrameError as error:
+            for row in rows:
+                self._quarantine(row, error)
+            return
+        self.frames += 1
+        for row in rows:
+            try:
+                yield self._sample(row, data, frame)
+            except FrameError as error:
+                self._quarantine(row, error)
+
+    def _sample(self, row: int, data: bytes, frame: Frame) -> tuple[NDArray[np.void], bytes]:
+        frame = oriented(self.recipe, frame, self.task, row)
+        crop = plan_row(self.recipe, frame, self.task, row)
+        key = sample_key(self.recipe.dataset.name, int(self.task.source_rows[row]))
+        record = make_record(self.task, row, key, crop, frame, self.dtype)
+        if not self.recipe.dataset.cropped:
+            return record, jpeg.encode(cut(frame, crop), self.recipe.quality)
+        return record, data if jpeg.is_plain(data) else jpeg.encode(frame, self.recipe.quality)
+
+    def _quarantine(self, row: int, error: FrameError) -> None:
+        self.quarantined.append(
+            Quarantined(
+                source_row=int(self.task.source_rows[row]),
+                imgname=self.task.imgnames[row],
+                reason=error.reason,
+                detail=str(error),
+            )
+        )
+
+    def seal(self, tar_sha256: str, tar_bytes: int) -> dict[bytes, bytes]:
+        """The index's metadata, once all samples are written."""
+        return shard_metadata(
+            plan_hash=self.recipe.plan_hash,
+            tar_sha256=tar_sha256,
+            tar_bytes=tar_bytes,
+            frames=self.frames,
+            quarantined=self.quarantined,
+        )
+
+
+def hash_file(folder: Folder, name: str) -> tuple[str, int]:
+    """SHA-256 and size of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    with folder.open(name) as file:
+        while chunk := file.read(_HASH_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def find_shard(recipe: Recipe, folder: Folder, stem: str) -> tuple[ShardEntry, ShardSeal] | None:
+    """The shard of this plan that stands on disk whole, or None.
+
+    Raises:
+        UsageError: the shard belongs to another plan.
+    """
+    try:
+        batch = read_index(folder, f"{stem}.arrow")
+        seal = read_seal(batch, f"{folder.url}/{stem}.arrow")
+        tar = hash_file(folder, f"{stem}.tar")
+        arrow_sha256, arrow_bytes = hash_file(folder, f"{stem}.arrow")
+    except ShardError:
+        return None
+    if seal.plan_hash != recipe.plan_hash:
+        raise UsageError(f"{folder.url}/{stem}: built from another source or with other options")
+    if tar != (seal.tar_sha256, seal.tar_bytes):
+        return None
+    entry = ShardEntry(
+        name=stem,
+        rows=batch.num_rows,
+        tar_bytes=seal.tar_bytes,
+        tar_sha256=seal.tar_sha256,
+        arrow_bytes=arrow_bytes,
+        arrow_sha256=arrow_sha256,
+    )
+    return entry, seal
+
+
+def would_now_succeed(recipe: Recipe, task: ShardTask, seal: ShardSeal) -> bool:
+    """Whether any row that was quarantined can be made now: its frame was put there since."""
+    rows = {row.source_row for row in seal.quarantined}
+    builder = ShardBuilder(recipe, task)
+    for begin, end in frame_groups(task.frames):
+        chosen = [row for row in range(begin, end) if int(task.source_rows[row]) in rows]
+        for row in chosen:
+            for _ in builder.samples_of_frame(range(row, row + 1)):
+                return True
+    return False
+
+
+def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
+    """Make sure that the shard stands on disk: keep a whole one of this plan, or build it.
+
+    Raises:
+        StorageError: it could not be written.
+        UsageError: a shard of another plan is in its place.
+    """
+    folder = open_folder(recipe.out)
+    found = find_shard(recipe, folder, shard_stem(recipe.dataset.name, task.index))
+    if found is not None:
+        entry, seal = found
+        if not would_now_succeed(recipe, task, seal):
+            return ShardResult(
+                entry=entry, frames=seal.frames, quarantined=seal.quarantined, kept=True
+            )
+    builder = ShardBuilder(recipe, task)
+    entry = publish_shard(
+        folder, task.index, recipe.dataset.name, builder.dtype, builder.samples(), builder.seal
+    )
+    return ShardResult(
+        entry=entry, frames=builder.frames, quarantined=tuple(builder.quarantined), kept=False
+    )

@@ -1,0 +1,162 @@
+"""The one geometry: box, stored window, and the map from an output pixel to a stored pixel.
+
+Conventions, everywhere: x right, y down, in pixels; the *centre* of the first pixel is at 0, so
+an image of width W covers [-0.5, W - 0.5]. "Source" is the frame after any orientation fix,
+"stored" the JPEG in a shard, "output" the square that a network sees. Angles are in degrees,
+positive counter-clockwise as seen on the screen.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Number = TypeVar("Number", float, Array)
+SQRT2 = math.sqrt(2.0)
+
+
+def box_side(scale: Number) -> Number:
+    """Side of SPIN's square box in source pixels."""
+    return 200.0 * scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """What augmentation a stored crop can serve.
+
+    ``scale`` is the largest factor on the box's side; with ``rotation`` any angle fits (a square
+    turned inside its circle, so a factor of sqrt 2); ``margin`` is for interpolation, source px.
+    """
+
+    scale: float = 1.25
+    rotation: bool = True
+    margin: float = 2.0
+
+    def half_side(self, side: float) -> float:
+        """Half the side of the window around the box's centre, source pixels."""
+        return self.scale * (SQRT2 if self.rotation else 1.0) * side / 2.0 + self.margin
+
+
+FULL_ENVELOPE = Envelope()
+CROPPED_ENVELOPE = Envelope(scale=1.0, rotation=False, margin=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCrop:
+    """Where a stored crop lies in its frame.
+
+    ``window``: x0, y0, x1, y1 in whole source pixels, ends exclusive. ``width`` and ``height``
+    of the stored image; ``kx`` and ``ky`` map exactly between the two:
+    ``stored = (source + 0.5 - x0) * kx - 0.5``.
+    """
+
+    window: tuple[int, int, int, int]
+    width: int
+    height: int
+
+    @property
+    def kx(self) -> float:
+        """Stored pixels per source pixel along x."""
+        return self.width / (self.window[2] - self.window[0])
+
+    @property
+    def ky(self) -> float:
+        """Stored pixels per source pixel along y."""
+        return self.height / (self.window[3] - self.window[1])
+
+
+def box_meets_image(cx: float, cy: float, side: float, height: int, width: int) -> bool:
+    """Whether the box covers any part of the image."""
+    half = side / 2.0
+    return (
+        cx + half > -0.5
+        and cy + half > -0.5
+        and cx - half < width - 0.5
+        and cy - half < height - 0.5
+    )
+
+
+def plan_crop(
+    cx: float, cy: float, side: float, height: int, width: int, envelope: Envelope, box_px: int
+) -> StoredCrop:
+    """The stored crop of a box that meets the image: clipped, shrunk to ``box_px``, never enlarged.
+
+    What lies outside the image is not stored; a loader fills it with zeros, as ReFit does.
+    """
+    half = envelope.half_side(side)
+    x0 = max(0, math.floor(max(cx - half, -1.0)))
+    y0 = max(0, math.floor(max(cy - half, -1.0)))
+    x1 = min(width, math.ceil(min(cx + half, width)))
+    y1 = min(height, math.ceil(min(cy + half, height)))
+    k = min(1.0, box_px / side)
+    return StoredCrop(
+        window=(x0, y0, x1, y1),
+        width=max(1, round((x1 - x0) * k)),
+        height=max(1, round((y1 - y0) * k)),
+    )
+
+
+def truncated_box(cx: Array, cy: Array, side: Array) -> tuple[Array, Array]:
+    """ReFit's crop box: corners truncated toward zero to whole source pixels.
+
+    Arguments have shape (n,). Returns upper left (n, 2) inclusive, lower right (n, 2) exclusive.
+    Half a pixel here is worth ten decibels of agreement with ReFit's own crop.
+    """
+    center = np.stack([cx, cy], axis=-1)
+    half = side[..., None] / 2.0
+    return np.trunc(center - half), np.trunc(center + half)
+
+
+def plan_cropped(cx: float, cy: float, side: float, height: int, width: int) -> StoredCrop:
+    """The stored crop where the image on disk *is* ReFit's crop of the box, (height, width) px."""
+    (ul,), (br,) = truncated_box(np.array([cx]), np.array([cy]), np.array([side]))
+    return StoredCrop(
+        window=(int(ul[0]), int(ul[1]), int(br[0]), int(br[1])), width=width, height=height
+    )
+
+
+def rotation(degrees: Array) -> Array:
+    """(n,) angles to (n, 2, 2) matrices that turn x toward y (clockwise on the screen)."""
+    radians = np.deg2rad(degrees)
+    cos, sin = np.cos(radians), np.sin(radians)
+    return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
+
+
+def output_to_source(
+    center: Array, side: Array, degrees: Array, flip: NDArray[np.bool_], res: int
+) -> Array:
+    """Affine maps (n, 2, 3) from output pixels to source pixels, as ReFit's crop does it.
+
+    ``center`` (n, 2) and ``side`` (n,) of the augmented box in source pixels. The box is cut at
+    whole pixels, turned counter-clockwise about its middle, resized to ``res`` and mirrored.
+    """
+    ul, br = truncated_box(center[:, 0], center[:, 1], side)
+    step = (br - ul) / res
+    start = ul - 0.5 + 0.5 * step
+    sign = np.where(flip, -1.0, 1.0)
+    start[:, 0] += np.where(flip, (res - 1) * step[:, 0], 0.0)
+    middle = (ul + br) / 2.0 - 0.5
+    turn = rotation(degrees)
+    linear = turn * np.stack([sign * step[:, 0], step[:, 1]], -1)[:, None, :]
+    offset = middle + np.einsum("nij,nj->ni", turn, start - middle)
+    return np.concatenate([linear, offset[:, :, None]], axis=2)
+
+
+def source_to_stored(affine: Array, window: NDArray[np.int32], k: Array) -> Array:
+    """Follow affine maps into source pixels (n, 2, 3) by the map into stored pixels."""
+    result = affine * k[:, :, None]
+    result[:, :, 2] += (0.5 - window[:, :2]) * k - 0.5
+    return result
+
+
+def source_to_output_points(
+    points: Array, center: Array, side: Array, degrees: Array, flip: NDArray[np.bool_], res: int
+) -> Array:
+    """Points (n, m, 2) from source to output pixels: the inverse of :func:`output_to_source`."""
+    affine = output_to_source(center, side, degrees, flip, res)
+    inverse = np.linalg.inv(affine[:, :, :2])
+    result: Array = np.einsum("nij,nmj->nmi", inverse, points - affine[:, None, :, 2])
+    return result

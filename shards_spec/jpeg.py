@@ -1,0 +1,51 @@
+"""JPEG of stored crops, through libjpeg-turbo."""
+
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from shards_spec.errors import FrameError
+
+
+def encode(rgb: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as a baseline JPEG with 4:2:0 chroma."""
+    return bytes(
+        simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", colorsubsampling="420")
+    )
+
+
+def size(data: bytes | memoryview) -> tuple[int, int]:
+    """Height and width that a JPEG's header states.
+
+    Raises:
+        FrameError: not a JPEG.
+    """
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        raise FrameError("corrupt", str(error)) from error
+    return height, width
+
+
+def decode(data: bytes | memoryview, out: NDArray[Any] | None = None) -> NDArray[np.uint8]:
+    """Decode to (H, W, 3) uint8 RGB, into ``out``'s memory if given (at least H * W * 3 bytes).
+
+    Raises:
+        FrameError: the data are damaged or cut short; nothing is guessed.
+    """
+    try:
+        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=True)
+    except ValueError as error:
+        raise FrameError("corrupt", str(error)) from error
+    return image
+
+
+def is_plain(data: bytes | memoryview) -> bool:
+    """Whether any reader decodes these bytes to the same RGB: a JPEG of three YCbCr channels
+    without EXIF orientation, so that it can be stored as it is.
+    """
+    if bytes(data[:3]) != b"\xff\xd8\xff" or b"Exif\0\0" in bytes(data[:4096]):
+        return False
+    return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")

@@ -1,0 +1,152 @@
+"""The manifest of a finished data set: what was built, from what, and every file's hash.
+
+It is published last, so a folder without one is not finished. It holds no time and no path, so
+the same input gives the same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shards_spec.errors import FormatError, ShardError
+from shards_spec.fields import schema_hash
+from shards_spec.geometry import Envelope
+from shards_spec.layout import MANIFEST
+from shards_spec.storage import Folder
+
+FORMAT = "refit-shard"
+FORMAT_VERSION = 1
+MAX_MANIFEST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One shard: its file names are ``name`` + ``.tar`` and ``.arrow``."""
+
+    name: str
+    rows: int
+    tar_bytes: int
+    tar_sha256: str
+    arrow_bytes: int
+    arrow_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """See ``docs/format.md`` for the meaning of each key."""
+
+    dataset: str
+    plan_hash: str
+    schema_hash: str
+    extrinsics: bool
+    envelope: Envelope
+    box_px: int
+    quality: int
+    seed: int
+    source_sha256: str
+    source_rows: int
+    rows: int
+    frames: int
+    quarantined: Mapping[str, int]
+    imgname_bytes: int
+    shards: tuple[ShardEntry, ...]
+
+    def to_json(self) -> bytes:
+        """The manifest's bytes; keys sorted, one line a shard's key."""
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _take(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    value: Any = content.get(key)
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        raise ShardError(
+            f"{where}: {key!r} must be {kind.__name__}, got {value!r:.60}; the file is damaged"
+        )
+    return value
+
+
+def _parse_entry(content: Any, where: str) -> ShardEntry:
+    if not isinstance(content, dict):
+        raise ShardError(f"{where}: 'shards' must hold objects; the file is damaged")
+    name = _take(content, "name", str, where)
+    if not name or "/" in name or name.startswith("."):
+        raise ShardError(f"{where}: shard name {name!r:.60} is not a plain file name")
+    return ShardEntry(
+        name=name,
+        rows=_take(content, "rows", int, where),
+        tar_bytes=_take(content, "tar_bytes", int, where),
+        tar_sha256=_take(content, "tar_sha256", str, where),
+        arrow_bytes=_take(content, "arrow_bytes", int, where),
+        arrow_sha256=_take(content, "arrow_sha256", str, where),
+    )
+
+
+def _check_version(content: Any, where: str) -> None:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FormatError(f"{where}: not a {FORMAT} manifest")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise FormatError(
+            f"{where}: format_version must be {FORMAT_VERSION}, got {version!r:.20}; "
+            "use the refit-shard version that built these shards, or build them again"
+        )
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        FormatError: another format version, or other columns than this program's.
+        ShardError: the file is damaged.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"{where}: not JSON ({error})") from error
+    _check_version(content, where)
+    envelope = _take(content, "envelope", dict, where)
+    quarantined = _take(content, "quarantined", dict, where)
+    manifest = Manifest(
+        **{
+            key: _take(content, key, str, where)
+            for key in ("dataset", "plan_hash", "schema_hash", "source_sha256")
+        },
+        **{
+            key: _take(content, key, int, where)
+            for key in ("box_px", "quality", "seed", "source_rows", "rows", "frames")
+        },
+        imgname_bytes=_take(content, "imgname_bytes", int, where),
+        extrinsics=_take(content, "extrinsics", bool, where),
+        envelope=Envelope(
+            scale=_take(envelope, "scale", float, where),
+            rotation=_take(envelope, "rotation", bool, where),
+            margin=_take(envelope, "margin", float, where),
+        ),
+        quarantined={key: _take(quarantined, key, int, where) for key in quarantined},
+        shards=tuple(_parse_entry(entry, where) for entry in _take(content, "shards", list, where)),
+    )
+    if manifest.schema_hash != schema_hash(extrinsics=manifest.extrinsics):
+        raise FormatError(
+            f"{where}: these shards have other columns than this version of refit-shard reads; "
+            "use the version that built them, or build them again"
+        )
+    if manifest.rows != sum(entry.rows for entry in manifest.shards):
+        raise ShardError(f"{where}: 'rows' is not the sum over the shards; the file is damaged")
+    return manifest
+
+
+def read_manifest(folder: Folder) -> Manifest:
+    """The manifest of a finished data set.
+
+    Raises:
+        ShardError: it is missing (the build is not finished) or damaged.
+        FormatError: it is of another version.
+    """
+    where = f"{folder.url}/{MANIFEST}"
+    names = folder.names()
+    if MANIFEST not in names:
+        state = "its build is not finished: run the build again" if names else "no shards there"
+        raise ShardError(f"{where}: missing; {state}")
+    return parse_manifest(folder.read(MANIFEST, limit=MAX_MANIFEST_BYTES), where)

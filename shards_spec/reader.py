@@ -1,0 +1,206 @@
+"""Reading shards: labels and images straight from the mapped files, with no copy.
+
+Nothing here trusts the files: the schema must be this program's, every offset is checked against
+the tar's size, and nothing is ever unpickled.
+"""
+
+import bisect
+import itertools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shards_spec.errors import FormatError, ShardError
+from shards_spec.fields import FIELD, arrow_schema, fields_of, numpy_view
+from shards_spec.manifest import Manifest, ShardEntry, read_manifest
+from shards_spec.storage import Folder, open_folder
+from shards_spec.writer import METADATA_KEY, Quarantined
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSeal:
+    """What an index's metadata states of its shard."""
+
+    plan_hash: str
+    tar_sha256: str
+    tar_bytes: int
+    frames: int
+    quarantined: tuple[Quarantined, ...]
+
+
+def read_index(folder: Folder, name: str) -> pa.RecordBatch:
+    """The index table ``name`` as one record batch, mapped where the folder is local.
+
+    Raises:
+        ShardError: the file is missing or not an Arrow file of one batch.
+    """
+    where = f"{folder.url}/{name}"
+    with folder.open(name) as file:
+        try:
+            reader = pa.ipc.open_file(file.read_buffer())
+            if reader.num_record_batches != 1:
+                raise ShardError(
+                    f"{where}: must hold one record batch, holds {reader.num_record_batches}"
+                )
+            batch = reader.get_batch(0)
+            batch.validate()
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{where}: not a readable Arrow file ({error})") from error
+    return batch
+
+
+def check_schema(batch: pa.RecordBatch, *, extrinsics: bool, where: str) -> None:
+    """Refuse an index whose columns are not those of the field table.
+
+    Raises:
+        FormatError: a column is missing, added, moved or of another type.
+    """
+    expected = arrow_schema(extrinsics=extrinsics)
+    if not batch.schema.equals(expected):
+        differing = [
+            str(field.name)
+            for field in expected
+            if field.name not in batch.schema.names or batch.schema.field(field.name) != field
+        ]
+        named = ", ".join(differing) or "their order or number"
+        raise FormatError(f"{where}: columns differ from the format's: {named}")
+
+
+def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
+    """The metadata of an index.
+
+    Raises:
+        ShardError: it is missing or damaged.
+    """
+    try:
+        content = json.loads((batch.schema.metadata or {})[METADATA_KEY])
+        rows = tuple(Quarantined(**row) for row in content.pop("quarantined"))
+        return ShardSeal(**content, quarantined=rows)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ShardError(f"{where}: the index's metadata are damaged") from error
+
+
+class Shard:
+    """One open shard. Arrays and images are views into the mapped files."""
+
+    def __init__(self, folder: Folder, entry: ShardEntry, *, extrinsics: bool) -> None:
+        self.name = entry.name
+        self._where = f"{folder.url}/{entry.name}"
+        self._fields = {field.name: field for field in fields_of(extrinsics=extrinsics)}
+        self._index = read_index(folder, f"{entry.name}.arrow")
+        check_schema(self._index, extrinsics=extrinsics, where=f"{self._where}.arrow")
+        if self._index.num_rows != entry.rows:
+            raise ShardError(
+                f"{self._where}.arrow: {self._index.num_rows} rows, the manifest says {entry.rows}"
+            )
+        self._views: dict[str, NDArray[Any]] = {}
+        self._tar = folder.open(f"{entry.name}.tar")
+        self._size = self._tar.size()
+        self._mapped: memoryview | None = None
+        if folder.local is not None:
+            self._mapped = memoryview(self._tar.read_buffer())
+            self._tar.close()  # the buffer keeps the mapping; no file handle stays open
+
+    def __len__(self) -> int:
+        return int(self._index.num_rows)
+
+    def column(self, name: str) -> pa.Array:
+        """A column as Arrow has it; no copy."""
+        return self._index.column(name)
+
+    def view(self, name: str) -> NDArray[Any]:
+        """A column as a numpy array (rows, \\*shape); no copy but for strings and booleans."""
+        if name not in self._views:
+            self._views[name] = numpy_view(self._fields[name], self._index.column(name))
+        return self._views[name]
+
+    def jpeg(self, row: int) -> bytes | memoryview:
+        """The JPEG of one row; a slice of the mapped tar where it is local.
+
+        Raises:
+            ShardError: the index points outside the tar.
+        """
+        offset = int(self.view("jpg_offset")[row])
+        length = int(self.view("jpg_length")[row])
+        if offset + length > self._size:
+            raise ShardError(
+                f"{self._where}.tar: row {row} ends at byte {offset + length} "
+                f"of {self._size}; the tar is cut short"
+            )
+        if self._mapped is not None:
+            return self._mapped[offset : offset + length]
+        return bytes(self._tar.read_at(length, offset))
+
+    def sample(self, row: int) -> "Sample":
+        """One row."""
+        return Sample(self, row)
+
+
+class Sample:
+    """One person: ``sample.jpeg`` and ``sample["pose"]``, views into the shard."""
+
+    def __init__(self, shard: Shard, row: int) -> None:
+        self._shard = shard
+        self._row = row
+
+    @property
+    def jpeg(self) -> bytes | memoryview:
+        """The stored crop's JPEG."""
+        return self._shard.jpeg(self._row)
+
+    def __getitem__(self, name: str) -> Any:
+        if FIELD[name].dtype == "string":
+            return self._shard.column(name)[self._row].as_py()
+        return self._shard.view(name)[self._row]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Every column of the row by name."""
+        return {name: self[name] for name in self._shard._fields}
+
+
+class ShardSet:
+    """A finished data set: a sequence of samples, in the order of its shards."""
+
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._starts = [0, *itertools.accumulate(entry.rows for entry in manifest.shards)]
+        self._shards: dict[int, Shard] = {}
+
+    @classmethod
+    def open(cls, path_or_url: str) -> "ShardSet":
+        """Open by path or URL. Shards are opened when they are first read.
+
+        Raises:
+            ShardError: no finished shards there, or the manifest is damaged.
+            FormatError: shards of another format version.
+        """
+        folder = open_folder(path_or_url)
+        return cls(folder, read_manifest(folder))
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def shard(self, index: int) -> Shard:
+        """The shard at ``index``, opened at most once in effect (threads may race harmlessly)."""
+        shard = self._shards.get(index)
+        if shard is None:
+            entry = self.manifest.shards[index]
+            shard = Shard(self.folder, entry, extrinsics=self.manifest.extrinsics)
+            self._shards[index] = shard
+        return shard
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Shard and row of sample ``index``."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        shard = bisect.bisect_right(self._starts, index) - 1
+        return shard, index - self._starts[shard]
+
+    def __getitem__(self, index: int) -> Sample:
+        shard, row = self.locate(index)
+        return self.shard(shard).sample(row)

@@ -1,0 +1,170 @@
+"""Folders and files behind paths or URLs: reading, and publishing whole or not at all.
+
+A local file appears by rename after fsync. An object store has no rename: there an upload is
+closed only once its last byte was accepted, and the object appears then.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+from pyarrow import fs
+
+from shards_spec.errors import ShardError, StorageError, UsageError
+from shards_spec.layout import TEMPORARY_SUFFIX
+
+_CHUNK = 8 << 20
+
+
+def explain(error: OSError, where: str) -> StorageError:
+    """The one line for a failure of the operating system or of an object store."""
+    hints = {
+        errno.ENOSPC: "no space left; free some and run the same command again",
+        errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
+        errno.EFBIG: "the file would exceed a size limit (ulimit -f)",
+        errno.EROFS: "the file system is read-only; choose another --out",
+        errno.EACCES: "permission denied",
+        errno.EPERM: "permission denied",
+        errno.ENOENT: "no such file or folder",
+        errno.ENOTDIR: "a part of the path is a file, not a folder",
+    }
+    return StorageError(f"{where}: {hints.get(error.errno or 0, str(error))}")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a file system that pyarrow knows; made by :func:`open_folder`."""
+
+    url: str
+    filesystem: fs.FileSystem
+    path: str
+
+    @property
+    def local(self) -> Path | None:
+        """The folder as a local path, or None where it is remote."""
+        return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def child(self, name: str) -> "Folder":
+        """A folder below this one."""
+        return Folder(f"{self.url.rstrip('/')}/{name}", self.filesystem, f"{self.path}/{name}")
+
+    def names(self) -> dict[str, int]:
+        """Files directly in this folder, by name, with their size in bytes."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        try:
+            found = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise explain(error, self.url) from error
+        return {info.base_name: info.size for info in found if info.is_file}
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file for random access; a local one is mapped into memory.
+
+        Raises:
+            ShardError: the file is missing.
+            StorageError: it cannot be read.
+        """
+        try:
+            if self.local is not None:
+                return pa.memory_map(f"{self.path}/{name}")
+            return self.filesystem.open_input_file(f"{self.path}/{name}")
+        except FileNotFoundError as error:
+            raise ShardError(f"{self.url}/{name}: missing") from error
+        except OSError as error:
+            raise explain(error, f"{self.url}/{name}") from error
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """A small file as bytes; refuses one larger than ``limit`` before reading it."""
+        with self.open(name) as file:
+            size = file.size()
+            if size > limit:
+                raise ShardError(
+                    f"{self.url}/{name}: {size} bytes, more than the {limit} that it may have"
+                )
+            return bytes(file.read())
+
+    def create(self) -> None:
+        """Make the folder and its parents.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        try:
+            self.filesystem.create_dir(self.path, recursive=True)
+        except OSError as error:
+            raise explain(error, self.url) from error
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+        try:
+            self.filesystem.delete_file(f"{self.path}/{name}")
+        except OSError as error:
+            raise explain(error, f"{self.url}/{name}") from error
+
+    @contextmanager
+    def publish(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to write; the file appears under ``name`` when the block ends without error.
+
+        Raises:
+            StorageError: writing failed; nothing appears.
+        """
+        try:
+            if self.local is not None:
+                with _renamed(self.local, name) as stream:
+                    yield stream
+            else:
+                with tempfile.TemporaryFile() as stream:
+                    yield stream
+                    stream.seek(0)
+                    with self.filesystem.open_output_stream(f"{self.path}/{name}") as upload:
+                        shutil.copyfileobj(stream, upload, _CHUNK)
+        except OSError as error:
+            raise explain(error, f"{self.url}/{name}") from error
+
+    def write(self, name: str, data: bytes) -> None:
+        """Publish a small file."""
+        with self.publish(name) as stream:
+            stream.write(data)
+
+
+@contextmanager
+def _renamed(folder: Path, name: str) -> Iterator[BinaryIO]:
+    temporary = folder / f".{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(folder / name)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_folder(path_or_url: str) -> Folder:
+    """A folder by local path or by URL (``s3://``, ``gs://``, ``file://``); it need not exist.
+
+    Raises:
+        UsageError: the URL's scheme is not known to pyarrow.
+    """
+    if "://" not in path_or_url:
+        path = os.path.abspath(path_or_url)
+        return Folder(path_or_url.rstrip("/") or "/", fs.LocalFileSystem(), path)
+    try:
+        filesystem, path = fs.FileSystem.from_uri(path_or_url)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise UsageError(f"{path_or_url}: cannot open this URL: {error}") from error
+    return Folder(path_or_url.rstrip("/"), filesystem, path.rstrip("/"))

@@ -1,0 +1,185 @@
+"""Writing one shard: a tar of KEY.jpg + KEY.npy pairs and its Arrow index.
+
+The tar is USTAR, uncompressed, with fixed times and owners, so the same samples give the same
+bytes. The index is published after the tar and names the tar's hash: it is the shard's record of
+being whole.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from shards_spec.fields import STRING, arrow_column, arrow_schema, fields_of, npy_header
+from shards_spec.layout import shard_stem
+from shards_spec.manifest import ShardEntry
+from shards_spec.storage import Folder
+
+METADATA_KEY = b"refit-shard"
+_BLOCK = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """One source row that did not become a sample."""
+
+    source_row: int
+    imgname: str
+    reason: str
+    detail: str
+
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("source_row", pa.int64(), nullable=False),
+        pa.field("imgname", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+
+
+class TarStream:
+    """Appends members to a tar and hashes what it writes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._sha256.update(data)
+        self.size += len(data)
+
+    def add(self, name: str, data: bytes) -> int:
+        """Append a member; returns the offset of its first byte."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        self._write(info.tobuf(tarfile.USTAR_FORMAT))
+        offset = self.size
+        self._write(data)
+        self._write(bytes(-len(data) % _BLOCK))
+        return offset
+
+    def finish(self) -> str:
+        """Write the end-of-archive mark; returns the tar's SHA-256."""
+        self._write(bytes(2 * _BLOCK))
+        return self._sha256.hexdigest()
+
+
+class ShardWriter:
+    """Collects the samples of one shard into ``stream``; :func:`finish_shard` publishes it.
+
+    ``dtype`` is that of :func:`shards_spec.fields.npy_dtype`; a record is one element of it.
+    """
+
+    def __init__(self, stream: BinaryIO, dtype: np.dtype[np.void]) -> None:
+        self._tar = TarStream(stream)
+        self._dtype = dtype
+        self._header = npy_header(dtype)
+        self._records: list[bytes] = []
+        self._offsets: list[int] = []
+        self._lengths: list[int] = []
+
+    def add(self, record: NDArray[np.void], jpeg: bytes) -> None:
+        """Append one sample. ``record`` is 0-d; its ``jpg_crc32c`` is filled in here."""
+        record["jpg_crc32c"] = crc32c(jpeg)
+        data = record.tobytes()
+        key = bytes(record["key"][()]).decode()
+        self._offsets.append(self._tar.add(f"{key}.jpg", jpeg))
+        self._lengths.append(len(jpeg))
+        self._tar.add(f"{key}.npy", self._header + data)
+        self._records.append(data)
+
+    def finish(self) -> tuple[str, int, pa.RecordBatch]:
+        """End the tar; returns its SHA-256, its size in bytes, and the index."""
+        sha256 = self._tar.finish()
+        records = np.frombuffer(b"".join(self._records), self._dtype)
+        extra: dict[str, Any] = {"jpg_offset": self._offsets, "jpg_length": self._lengths}
+        extrinsics = "cam_R" in (self._dtype.names or ())
+        columns = []
+        for field in fields_of(extrinsics=extrinsics):
+            values = extra[field.name] if field.name in extra else records[field.name]
+            if field.dtype == STRING:
+                values = [bytes(value).decode() for value in values]
+            columns.append(arrow_column(field, values))
+        batch = pa.RecordBatch.from_arrays(columns, schema=arrow_schema(extrinsics=extrinsics))
+        return sha256, self._tar.size, batch
+
+
+def arrow_bytes(batch: pa.RecordBatch) -> bytes:
+    """An Arrow IPC file of one record batch, uncompressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def shard_metadata(
+    *,
+    plan_hash: str,
+    tar_sha256: str,
+    tar_bytes: int,
+    frames: int,
+    quarantined: Sequence[Quarantined],
+) -> dict[bytes, bytes]:
+    """What an index's schema carries besides the columns, so that a killed build can go on."""
+    content = {
+        "plan_hash": plan_hash,
+        "tar_sha256": tar_sha256,
+        "tar_bytes": tar_bytes,
+        "frames": frames,
+        "quarantined": [asdict(row) for row in quarantined],
+    }
+    return {METADATA_KEY: json.dumps(content, sort_keys=True).encode()}
+
+
+def publish_shard(
+    folder: Folder,
+    index: int,
+    dataset: str,
+    dtype: np.dtype[np.void],
+    samples: Iterable[tuple[NDArray[np.void], bytes]],
+    seal: Callable[[str, int], dict[bytes, bytes]],
+) -> ShardEntry:
+    """Write the samples as one shard: the tar appears first, then its index.
+
+    ``seal`` gives the index's metadata from the tar's SHA-256 and size, after the last sample.
+
+    Raises:
+        StorageError: writing failed; neither file, or only the tar, appears.
+    """
+    stem = shard_stem(dataset, index)
+    with folder.publish(f"{stem}.tar") as stream:
+        writer = ShardWriter(stream, dtype)
+        for record, jpeg in samples:
+            writer.add(record, jpeg)
+        sha256, size, batch = writer.finish()
+    data = arrow_bytes(batch.replace_schema_metadata(seal(sha256, size)))
+    folder.write(f"{stem}.arrow", data)
+    return ShardEntry(
+        name=stem,
+        rows=batch.num_rows,
+        tar_bytes=size,
+        tar_sha256=sha256,
+        arrow_bytes=len(data),
+        arrow_sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def quarantine_bytes(rows: Sequence[Quarantined]) -> bytes:
+    """The bytes of ``quarantine.arrow``, in the order of the source rows."""
+    ordered = sorted(rows, key=lambda row: row.source_row)
+    columns = [
+        pa.array([getattr(row, field.name) for row in ordered], field.type)
+        for field in QUARANTINE_SCHEMA
+    ]
+    return arrow_bytes(pa.RecordBatch.from_arrays(columns, schema=QUARANTINE_SCHEMA))
