@@ -701,13 +701,16 @@ def make_big_npz(path: Path, rows: int, *, people_per_frame: float = 2.5, seed: 
         points[..., :2] = center[part, None] + offset
         return points
 
+    def joints(part: slice) -> Floats:
+        return np.concatenate([draw((24, 3), 0.3, part), draw((24, 1), 0.0, part) + 1], axis=2)
+
     columns: dict[str, Callable[[slice], NDArray[Any]]] = {
         "imgname": lambda part: names[frame[part]],
         "center": lambda part: center[part],
         "scale": lambda part: side[part] / 200,
         "part": partial(keypoints, 24),
         "openpose": partial(keypoints, 25),
-        "S": partial(draw, (24, 4), 0.3),
+        "S": joints,
         "pose": partial(draw, (72,), 0.2),
         "shape": partial(draw, (10,), 1.0),
         "img_focal": lambda part: focal[frame[part]],

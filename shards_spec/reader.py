@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shards_spec.errors import FormatError, ShardError
 from shards_spec.fields import FIELD, arrow_schema, fields_of, numpy_view
+from shards_spec.layout import MANIFEST
 from shards_spec.manifest import Manifest, ShardEntry, read_manifest
 from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import METADATA_KEY, Quarantined
@@ -204,3 +205,21 @@ class ShardSet:
     def __getitem__(self, index: int) -> Sample:
         shard, row = self.locate(index)
         return self.shard(shard).sample(row)
+
+
+def find_data_sets(path_or_url: str) -> list[str]:
+    """The data sets at a path: itself, if it has a manifest, else those of its folders that do.
+
+    Raises:
+        ShardError: there are none.
+    """
+    folder = open_folder(path_or_url)
+    if MANIFEST in folder.names():
+        return [folder.url]
+    found = [url for url in folder.folders() if MANIFEST in open_folder(url).names()]
+    if not found:
+        raise ShardError(
+            f"{folder.url}: no finished shards there (no {MANIFEST}); "
+            "build them with: refit-shard build"
+        )
+    return found

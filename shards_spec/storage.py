@@ -65,6 +65,13 @@ class Folder:
             raise explain(error, self.url) from error
         return {info.base_name: info.size for info in found if info.is_file}
 
+    def folders(self) -> list[str]:
+        """Paths or URLs of the folders directly in this one, sorted."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        found = self.filesystem.get_file_info(selector)
+        names = [info.base_name for info in found if info.type == fs.FileType.Directory]
+        return [self.child(name).url for name in sorted(names)]
+
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for random access; a local one is mapped into memory.
 

@@ -1,0 +1,278 @@
+"""``refit-shard build``: data sets become shards."""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from refit_shard.commands import Subparsers
+from shards_spec.errors import RefitShardError, UsageError
+
+if TYPE_CHECKING:
+    from converter.build import BuildRequest, Prepared, Summary
+
+DEFAULT_OUT = "data/shards"
+
+HELP = """\
+Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/NAME/ each.
+
+  refit-shard build --dataset bedlam --dataset agora
+  refit-shard build --config configs/config_bedlam.yaml       every data set of its DATASET.LIST
+  refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format data set
+  refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
+
+Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
+environment variable such as BEDLAM_ROOT overrides it. A build that was stopped goes on when the
+same command is given again: whole shards are kept, and rows whose frame was missing are tried
+again. Rows that cannot be used are listed with their reason in OUT/NAME/quarantine.arrow.
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "build",
+        help="images and annotations become shards",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what to build")
+    what.add_argument("--dataset", action="append", metavar="NAME", help="may be given repeatedly")
+    what.add_argument("--config", metavar="YAML", help="a training config: its DATASET.LIST")
+    what.add_argument("--npz", metavar="FILE", help="your own annotations, with --root and --name")
+    what.add_argument("--root", metavar="DIR", help="the frames of --npz")
+    what.add_argument("--name", metavar="NAME", help="the name of --npz")
+    what.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
+    what.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
+    what.add_argument(
+        "--remap",
+        action="append",
+        default=[],
+        metavar="OLD=NEW",
+        help="replace a prefix of imgname; may be given repeatedly",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
+    how.add_argument(
+        "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
+    )
+    how.add_argument("--address", metavar="auto|ray://…", help="a Ray cluster, default a local one")
+    how.add_argument("--box-px", type=int, default=256, help="pixels for the box (default 256)")
+    how.add_argument("--quality", type=int, default=90, help="of the JPEGs (default 90)")
+    how.add_argument("--samples-per-shard", type=int, default=2048, metavar="N")
+    how.add_argument("--seed", type=int, default=0, help="of the frames' order (default 0)")
+    how.add_argument("--on-error", choices=("quarantine", "fail"), default="quarantine")
+    how.add_argument(
+        "--max-bad",
+        type=float,
+        default=0.05,
+        metavar="FRACTION",
+        help="fail at the end if more rows are in quarantine (default 0.05)",
+    )
+    how.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    how.add_argument("--overwrite", action="store_true", help="replace shards of another plan")
+    how.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def requests(args: argparse.Namespace) -> "list[BuildRequest]":
+    """The builds that the arguments ask for.
+
+    Raises:
+        UsageError: they contradict each other, or a data set's place is not configured.
+    """
+    from converter.build import BuildRequest
+    from converter.datasets import Dataset, find_dataset
+    from converter.plan import BuildOptions
+    from converter.source import parse_remaps
+    from refit_shard.data_folder import datasets_of_config, find_data_config
+    from shards_spec.layout import check_dataset_name
+
+    own = [args.npz, args.root, args.name]
+    if sum((bool(args.dataset), bool(args.config), any(own))) != 1:
+        raise UsageError(
+            "build: say what to build with one of --dataset NAME, --config YAML, "
+            "or --npz FILE --root DIR --name NAME"
+        )
+    options = BuildOptions(
+        box_px=args.box_px,
+        quality=args.quality,
+        samples_per_shard=args.samples_per_shard,
+        limit=args.limit,
+        seed=args.seed,
+        remaps=parse_remaps(args.remap),
+    )
+    if any(own):
+        if not all(own):
+            raise UsageError("build: --npz, --root and --name go together")
+        check_dataset_name(args.name)
+        if not Path(args.npz).is_file():
+            raise UsageError(f"--npz {args.npz}: no such file")
+        if "://" not in args.root and not Path(args.root).is_dir():
+            raise UsageError(f"--root {args.root}: no such folder")
+        dataset = Dataset(name=args.name, root_variable="--root")
+        root = args.root if "://" in args.root else str(Path(args.root).resolve())
+        places = [(dataset, Path(args.npz), root)]
+    else:
+        config = find_data_config(args.data_config)
+        names = dict.fromkeys(args.dataset or [])
+        found = (
+            datasets_of_config(args.config)
+            if args.config
+            else [find_dataset(name) for name in names]
+        )
+        places = [(dataset, config.npz(dataset), config.root(dataset)) for dataset in found]
+    return [
+        BuildRequest(
+            dataset=dataset,
+            npz=npz,
+            root=root,
+            out=f"{args.out.rstrip('/')}/{dataset.name}",
+            options=options,
+            workers=args.workers,
+            address=args.address,
+            on_error=args.on_error,
+            max_bad=args.max_bad,
+            overwrite=args.overwrite,
+        )
+        for dataset, npz, root in places
+    ]
+
+
+def _describe(prepared: "Prepared") -> None:
+    """Say what the npz holds and what it does not."""
+    source, plan = prepared.source, prepared.plan
+    name = prepared.recipe.dataset.name
+    lines = [
+        f"{name}: {source.rows} rows, {plan.frames} frames, {plan.shards} shards from {source.npz}",
+        f"{name}: found {', '.join(source.found)}; not there: {', '.join(source.absent) or 'none'}"
+        + (f"; not used: {', '.join(source.unused)}" if source.unused else ""),
+    ]
+    if source.faults:
+        lines.append(f"{name}: {len(source.faults)} rows cannot be used, before any image is read")
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _dry_run(args: argparse.Namespace, prepared: "list[Prepared]") -> int:
+    from converter.estimate import estimate
+    from refit_shard.console import as_json, human_bytes, human_seconds, print_table
+
+    found = [(one, estimate(one)) for one in prepared]
+    if args.json:
+        as_json(
+            [
+                {
+                    "dataset": one.recipe.dataset.name,
+                    **dataclasses.asdict(plan),
+                    "faults": len(one.source.faults),
+                }
+                for one, plan in found
+            ]
+        )
+        return 0
+    print_table(
+        "plan (nothing was written)",
+        ["data set", "rows", "frames", "shards", "about", "about", "frames missing for rows"],
+        [
+            [
+                one.recipe.dataset.name,
+                f"{plan.rows}",
+                f"{plan.frames}",
+                f"{plan.shards}",
+                human_bytes(plan.bytes),
+                human_seconds(plan.seconds),
+                f"{plan.missing}",
+            ]
+            for one, plan in found
+        ],
+    )
+    for one, plan in found:
+        if plan.missing:
+            print(
+                f"{one.recipe.dataset.name}: missing below {one.request.root}: "
+                f"{', '.join(plan.examples)}, …"
+            )
+    return 0
+
+
+def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
+    from converter.build import build
+    from converter.work import ShardResult
+    from refit_shard.console import Meter
+
+    name = prepared.recipe.dataset.name
+    with Meter(name, len(prepared.plan.order), quiet=quiet) as meter:
+        if prepared.plan.shards and prepared.request.workers != 0 and not quiet:
+            print(f"{name}: starting Ray", file=sys.stderr)
+
+        def on_shard(result: ShardResult) -> None:
+            bad = len(result.quarantined)
+            meter.advance(result.entry.rows + bad, result.entry.tar_bytes, bad)
+
+        summary = build(prepared, on_shard)
+        return summary, meter.seconds
+
+
+def _table(done: "list[tuple[Summary, float]]") -> None:
+    from refit_shard.console import human_bytes, human_seconds, print_table
+
+    columns = ["data set", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
+    rows = []
+    for summary, seconds in done:
+        counts = ", ".join(f"{count} {reason}" for reason, count in summary.quarantined.items())
+        rows.append(
+            [
+                summary.dataset,
+                f"{summary.rows} of {summary.source_rows}",
+                f"{summary.frames}",
+                f"{summary.shards}",
+                f"{summary.kept_shards}",
+                human_bytes(summary.bytes),
+                counts or "0",
+                human_seconds(seconds),
+            ]
+        )
+    print_table("built", columns, rows)
+    for summary, _ in done:
+        print(f"{summary.dataset}: {summary.out}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build each data set; what is finished stays, whatever happens to the next."""
+    from converter.build import prepare
+    from refit_shard.console import as_json
+
+    wanted = requests(args)
+    if args.dry_run:
+        return _dry_run(args, [prepare(request) for request in wanted])
+    done: list[tuple[Summary, float]] = []
+    errors: list[RefitShardError] = []
+    try:
+        for request in wanted:
+            try:
+                prepared = prepare(request)
+                if not args.json:
+                    _describe(prepared)
+                done.append(_build_one(prepared, quiet=args.json))
+            except UsageError:
+                raise
+            except RefitShardError as error:
+                print(f"refit-shard: {error}", file=sys.stderr)
+                errors.append(error)
+    except KeyboardInterrupt:
+        print(
+            "refit-shard: stopped; finished shards are kept: give the same command again to go on",
+            file=sys.stderr,
+        )
+        raise
+    finally:
+        if args.json:
+            as_json({"built": [_as_dict(*one) for one in done], "errors": [str(e) for e in errors]})
+        elif done:
+            _table(done)
+    return 1 if errors else 0
+
+
+def _as_dict(summary: "Summary", seconds: float) -> dict[str, Any]:
+    return {**dataclasses.asdict(summary), "seconds": round(seconds, 3)}

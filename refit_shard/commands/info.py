@@ -1,0 +1,105 @@
+"""``refit-shard info``: what is there."""
+
+import argparse
+from typing import Any
+
+from refit_shard.commands import Subparsers
+
+HELP = """\
+Rows, bytes, shards, format, ranges of box sizes, and the share of rows with SMPL parameters, 3D
+joints, gender and camera. PATH is a data set's folder or a folder of data sets.
+"""
+
+COLUMNS = [
+    *("data set", "rows", "frames", "shards", "size", "box px min / median / max"),
+    *("SMPL", "3D", "gender", "camera", "quarantined"),
+]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("info", help="describe shards", description=HELP)
+    parser.add_argument("path", metavar="PATH", help="folder or URL")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def describe(url: str) -> dict[str, Any]:
+    """What one data set holds."""
+    import numpy as np
+
+    from shards_spec.geometry import box_side
+    from shards_spec.manifest import FORMAT_VERSION
+    from shards_spec.reader import ShardSet
+
+    data_set = ShardSet.open(url)
+    manifest = data_set.manifest
+    shards = [data_set.shard(index) for index in range(len(manifest.shards))]
+
+    def column(name: str) -> Any:
+        return np.concatenate([shard.view(name) for shard in shards])
+
+    sides = box_side(column("scale"))
+    low, median, high = np.percentile(sides, (0, 50, 100)).tolist() if len(sides) else (0, 0, 0)
+    return {
+        "dataset": manifest.dataset,
+        "path": url,
+        "format_version": FORMAT_VERSION,
+        "rows": manifest.rows,
+        "frames": manifest.frames,
+        "shards": len(manifest.shards),
+        "bytes": sum(entry.tar_bytes + entry.arrow_bytes for entry in manifest.shards),
+        "box_px": manifest.box_px,
+        "quality": manifest.quality,
+        "envelope": {"scale": manifest.envelope.scale, "rotation": manifest.envelope.rotation},
+        "extrinsics": manifest.extrinsics,
+        "box_side_px": {"min": low, "median": median, "max": high},
+        "share": {
+            "smpl": float(np.mean(column("has_smpl"))),
+            "pose_3d": float(np.mean(column("has_pose_3d"))),
+            "gender": float(np.mean(column("gender") >= 0)),
+            "camera": float(np.mean(column("has_camcalib"))),
+        },
+        "source_rows": manifest.source_rows,
+        "source_sha256": manifest.source_sha256,
+        "quarantined": dict(manifest.quarantined),
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Describe each data set at the path."""
+    from refit_shard.console import as_json, human_bytes, print_table
+    from shards_spec.reader import find_data_sets
+
+    found = [describe(url) for url in find_data_sets(args.path)]
+    if args.json:
+        as_json(found)
+        return 0
+    rows = []
+    for data in found:
+        side, share = data["box_side_px"], data["share"]
+        rows.append(
+            [
+                data["dataset"],
+                f"{data['rows']}",
+                f"{data['frames']}",
+                f"{data['shards']}",
+                human_bytes(data["bytes"]),
+                f"{side['min']:.0f} / {side['median']:.0f} / {side['max']:.0f}",
+                *(f"{share[name]:.0%}" for name in ("smpl", "pose_3d", "gender", "camera")),
+                f"{sum(data['quarantined'].values())}",
+            ]
+        )
+    print_table(
+        args.path,
+        COLUMNS,
+        rows,
+    )
+    print(
+        f"format {found[0]['format_version']}, "
+        + ", ".join(
+            f"{data['dataset']}: box {data['box_px']} px at quality {data['quality']}"
+            for data in found
+        )
+    )
+    return 0

@@ -1,0 +1,58 @@
+"""``refit-shard verify``: re-read everything."""
+
+import argparse
+
+from refit_shard.commands import Subparsers
+
+HELP = """\
+Re-read shards and check them: hashes, tar members, labels in the tar against the index, crc32c,
+every JPEG decodes to its stated size, and every source row is in one shard or in quarantine.
+PATH is a data set's folder (data/shards/bedlam) or a folder of data sets (data/shards).
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("verify", help="re-read and check shards", description=HELP)
+    parser.add_argument("path", metavar="PATH", help="folder or URL")
+    parser.add_argument("--quick", action="store_true", help="hashes and accounting only")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify each data set at the path; 1 if anything is wrong."""
+    from refit_shard.console import Meter, as_json
+    from shards_spec.manifest import read_manifest
+    from shards_spec.reader import find_data_sets
+    from shards_spec.storage import open_folder
+    from shards_spec.verify import Verdict, verify
+
+    reports = []
+    for url in find_data_sets(args.path):
+        manifest = read_manifest(open_folder(url))
+        with Meter(f"verify {url}", manifest.rows, quiet=args.json) as meter:
+
+            def on_shard(verdict: Verdict, meter: Meter = meter) -> None:
+                meter.advance(len(verdict.rows))
+
+            problems = verify(url, quick=args.quick, on_shard=on_shard)
+        reports.append(
+            {
+                "path": url,
+                "rows": manifest.rows,
+                "shards": len(manifest.shards),
+                "ok": not problems,
+                "problems": problems,
+            }
+        )
+        if not args.json:
+            size = f"{manifest.rows} rows in {len(manifest.shards)} shards"
+            if problems:
+                more = f" (and {len(problems) - 1} more shards)" if len(problems) > 1 else ""
+                print(f"{url}: BROKEN: {problems[0]}{more}; build again to replace it")
+            else:
+                print(f"{url}: ok, {size}" + (" (images not decoded)" if args.quick else ""))
+    if args.json:
+        as_json(reports)
+    return 0 if all(report["ok"] for report in reports) else 1

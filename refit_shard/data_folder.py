@@ -1,0 +1,123 @@
+"""Finding and reading the user's ``data_config.py``, which may be ReFit's own.
+
+The file is found by path, never by import, which could pick up another project's. It is the
+user's own program and is run as one.
+"""
+
+import os
+import runpy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.datasets import DATASETS, Dataset
+from shards_spec.errors import UsageError
+
+FILE_NAME = "data_config.py"
+PACKAGED = Path(__file__).resolve().parent.parent / FILE_NAME
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The names that the file defines."""
+
+    path: Path
+    names: dict[str, Any]
+
+    @property
+    def base(self) -> Path:
+        """Folder that the npz paths are relative to: the file's, or the current one."""
+        return Path.cwd() if self.path == PACKAGED else self.path.parent
+
+    def root(self, dataset: Dataset) -> str:
+        """Folder or URL of the data set's frames.
+
+        Raises:
+            UsageError: it is not filled in, or is not there.
+        """
+        variable = dataset.root_variable
+        folders = self.names.get("DATASET_FOLDERS")
+        folder = folders.get(dataset.name) if isinstance(folders, dict) else None
+        value = os.environ.get(variable) or folder or self.names.get(variable)
+        where = f"environment variable {variable}" if os.environ.get(variable) else str(self.path)
+        if not isinstance(value, str) or not value:
+            page = f"; the data set: {dataset.page}" if dataset.page else ""
+            raise UsageError(
+                f"{variable} is empty in {self.path}: set it to the folder that holds the images "
+                f"of {dataset.name!r} (imgname is looked for below it){page}"
+            )
+        if "://" in value:
+            return value
+        path = self.base / Path(value).expanduser()
+        if not path.is_dir():
+            raise UsageError(
+                f"{variable} ({where}) is {value!r}, which is not a folder: "
+                f"set it to the folder that holds the images of {dataset.name!r}"
+            )
+        return str(path.resolve())
+
+    def npz(self, dataset: Dataset) -> Path:
+        """The data set's annotations.
+
+        Raises:
+            UsageError: the file is not listed, or is not there.
+        """
+        files = self.names.get("DATASET_FILES")
+        listed = files if isinstance(files, (list, tuple)) else []
+        for split in listed:
+            if isinstance(split, dict) and dataset.name in split:
+                path: Path = self.base / Path(str(split[dataset.name])).expanduser()
+                if not path.is_file():
+                    raise UsageError(
+                        f"{path}: missing; DATASET_FILES in {self.path} names it as the "
+                        f"annotations of {dataset.name!r}: put the npz there or change the entry"
+                    )
+                return path
+        raise UsageError(
+            f"DATASET_FILES in {self.path} has no entry for {dataset.name!r}: add its npz"
+        )
+
+
+def find_data_config(path: str | None) -> DataConfig:
+    """The file at ``path``, else ``./data_config.py``, else the packaged one.
+
+    Raises:
+        UsageError: the file is missing or does not run.
+    """
+    here = Path(FILE_NAME)
+    chosen = Path(path) if path else here if here.is_file() else PACKAGED
+    chosen = chosen.resolve()
+    if not chosen.is_file():
+        raise UsageError(f"--data-config {path}: no such file")
+    try:
+        names = runpy.run_path(str(chosen))
+    except Exception as error:  # whatever the user's file raises is theirs to read
+        raise UsageError(f"{chosen}: does not run: {type(error).__name__}: {error}") from error
+    return DataConfig(chosen, names)
+
+
+def datasets_of_config(path: str) -> list[Dataset]:
+    """The data sets that ``DATASET.LIST`` of a YAML config names.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or has no such list.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise UsageError(f"--config {path}: not YAML: {line}") from error
+    section = content.get("DATASET") if isinstance(content, dict) else None
+    names = section.get("LIST") if isinstance(section, dict) else None
+    if not isinstance(names, list) or not names:
+        raise UsageError(f"--config {path}: must hold DATASET: LIST: [names of data sets]")
+    unknown = [name for name in names if name not in DATASETS]
+    if unknown:
+        raise UsageError(
+            f"--config {path}: unknown data set {unknown[0]!r}; known: {', '.join(DATASETS)}"
+        )
+    return [DATASETS[name] for name in dict.fromkeys(names)]

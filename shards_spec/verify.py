@@ -1,0 +1,183 @@
+"""Re-reading everything: are these shards whole, and is every source row accounted for?"""
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from shards_spec import jpeg
+from shards_spec.errors import FrameError, ShardError
+from shards_spec.fields import FIELD, STRING
+from shards_spec.layout import QUARANTINE
+from shards_spec.manifest import Manifest, ShardEntry
+from shards_spec.reader import Shard, ShardSet, check_schema, read_index
+from shards_spec.storage import Folder
+from shards_spec.writer import QUARANTINE_SCHEMA
+
+_CHUNK = 8 << 20
+_MAX_NPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """``problem``: the first thing found wrong in a shard, or None; ``rows``: its source rows."""
+
+    shard: str
+    rows: NDArray[np.int64]
+    problem: str | None
+
+
+def _check_file(folder: Folder, name: str, size: int, sha256: str) -> None:
+    digest = hashlib.sha256()
+    with folder.open(name) as file:
+        if file.size() != size:
+            raise ShardError(f"{name}: {file.size()} bytes, the manifest says {size}")
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != sha256:
+        raise ShardError(f"{name}: its bytes are not those that were built (SHA-256 differs)")
+
+
+def _member(members: Iterator[tarfile.TarInfo], name: str, where: str) -> tarfile.TarInfo:
+    member = next(members, None)
+    if member is None or member.name != name or not member.isreg():
+        found = "the end" if member is None else repr(member.name)
+        raise ShardError(f"{where}: the tar must go on with {name!r}, found {found}")
+    return member
+
+
+def _same(left: Any, right: Any) -> bool:
+    return bool(np.array_equal(np.asarray(left), np.asarray(right)))
+
+
+def _check_npy(data: bytes, shard: Shard, row: int, where: str) -> None:
+    """The labels beside the image must be those of the index."""
+    try:
+        record = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ShardError(f"{where}: the .npy is damaged ({error})") from error
+    sample = shard.sample(row)
+    for name, value in sample.labels.items():
+        if not FIELD[name].in_npy:
+            continue
+        stored = record[name][()] if name in (record.dtype.names or ()) else None
+        if FIELD[name].dtype == STRING and isinstance(stored, bytes):
+            stored = stored.decode(errors="replace")
+        if stored is None or not _same(stored, value):
+            raise ShardError(f"{where}: {name!r} in the .npy is not that of the index")
+
+
+def _check_jpeg(shard: Shard, row: int, where: str) -> None:
+    sample = shard.sample(row)
+    data = sample.jpeg
+    if crc32c(data) != int(sample["jpg_crc32c"]):
+        raise ShardError(f"{where}: the JPEG's crc32c is not that of the index")
+    try:
+        height, width = jpeg.size(data)
+        if (height, width) != (int(sample["height"]), int(sample["width"])):
+            raise ShardError(
+                f"{where}: the JPEG is {width}x{height}, "
+                f"the index says {sample['width']}x{sample['height']}"
+            )
+        jpeg.decode(data)
+    except FrameError as error:
+        raise ShardError(f"{where}: the JPEG does not decode ({error})") from error
+
+
+def _check_rows(folder: Folder, shard: Shard) -> None:
+    """Walk the tar beside the index: every member, every byte range, every image."""
+    keys = shard.column("key").to_pylist()
+    offsets, lengths = shard.view("jpg_offset"), shard.view("jpg_length")
+    try:
+        with folder.open(f"{shard.name}.tar") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            members = iter(tar)
+            for row, key in enumerate(keys):
+                where = f"{shard.name}: row {row} ({key})"
+                image = _member(members, f"{key}.jpg", where)
+                if (image.offset_data, image.size) != (int(offsets[row]), int(lengths[row])):
+                    raise ShardError(f"{where}: the JPEG is not where the index says")
+                labels = _member(members, f"{key}.npy", where)
+                if labels.size > _MAX_NPY_BYTES:
+                    raise ShardError(f"{where}: the .npy has {labels.size} bytes")
+                stream = tar.extractfile(labels)
+                _check_npy(stream.read() if stream else b"", shard, row, where)
+                _check_jpeg(shard, row, where)
+            extra = next(members, None)
+            if extra is not None:
+                raise ShardError(f"{shard.name}.tar: holds {extra.name!r}, not in the index")
+    except (tarfile.TarError, OSError) as error:
+        raise ShardError(f"{shard.name}.tar: not a readable tar ({error})") from error
+
+
+def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick: bool) -> Verdict:
+    """Check one shard; ``quick`` skips the tar's members and the decoding."""
+    rows = np.zeros(0, np.int64)
+    try:
+        _check_file(folder, f"{entry.name}.arrow", entry.arrow_bytes, entry.arrow_sha256)
+        _check_file(folder, f"{entry.name}.tar", entry.tar_bytes, entry.tar_sha256)
+        batch = read_index(folder, f"{entry.name}.arrow")
+        check_schema(batch, extrinsics=manifest.extrinsics, where=f"{entry.name}.arrow")
+        batch.validate(full=True)
+        shard = Shard(folder, entry, extrinsics=manifest.extrinsics)
+        rows = shard.view("source_row")
+        if not quick:
+            _check_rows(folder, shard)
+    except (ShardError, pa.ArrowException) as error:
+        return Verdict(shard=entry.name, rows=rows, problem=str(error))
+    return Verdict(shard=entry.name, rows=rows, problem=None)
+
+
+def _account(folder: Folder, manifest: Manifest, rows: NDArray[np.int64]) -> None:
+    """Every source row must be in exactly one shard or in quarantine."""
+    table = read_index(folder, QUARANTINE)
+    if not table.schema.equals(QUARANTINE_SCHEMA):
+        raise ShardError(f"{QUARANTINE}: its columns are not those of the format")
+    bad = table.column("source_row").to_numpy()
+    if len(bad) != sum(manifest.quarantined.values()):
+        raise ShardError(f"{QUARANTINE}: {len(bad)} rows, the manifest counts others")
+    every = np.sort(np.concatenate([rows, bad]))
+    if not _same(every, np.arange(manifest.source_rows)):
+        raise ShardError(
+            f"of {manifest.source_rows} source rows {len(np.unique(every))} are in shards or in "
+            f"quarantine, {len(every) - len(np.unique(every))} of them twice"
+        )
+
+
+def verify(
+    path_or_url: str, *, quick: bool = False, on_shard: Callable[[Verdict], None] | None = None
+) -> list[str]:
+    """Everything found wrong with a data set, at most one line a shard, in the shards' order.
+
+    Raises:
+        ShardError: the manifest is missing or damaged.
+        FormatError: it is of another version.
+    """
+    data_set = ShardSet.open(path_or_url)
+    folder, manifest = data_set.folder, data_set.manifest
+
+    def check(entry: ShardEntry) -> Verdict:
+        return verify_shard(folder, manifest, entry, quick=quick)
+
+    verdicts = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for verdict in pool.map(check, manifest.shards):
+            verdicts.append(verdict)
+            if on_shard is not None:
+                on_shard(verdict)
+    problems = [verdict.problem for verdict in verdicts if verdict.problem is not None]
+    if not problems:
+        try:
+            rows = [verdict.rows for verdict in verdicts]
+            _account(folder, manifest, np.concatenate(rows or [np.zeros(0, np.int64)]))
+        except ShardError as error:
+            problems.append(str(error))
+    return problems
