@@ -102,7 +102,7 @@ class Shard:
         self._size = self._tar.size()
         self._mapped: memoryview | None = None
         if folder.local is not None:
-            self._mapped = memoryview(self._tar.read_buffer())
+            self._mapped = memoryview(self._tar.read_buffer()).cast("B")
             self._tar.close()  # the buffer keeps the mapping; no file handle stays open
 
     def __len__(self) -> int:
