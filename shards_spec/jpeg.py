@@ -49,3 +49,13 @@ def is_plain(data: bytes | memoryview) -> bool:
     if bytes(data[:3]) != b"\xff\xd8\xff" or b"Exif\0\0" in bytes(data[:4096]):
         return False
     return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")
+
+
+def check_size(data: bytes | memoryview, height: int, width: int) -> None:
+    """Refuse a JPEG that is not of the size that the index states, before memory is taken.
+
+    Raises:
+        FrameError: another size, or not a JPEG.
+    """
+    if size(data) != (height, width):
+        raise FrameError("corrupt", f"the JPEG is not {width}x{height}, as the index says")

@@ -112,6 +112,10 @@ class Shard:
         """A column as Arrow has it; no copy."""
         return self._index.column(name)
 
+    def table(self) -> pa.Table:
+        """All columns; no copy."""
+        return pa.Table.from_batches([self._index])
+
     def view(self, name: str) -> NDArray[Any]:
         """A column as a numpy array (rows, \\*shape); no copy but for strings and booleans."""
         if name not in self._views:
@@ -146,6 +150,11 @@ class Sample:
     def __init__(self, shard: Shard, row: int) -> None:
         self._shard = shard
         self._row = row
+
+    @property
+    def shard_name(self) -> str:
+        """The shard's file name without its ending."""
+        return self._shard.name
 
     @property
     def jpeg(self) -> bytes | memoryview:

@@ -1,0 +1,199 @@
+"""Options of the stream, checked at once, and ReFit's YAML."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from loaders.policy import AugmentationPolicy
+from shards_spec.errors import UsageError
+
+RATIO_TOLERANCE = 1e-6
+DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """How one item is made.
+
+    ``image``: ``"normalized"`` is float32 (3, res, res), ``"uint8"`` is (res, res, 3) before the
+    channel factors, for :func:`loaders.finalize`. ``compat="refit"`` gives keypoints truncated to
+    whole pixels, as ReFit's are.
+
+    Raises:
+        UsageError: a value is not one of these.
+    """
+
+    image: Literal["normalized", "uint8"] = "normalized"
+    res: int = 256
+    compat: Literal["refit"] | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("image", self.image, ("normalized", "uint8"))
+        _one_of("compat", self.compat, (None, "refit"))
+        _in_range("res", self.res, 16, 4096)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions(RenderOptions):
+    """How a stream is mixed, augmented and delivered.
+
+    ``batch_size``: samples a rank receives at a time. ``epoch_samples``: samples of all ranks in
+    an epoch; None for the rows of the largest source. ``num_workers``: threads, 0 for none.
+    ``prefetch``: batches a thread works ahead. ``rank``, ``world_size``: None for those of
+    torch.distributed, else of the environment, else 0 of 1. ``mixing``: ``"exact"`` ratios in
+    every prefix, or ``"iid"`` draws. ``augment``: False for evaluation. ``occluders``: an Arrow
+    file of cut-outs; None for the default place, without occlusion if nothing is there;
+    ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad sample by the
+    next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch. ``where``:
+    a pyarrow expression a source over the index's columns; rows that fail it are left out.
+
+    Raises:
+        UsageError: a value is out of its bounds.
+    """
+
+    batch_size: int = 64
+    seed: int = 0
+    epoch_samples: int | None = None
+    num_workers: int = 8
+    prefetch: int = 2
+    rank: int | None = None
+    world_size: int | None = None
+    mixing: Literal["exact", "iid"] = "exact"
+    augment: bool = True
+    policy: AugmentationPolicy = field(default_factory=AugmentationPolicy)
+    occluders: str | None = None
+    on_error: Literal["raise", "replace"] = "raise"
+    drop_last: bool = True
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("mixing", self.mixing, ("exact", "iid"))
+        _one_of("on_error", self.on_error, ("raise", "replace"))
+        _in_range("batch_size", self.batch_size, 1, 1 << 20)
+        _in_range("num_workers", self.num_workers, 0, 1024)
+        _in_range("prefetch", self.prefetch, 1, 1024)
+        _in_range("seed", self.seed, 0, 2**63 - 1)
+        if self.epoch_samples is not None:
+            _in_range("epoch_samples", self.epoch_samples, 1, 2**50)
+        if (self.rank is None) != (self.world_size is None):
+            raise UsageError("rank and world_size go together")
+        if self.rank is not None and self.world_size is not None:
+            _in_range("world_size", self.world_size, 1, 1 << 20)
+            _in_range("rank", self.rank, 0, self.world_size - 1)
+
+
+def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{name}: must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _in_range(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise UsageError(f"{name}: must be a whole number from {low} to {high}, got {value!r}")
+
+
+def check_ratios(names: Sequence[str], ratios: Sequence[float]) -> None:
+    """Refuse ratios that are negative, not finite, or do not sum to 1.
+
+    Raises:
+        UsageError: with the number that is wrong.
+    """
+    if not names:
+        raise UsageError("sources: none given")
+    for name, ratio in zip(names, ratios, strict=True):
+        if not isinstance(ratio, (int, float)) or not math.isfinite(ratio) or ratio < 0:
+            raise UsageError(f"{name}: its ratio must be a number of at least 0, got {ratio!r}")
+    total = math.fsum(ratios)
+    if abs(total - 1.0) > RATIO_TOLERANCE:
+        raise UsageError(f"the ratios must sum to 1, they sum to {total:.9g}: {list(ratios)}")
+
+
+def rank_and_world_size(options: StreamOptions) -> tuple[int, int]:
+    """The options', else torch.distributed's, else the environment's, else 0 of 1.
+
+    Raises:
+        UsageError: the environment's make no sense.
+    """
+    if options.rank is not None and options.world_size is not None:
+        return options.rank, options.world_size
+    import torch.distributed as dist  # noqa: PLC0415
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    texts = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    try:
+        rank, world_size = int(texts[0]), int(texts[1])
+    except ValueError:
+        rank, world_size = -1, -1
+    if not 0 <= rank < world_size:
+        raise UsageError(f"environment: RANK={texts[0]} of WORLD_SIZE={texts[1]} makes no sense")
+    return rank, world_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What a ReFit YAML says of the data; None where it says nothing."""
+
+    names: tuple[str, ...]
+    ratios: tuple[float, ...]
+    batch_size: int | None
+    num_workers: int | None
+    seed: int | None
+    res: int | None
+
+
+def _list_of(section: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = section.get(key)
+    if not isinstance(value, (list, tuple)) or not value:
+        raise UsageError(f"{where}: DATASET.{key} must be a list, got {value!r}")
+    return list(value)
+
+
+def parse_config(content: Any, where: str) -> TrainingConfig:
+    """Read ReFit's keys; all others are left alone.
+
+    Raises:
+        UsageError: DATASET.LIST or DATASET.PARTITION is missing or they do not fit.
+    """
+    section = content.get("DATASET") if isinstance(content, Mapping) else None
+    if not isinstance(section, Mapping):
+        raise UsageError(f"{where}: must hold DATASET with LIST and PARTITION")
+    names = _list_of(section, "LIST", where)
+    ratios = _list_of(section, "PARTITION", where)
+    if len(names) != len(ratios):
+        raise UsageError(
+            f"{where}: DATASET.LIST has {len(names)} names, DATASET.PARTITION {len(ratios)} ratios"
+        )
+    if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{where}: DATASET.LIST must name each data set once, got {names!r}")
+    check_ratios(names, ratios)
+    train = content.get("TRAIN")
+    return TrainingConfig(
+        names=tuple(names),
+        ratios=tuple(float(ratio) for ratio in ratios),
+        batch_size=train.get("BATCH_SIZE") if isinstance(train, Mapping) else None,
+        num_workers=content.get("NUM_WORKERS"),
+        seed=content.get("SEED_VALUE"),
+        res=content.get("IMG_RES"),
+    )
+
+
+def read_config(path: str) -> TrainingConfig:
+    """A ReFit YAML file.
+
+    Raises:
+        UsageError: it is missing, not YAML, or says nothing usable of the data.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    return parse_config(content, path)

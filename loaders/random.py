@@ -1,0 +1,36 @@
+"""Random numbers as a function of (seed, purpose, place): no state, no order of calls.
+
+Only the raw Philox stream is used, which numpy promises never to change; the conversions are
+written here, so a seed means the same stream under every version of numpy.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Philox gives this many 64-bit words for each value of its counter.
+WORDS = 4
+
+
+def generator(seed: int, purpose: str, counter: int = 0) -> np.random.Philox:
+    """A Philox stream of its own for every seed and purpose, at a place of it."""
+    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    key = int.from_bytes(digest[:16], "little")
+    return np.random.Philox(key=key, counter=counter)
+
+
+def uniforms(seed: int, purpose: str, first: int, count: int, words: int) -> NDArray[np.float64]:
+    """``words`` numbers in [0, 1) for each of the places first … first + count - 1.
+
+    Returns (count, words); ``words`` is a multiple of four. A place's numbers do not depend on
+    which other places are asked for.
+    """
+    raw = generator(seed, purpose, first * (words // WORDS)).random_raw(count * words)
+    values = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return values.reshape(count, words)
+
+
+def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
+    """A permutation of ``count``."""
+    return np.argsort(generator(seed, purpose).random_raw(count), kind="stable")

@@ -1,0 +1,201 @@
+"""From stored samples and parameters to items: the one place where an item is made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from loaders import labels as label_math
+from loaders.occluders import Occluders, paste_all
+from loaders.options import RenderOptions
+from loaders.pixels import MEAN, STD, Scratch, decode_and_warp, normalize
+from loaders.policy import Augmentation, Draws, explicit
+from shards_spec.errors import FrameError, RefitShardError, ShardError, UsageError
+from shards_spec.fields import EXTRINSICS
+from shards_spec.geometry import box_side, output_to_source, source_to_stored
+
+Batch = dict[str, Any]
+
+
+class StoredSample(Protocol):
+    """What an item is made of: :class:`shards_spec.Sample`, or the members of a tar."""
+
+    @property
+    def jpeg(self) -> bytes | memoryview:
+        """The stored crop."""
+
+    def __getitem__(self, name: str) -> Any:
+        """A column of the field table."""
+
+
+# Columns that go from the index into the arithmetic of a batch.
+GATHERED = (
+    *("window", "k", "width", "height", "orig_shape", "center", "scale", "jpg_crc32c"),
+    *("img_focal", "img_center", "keypoints", "pose", "betas", "pose_3d"),
+    *("has_smpl", "has_pose_3d", "gender", "source_row"),
+)
+
+
+def gather(samples: Sequence[StoredSample], *, extrinsics: bool) -> dict[str, NDArray[Any]]:
+    """Columns of the samples, stacked."""
+    names = (*GATHERED, *EXTRINSICS) if extrinsics else GATHERED
+    return {name: np.stack([np.asarray(one[name]) for one in samples]) for name in names}
+
+
+def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDArray[np.float64]:
+    """Maps (n, 2, 3) from output pixels to stored pixels."""
+    to_source = output_to_source(
+        columns["center"], box_side(draws.sc * columns["scale"]), draws.rot, draws.flip, res
+    )
+    return source_to_stored(to_source, columns["window"], columns["k"])
+
+
+def check_crc(data: bytes | memoryview, expected: int) -> None:
+    """Refuse a JPEG that is not the one that was built.
+
+    Raises:
+        FrameError: its CRC differs.
+    """
+    if crc32c(data) != expected:
+        raise FrameError("corrupt", "crc32c is not that of the index; run refit-shard verify")
+
+
+def make_images(
+    options: RenderOptions,
+    samples: Sequence[StoredSample],
+    columns: Mapping[str, NDArray[Any]],
+    draws: Draws,
+    occluders: Occluders | None,
+    on_bad: Callable[[int, RefitShardError], None],
+) -> NDArray[Any]:
+    """Images of a batch: (n, 3, res, res) float32, or (n, res, res, 3) uint8.
+
+    ``on_bad`` hears of a sample that does not decode; it raises, or replaces the image later.
+    """
+    count, res = len(samples), options.res
+    maps = affines(columns, draws, res)
+    scratch = Scratch.empty()
+    normalized = options.image == "normalized"
+    out: NDArray[Any] = np.empty(
+        (count, 3, res, res) if normalized else (count, res, res, 3),
+        np.float32 if normalized else np.uint8,
+    )
+    single = np.empty((res, res, 3), np.uint8)
+    for index, sample in enumerate(samples):
+        image = single if normalized else out[index]
+        try:
+            data = sample.jpeg
+            check_crc(data, int(columns["jpg_crc32c"][index]))
+            size = int(columns["height"][index]), int(columns["width"][index])
+            decode_and_warp(data, size, maps[index], image, scratch)
+        except (FrameError, ShardError) as error:
+            on_bad(index, error)
+            continue
+        if occluders is not None and draws.occlusion[index]:
+            paste_all(image, occluders, draws.occlusion[index])
+        if normalized:
+            normalize(image, draws.pn[index], out[index])
+    return out
+
+
+def make_labels(
+    options: RenderOptions, columns: Mapping[str, NDArray[Any]], draws: Draws
+) -> dict[str, NDArray[Any]]:
+    """Every numeric key of ReFit's item but the image, for a batch."""
+    center = columns["center"]
+    scale = columns["scale"]
+    place = label_math.keypoints_whole if options.compat == "refit" else label_math.keypoints
+    flip = draws.flip.astype(np.int64)
+    orig_shape = columns["orig_shape"].astype(np.float64)
+    made = {
+        "keypoints": place(columns["keypoints"], center, scale, draws, options.res),
+        "pose": label_math.pose(columns["pose"], draws),
+        "betas": columns["betas"],
+        "pose_3d": label_math.pose_3d(columns["pose_3d"], draws),
+        "scale": (draws.sc * scale).astype(np.float32),
+        "center": label_math.center(center, orig_shape, draws).astype(np.float32),
+        "orig_shape": orig_shape.astype(np.float32),
+        "img_focal": columns["img_focal"],
+        "img_center": columns["img_center"],
+        "flip": flip,
+        "occ": draws.occ.astype(np.int64),
+        "is_flipped": flip.copy(),
+        "rot": draws.rot,
+        "sc": draws.sc,
+        "rot_angle": draws.rot.astype(np.float32),
+        "sample_index": columns["source_row"],
+        "gender": columns["gender"].astype(np.int32),
+        "has_smpl": columns["has_smpl"].astype(np.float64),
+        "has_pose_3d": columns["has_pose_3d"].astype(np.int64),
+    }
+    made |= {name: columns[name] for name in EXTRINSICS if name in columns}
+    if options.image == "uint8":
+        made["pn"] = draws.pn
+    return made
+
+
+def _raise(_index: int, error: RefitShardError) -> None:
+    raise error
+
+
+def render(
+    sample: StoredSample,
+    augmentation: Augmentation,
+    options: RenderOptions | None = None,
+    *,
+    occluders: Occluders | None = None,
+) -> Batch:
+    """One item from one stored sample, with the given parameters.
+
+    Returns ReFit's item without ``dataset_name``; tensors have no batch dimension. The loader
+    makes its batches by the same functions.
+
+    Raises:
+        FrameError: the stored JPEG is damaged.
+        UsageError: the augmentation names an occluder, and there is none of that number.
+    """
+    options = options or RenderOptions()
+    wanted = max((one.index for one in augmentation.occluders), default=-1)
+    if wanted >= (0 if occluders is None else len(occluders)):
+        raise UsageError(f"render: occluder {wanted} of {len(occluders or ())}")
+    draws = explicit([augmentation])
+    columns = gather([sample], extrinsics=_has_extrinsics(sample))
+    images = make_images(options, [sample], columns, draws, occluders, _raise)
+    made = make_labels(options, columns, draws)
+    item: Batch = {"img": torch.from_numpy(images[0])}
+    item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
+    return item | {"imgname": sample["imgname"]}
+
+
+def _has_extrinsics(sample: StoredSample) -> bool:
+    try:
+        sample[EXTRINSICS[0]]
+    except KeyError:
+        return False
+    return True
+
+
+def finalize(batch: Batch, device: torch.device | str | None = None) -> Batch:
+    """Turn a ``image="uint8"`` batch into ReFit's, on the device: factors, normalisation, layout.
+
+    Tensors are moved to ``device``; ``pn`` is used up. Truncation to whole levels is as on the
+    CPU, so both give the same levels.
+
+    Raises:
+        UsageError: the batch is not one of ``image="uint8"``.
+    """
+    if "pn" not in batch or batch["img"].dtype != torch.uint8:
+        raise UsageError('finalize: needs a batch of a loader with image="uint8"')
+    moved = {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
+    pn = moved.pop("pn")
+    image = moved["img"].permute(0, 3, 1, 2).to(torch.float32) * pn[:, :, None, None]
+    mean = torch.from_numpy(MEAN).to(image.device)[:, None, None]
+    std = torch.from_numpy(STD).to(image.device)[:, None, None]
+    moved["img"] = ((image.clamp_(max=255.0).floor_() / 255.0 - mean) / std).contiguous()
+    return moved

@@ -1,0 +1,95 @@
+"""One source of a stream: finished shards, the rows of them that are wanted, and their order."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from loaders.order import Passes
+from shards_spec import Sample, ShardSet
+from shards_spec.errors import UsageError
+from shards_spec.layout import MANIFEST
+from shards_spec.storage import open_folder
+
+Ints = NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
+
+
+def open_shards(name: str, url: str) -> ShardSet:
+    """The finished shards of a data set.
+
+    Raises:
+        UsageError: there are none.
+        FormatError: they are of another version.
+    """
+    if MANIFEST not in open_folder(url).names():
+        raise UsageError(
+            f"{name}: no finished shards at {url}; build them with: refit-shard build "
+            f"--dataset {name}"
+        )
+    return ShardSet.open(url)
+
+
+def matching_rows(data_set: ShardSet, where: Any) -> Ints:
+    """Numbers of the samples for which a pyarrow expression over the index's columns holds.
+
+    Raises:
+        UsageError: the expression does not fit the columns.
+    """
+    found = []
+    first = 0
+    for index, entry in enumerate(data_set.manifest.shards):
+        table = data_set.shard(index).table()
+        numbers = pa.array(np.arange(first, first + entry.rows))
+        try:
+            scanner = ds.dataset(table.append_column("sample", numbers)).scanner(
+                columns=["sample"], filter=where
+            )
+            found.append(scanner.to_table()["sample"].to_numpy())
+        except (pa.ArrowException, TypeError, KeyError) as error:
+            raise UsageError(f"where: {where}: {error}") from error
+        first += entry.rows
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+class Source:
+    """Draw d of this source is a sample; see :class:`loaders.order.Passes`.
+
+    Raises:
+        UsageError: no shards there, or no rows are left by ``where``.
+    """
+
+    def __init__(self, name: str, url: str, ratio: float, seed: int, where: Any) -> None:
+        self.name = name
+        self.ratio = ratio
+        self.shards = open_shards(name, url)
+        self._kept = None if where is None else matching_rows(self.shards, where)
+        self.rows = len(self.shards) if self._kept is None else len(self._kept)
+        if self._kept is not None:
+            logger.info("%s: where keeps %d of %d rows", name, self.rows, len(self.shards))
+        if self.rows == 0 and ratio > 0:
+            raise UsageError(f"{name}: {url} holds no rows" + (" under where" if where else ""))
+        self._passes = Passes(self.rows, seed, name)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What a saved state must agree with: name, ratio, plan, and the rows that are used."""
+        return [self.name, self.ratio, self.shards.manifest.plan_hash[:16], self.rows]
+
+    def samples(self, draws: Ints) -> list[Sample]:
+        """The samples of the given draws."""
+        rows = self._passes.locate(draws)
+        if self._kept is not None:
+            rows = self._kept[rows]
+        return [self.shards[row] for row in rows.tolist()]
+
+    def describe(self, sample: Sample) -> str:
+        """Where a sample lies, for an error."""
+        return (
+            f"{self.name}: shard {sample.shard_name}, key {sample['key']}, "
+            f"offset {sample['jpg_offset']}"
+        )

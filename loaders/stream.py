@@ -1,0 +1,240 @@
+"""The stream: positions become batches, on threads, in order, resumable anywhere.
+
+Everything that a batch holds is a function of (seed, position). So the number of threads, ranks
+or prefetched batches changes nothing, and a state is a position and what must agree with it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaders.batches import BatchMaker
+from loaders.options import StreamOptions, rank_and_world_size, read_config
+from shards_spec.errors import UsageError
+
+STATE_VERSION = 1
+
+Batch = dict[str, Any]
+
+
+class StreamingLoader:
+    """Batches from several data sets in fixed ratios; see :class:`loaders.StreamOptions`.
+
+    ``sources``: name to (path or URL of its shards, ratio). Iterating gives one epoch; the next
+    iteration gives the next one, also after leaving one early. A batch is a dict as PyTorch's
+    default collate makes of ReFit's items.
+
+    Raises:
+        UsageError: options, ratios or sources are wrong.
+        FormatError: shards of another version.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, tuple[str, float]], options: StreamOptions | None = None
+    ) -> None:
+        self.options = options or StreamOptions()
+        self._rank, self._world_size = rank_and_world_size(self.options)
+        self._maker = BatchMaker(sources, self.options)
+        self._samples = self.options.epoch_samples or self._maker.largest
+        self._check_epoch()
+        self._epoch = 0
+        self._epoch_start = 0
+        self._epoch_end = self._end_of(0, 0)
+        self._position = 0
+        self._resumed = False
+        self._received = np.zeros(len(sources), np.int64)
+        self._seconds = 0.0
+        self._waited = 0.0
+        self._clock = 0.0
+
+    @classmethod
+    def from_config(
+        cls, config: str, *, shards: str = "data/shards", **options: Any
+    ) -> "StreamingLoader":
+        """A loader from ReFit's YAML; ``options`` are :class:`StreamOptions` and go before it.
+
+        ``shards`` is the folder or URL that holds a folder of each data set.
+
+        Raises:
+            UsageError: the file or an option is wrong, or shards are missing.
+        """
+        read = read_config(config)
+        known = {field.name for field in fields(StreamOptions)}
+        unknown = sorted(options.keys() - known)
+        if unknown:
+            raise UsageError(f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        stated = {
+            "batch_size": read.batch_size,
+            "num_workers": read.num_workers,
+            "seed": read.seed,
+            "res": read.res,
+        }
+        merged = {key: value for key, value in stated.items() if value is not None} | options
+        places = {
+            name: (f"{shards.rstrip('/')}/{name}", ratio)
+            for name, ratio in zip(read.names, read.ratios, strict=True)
+        }
+        return cls(places, StreamOptions(**merged))
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of all ranks in a step."""
+        return self.options.batch_size * self._world_size
+
+    def _check_epoch(self) -> None:
+        left = self._samples % self.global_batch
+        if self.options.drop_last and self._samples < self.global_batch:
+            raise UsageError(
+                f"an epoch of {self._samples} samples is smaller than one batch of "
+                f"{self.global_batch} (all ranks); lower batch_size, raise epoch_samples, "
+                "or pass drop_last=False"
+            )
+        if not self.options.drop_last and 0 < left < self._world_size:
+            raise UsageError(
+                f"an epoch of {self._samples} samples leaves {left} for the last batch of "
+                f"{self._world_size} ranks: some would have none; pass drop_last=True or another "
+                "epoch_samples"
+            )
+
+    def _end_of(self, epoch_start: int, position: int) -> int:
+        """Where the epoch ends that began at ``epoch_start``, going on from ``position``."""
+        left = epoch_start + self._samples - position
+        if self.options.drop_last:
+            left -= left % self.global_batch
+        return position + max(0, left)
+
+    def __len__(self) -> int:
+        """Batches in an epoch; the same on every rank."""
+        whole, rest = divmod(self._samples, self.global_batch)
+        return whole + (1 if rest and not self.options.drop_last else 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch. Nobody has to call this: epochs go on by themselves."""
+        if epoch == self._epoch and self._resumed:
+            return
+        self._epoch = epoch
+        self._epoch_start = epoch * self._end_of(0, 0)
+        self._position = self._epoch_start
+        self._resumed = False
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._position > self._epoch_start and not self._resumed:
+            self._epoch += 1
+            self._epoch_start = self._position = self._epoch_end
+        self._resumed = False
+        self._epoch_end = self._end_of(self._epoch_start, self._position)
+        return self._batches(self._position, self._epoch_end)
+
+    def _slices(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Each step's (begin, end) for this rank, and where the next step begins."""
+        while first < end:
+            count = min(self.global_batch, end - first)
+            begin = first + count * self._rank // self._world_size
+            last = first + count * (self._rank + 1) // self._world_size
+            first += count
+            yield begin, last, first
+
+    def _batches(self, first: int, end: int) -> Iterator[Batch]:
+        slices = self._slices(first, end)
+        self._clock = time.perf_counter()
+        if self.options.num_workers == 0:
+            for begin, last, following in slices:
+                asked = time.perf_counter()
+                yield self._deliver(asked, self._maker.make(begin, last), following)
+            return
+        ahead = self.options.num_workers + self.options.prefetch
+        running: deque[tuple[Future[tuple[Batch, NDArray[np.int64]]], int]] = deque()
+        pool = ThreadPoolExecutor(self.options.num_workers, thread_name_prefix="refit-shard")
+        try:
+            while True:
+                while len(running) < ahead and (step := next(slices, None)) is not None:
+                    begin, last, following = step
+                    running.append((pool.submit(self._maker.make, begin, last), following))
+                if not running:
+                    return
+                asked = time.perf_counter()
+                future, following = running.popleft()
+                yield self._deliver(asked, future.result(), following)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _deliver(self, asked: float, made: Any, following: int) -> Batch:
+        """Count a batch as received, then hand it over."""
+        batch: Batch
+        batch, counts = made
+        self._received += counts
+        self._position = following
+        now = time.perf_counter()
+        self._waited += now - asked
+        self._seconds += now - self._clock
+        self._clock = now
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training loop is: what it has received, not what was made ahead."""
+        return {
+            "version": STATE_VERSION,
+            "seed": self.options.seed,
+            "mixing": self.options.mixing,
+            "epoch": self._epoch,
+            "epoch_start": self._epoch_start,
+            "position": self._position,
+            "draws": self._maker.mixer.counts(self._position).tolist(),
+            "sources": self._maker.identity,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the last batch that was received when the state was taken.
+
+        The number of ranks and of threads may be another.
+
+        Raises:
+            UsageError: the state is of another seed, mixing, or other sources.
+        """
+        self._check_state(state)
+        self._epoch = int(state["epoch"])
+        self._epoch_start = int(state["epoch_start"])
+        self._position = int(state["position"])
+        self._maker.mixer.resume(self._position, np.asarray(state["draws"], np.int64))
+        self._epoch_end = self._end_of(self._epoch_start, self._position)
+        self._resumed = self._epoch_end > self._position
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
+            raise UsageError("load_state_dict: not a state of this loader's version")
+        wanted = {
+            "seed": self.options.seed,
+            "mixing": self.options.mixing,
+            "sources": self._maker.identity,
+        }
+        for key, value in wanted.items():
+            if state.get(key) != value:
+                raise UsageError(
+                    f"load_state_dict: the state's {key} is {state.get(key)!r}, this loader's is "
+                    f"{value!r}"
+                    + (" (name, ratio, plan of its shards, rows)" if key == "sources" else "")
+                )
+        numbers = [state.get("epoch"), state.get("epoch_start"), state.get("position")]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise UsageError("load_state_dict: the state is damaged")
+
+    def stats(self) -> dict[str, Any]:
+        """What this rank has received since the loader was made.
+
+        ``samples`` and ``passes`` by source (passes: of the whole stream), ``samples_per_second``
+        and ``waiting`` (share of time) while iterating, ``replaced`` samples.
+        """
+        names = [source.name for source in self._maker.sources]
+        seconds = max(self._seconds, 1e-9)
+        return {
+            "samples": dict(zip(names, self._received.tolist(), strict=True)),
+            **self._maker.stats(self._position),
+            "samples_per_second": int(self._received.sum()) / seconds,
+            "waiting": self._waited / seconds,
+        }

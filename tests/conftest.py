@@ -1,0 +1,31 @@
+"""Fixtures that many tests share. Trees are made once a session and never written to."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.trees import Tree, make_tree
+
+
+@pytest.fixture(scope="session")
+def bedlam_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Twelve BEDLAM frames, some of them closeups stored on their side."""
+    return make_tree("bedlam", tmp_path_factory.mktemp("bedlam"), frames=12)
+
+
+@pytest.fixture(scope="session")
+def coco_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Twelve COCO frames."""
+    return make_tree("coco", tmp_path_factory.mktemp("coco"), frames=12)
+
+
+@pytest.fixture(scope="session")
+def pw3d_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Four 3DPW frames."""
+    return make_tree("3dpw", tmp_path_factory.mktemp("3dpw"), frames=4)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder for shards."""
+    return tmp_path / "shards"
