@@ -9,8 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loaders.policy import Occlusion
-from shards_spec.errors import UsageError
+from shards_spec.errors import ShardError, UsageError
+from shards_spec.reader import read_index
 from shards_spec.storage import open_folder
+from shards_spec.writer import arrow_bytes
 
 Image = NDArray[np.uint8]
 
@@ -34,10 +36,7 @@ def occluder_bytes(objects: Sequence[Image]) -> bytes:
         ],
         schema=SCHEMA,
     )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    return arrow_bytes(batch)
 
 
 class Occluders:
@@ -54,23 +53,18 @@ class Occluders:
                 f"occluders {path}: no such file; make it with: refit-shard import-occluders"
             )
         try:
-            with open_folder(str(place.parent)).open(place.name) as file:
-                batch = pa.ipc.open_file(file.read_buffer()).read_all().combine_chunks()
-        except (pa.ArrowException, OSError) as error:
+            batch = read_index(open_folder(str(place.parent)), place.name)
+        except ShardError as error:
             raise UsageError(f"occluders {path}: not an Arrow file ({error})") from error
         if not batch.schema.equals(SCHEMA) or batch.num_rows == 0:
             raise UsageError(
                 f"occluders {path}: must hold height, width and rgba of at least one object; "
                 "make it with: refit-shard import-occluders"
             )
+        heights, widths, pixels = (batch.column(name) for name in SCHEMA.names)
         self._objects = [
-            self._view(path, *row)
-            for row in zip(
-                batch["height"].to_pylist(),
-                batch["width"].to_pylist(),
-                (value.as_buffer() for value in batch["rgba"]),
-                strict=True,
-            )
+            self._view(path, height.as_py(), width.as_py(), data.as_buffer())
+            for height, width, data in zip(heights, widths, pixels, strict=True)
         ]
 
     @staticmethod
@@ -79,7 +73,9 @@ class Occluders:
             raise UsageError(f"occluders {path}: an object of {width}x{height} px")
         if data.size != height * width * 4:
             raise UsageError(f"occluders {path}: {data.size} bytes for {width}x{height} RGBA")
-        return np.frombuffer(data, np.uint8).reshape(height, width, 4)
+        image = np.frombuffer(data, np.uint8).reshape(height, width, 4)
+        image.flags.writeable = False
+        return image
 
     def __len__(self) -> int:
         return len(self._objects)

@@ -130,6 +130,18 @@ def select(draws: Draws, chosen: Sequence[int]) -> Draws:
     )
 
 
+def single(draws: Draws) -> Augmentation:
+    """The parameters of the only item."""
+    red, green, blue = draws.pn[0].tolist()
+    return Augmentation(
+        flip=bool(draws.flip[0]),
+        rot=float(draws.rot[0]),
+        sc=float(draws.sc[0]),
+        pn=(red, green, blue),
+        occluders=draws.occlusion[0],
+    )
+
+
 def _normal(first: Floats, second: Floats) -> Floats:
     """Box and Muller's transform: always two uniforms, whatever their values."""
     values: Floats = np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * math.pi * second)

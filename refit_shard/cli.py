@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from refit_shard.commands import build, info, preview, verify
+from refit_shard.commands import build, import_occluders, info, preview, verify
 from shards_spec.errors import RefitShardError
 
 INTERRUPTED = 130
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 fine, 1 something was found wrong, 2 wrong use, 130 interrupted",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (build, verify, info, preview):
+    for module in (build, verify, info, preview, import_occluders):
         module.add_parser(commands)
     return parser
 

@@ -27,6 +27,10 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
+# scikit-image's functions carry no types.
+_rotate: Any = rotate
+_resize: Any = resize
+
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
@@ -36,9 +40,7 @@ def _table(text: str) -> NDArray[np.intp]:
 
 
 J24_FLIP: Final = _table("5 4 3 2 1 0 11 10 9 8 7 6 12 13 14 15 16 17 18 19 21 20 23 22")
-OPENPOSE_FLIP: Final = _table(
-    "0 1 5 6 7 2 3 4 8 12 13 14 9 10 11 16 15 18 17 22 23 24 19 20 21"
-)
+OPENPOSE_FLIP: Final = _table("0 1 5 6 7 2 3 4 8 12 13 14 9 10 11 16 15 18 17 22 23 24 19 20 21")
 J49_FLIP: Final = np.concatenate([OPENPOSE_FLIP, 25 + J24_FLIP])
 SMPL_FLIP: Final = _table("0 2 1 3 5 4 6 8 7 9 11 10 12 14 13 15 17 16 19 18 21 20 23 22")
 
@@ -88,15 +90,13 @@ def reference_patch(
     if params.rot != 0:
         # Half the diagonal less half the side: no corner of the box is then turned out of view.
         pad = int(np.linalg.norm(br - ul) / 2 - (br[1] - ul[1]) / 2)
-    patch = _window(
-        frame, int(ul[0]) - pad, int(ul[1]) - pad, int(br[0]) + pad, int(br[1]) + pad
-    )
+    patch = _window(frame, int(ul[0]) - pad, int(ul[1]) - pad, int(br[0]) + pad, int(br[1]) + pad)
     if params.rot != 0:
-        patch = np.asarray(rotate(patch, params.rot), dtype=np.float64)
+        patch = np.asarray(_rotate(patch, params.rot), dtype=np.float64)
         rows, cols = patch.shape[:2]
         patch = patch[pad : rows - pad, pad : cols - pad]
 
-    patch = np.asarray(resize(patch, (res, res)), dtype=np.float64)
+    patch = np.asarray(_resize(patch, (res, res)), dtype=np.float64)
     return patch[:, ::-1].copy() if params.flip else patch
 
 
@@ -181,7 +181,7 @@ def reference_center(center: ArrayLike, hw: tuple[int, int], params: ReferencePa
         point[0] = width - point[0]
         rot = -rot
     half = np.array([width / 2, height / 2])
-    return (rotation_2d(-rot) @ (point - half) + half).astype(np.float32)
+    return np.asarray(rotation_2d(-rot) @ (point - half) + half, dtype=np.float32)
 
 
 def reference_normalise(image: U8) -> F32:
@@ -240,9 +240,7 @@ def reference_item(
         "center": reference_center(center, (height, width), params),
         "orig_shape": np.array([height, width], dtype=np.float32),
         "img_focal": np.float32(labels.get("img_focal", math.hypot(height, width))),
-        "img_center": np.array(
-            labels.get("img_center", (width / 2, height / 2)), dtype=np.float32
-        ),
+        "img_center": np.array(labels.get("img_center", (width / 2, height / 2)), dtype=np.float32),
         "flip": int(params.flip),
         "is_flipped": int(params.flip),
         "occ": 0,

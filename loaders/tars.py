@@ -1,0 +1,84 @@
+"""Items from the tars alone, for people who live in webdataset."""
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from loaders.occluders import Occluders
+from loaders.options import RenderOptions
+from loaders.policy import AugmentationPolicy, draw, neutral, single
+from loaders.render import Batch, render
+from shards_spec.errors import ShardError, UsageError
+from shards_spec.fields import FIELD, STRING
+
+# A call's place in the random stream is its key's checksum and its number among the calls.
+_CALLS = 1 << 24
+_MAX_NPY_BYTES = 1 << 20
+
+
+class TarSample:
+    """The members of one sample of a tar, read as :class:`shards_spec.Sample` is."""
+
+    def __init__(self, sample: Mapping[str, Any]) -> None:
+        self.key = str(sample.get("__key__", ""))
+        try:
+            data, record = sample["jpg"], sample["npy"]
+        except KeyError as error:
+            raise ShardError(f"{self.key}: has no member {error}; is this a shard's tar?") from None
+        if not isinstance(data, bytes):
+            raise UsageError(
+                "webdataset_item: leave the images encoded: .decode() without an image handler, "
+                "or no .decode() at all"
+            )
+        self.jpeg: bytes | memoryview = data
+        self._record: Any = _load_npy(record, self.key) if isinstance(record, bytes) else record
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in (self._record.dtype.names or ()):
+            raise KeyError(name)
+        value: Any = self._record[name][()]
+        return value.decode() if FIELD[name].dtype == STRING else value
+
+
+def _load_npy(data: bytes, key: str) -> NDArray[Any]:
+    if len(data) > _MAX_NPY_BYTES:
+        raise ShardError(f"{key}: its .npy has {len(data)} bytes")
+    try:
+        record: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ShardError(f"{key}: its .npy is damaged ({error})") from error
+    return record
+
+
+def webdataset_item(
+    policy: AugmentationPolicy | None = None,
+    *,
+    seed: int = 0,
+    options: RenderOptions | None = None,
+    occluders: Occluders | None = None,
+) -> Callable[[Mapping[str, Any]], Batch]:
+    """A function for ``wds.WebDataset(urls).decode().map(…)``: ReFit's items from the tars alone.
+
+    With ``policy=None`` nothing is augmented. The parameters follow from the seed, the sample's
+    key and the number of the call, so a run is repeated by the same order of samples.
+    """
+    options = options or RenderOptions()
+    calls = 0
+
+    def item(sample: Mapping[str, Any]) -> Batch:
+        nonlocal calls
+        stored = TarSample(sample)
+        drawn = neutral(1)
+        if policy is not None:
+            place = crc32c(stored.key.encode()) * _CALLS + calls % _CALLS
+            objects = 0 if occluders is None else len(occluders)
+            drawn = draw(policy, seed, place, 1, objects=objects, res=options.res)
+        calls += 1
+        made = render(stored, single(drawn), options, occluders=occluders)
+        return made | {"dataset_name": stored.key.rsplit("-", 1)[0]}
+
+    return item

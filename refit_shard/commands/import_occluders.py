@@ -1,0 +1,51 @@
+"""``refit-shard import-occluders``: cut-outs become a plain Arrow file."""
+
+import argparse
+from pathlib import Path
+
+from refit_shard.commands import Subparsers
+from shards_spec.errors import SourceError, UsageError
+
+HELP = """\
+Turn occluders into the plain Arrow file that the loader maps.
+
+  refit-shard import-occluders data/dataset_extras/pascal_occluders.pkl
+  refit-shard import-occluders --voc VOCdevkit/VOC2012
+
+The first is ReFit's list; it is a pickle, and is read by an unpickler that admits arrays and
+nothing else. The second cuts them out of Pascal VOC 2012, as that list was made.
+"""
+DEFAULT_OUT = "data/dataset_extras/occluders.arrow"
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "import-occluders",
+        help="cut-outs for synthetic occlusion",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pickle", nargs="?", metavar="FILE.pkl", help="ReFit's list")
+    parser.add_argument("--voc", metavar="DIR", help="a Pascal VOC 2012 folder instead")
+    parser.add_argument("--out", default=DEFAULT_OUT, metavar="FILE", help=f"default {DEFAULT_OUT}")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, convert, write."""
+    from loaders.occluder_import import read_pickle, read_voc
+    from loaders.occluders import occluder_bytes
+    from shards_spec.storage import open_folder
+
+    if (args.pickle is None) == (args.voc is None):
+        raise UsageError("import-occluders: give FILE.pkl or --voc DIR")
+    found = read_pickle(Path(args.pickle)) if args.pickle else list(read_voc(Path(args.voc)))
+    if not found:
+        raise SourceError(f"{args.voc}: no object there can serve as an occluder")
+    out = Path(args.out)
+    folder = open_folder(str(out.parent))
+    folder.create()
+    folder.write(out.name, occluder_bytes(found))
+    print(f"{out}: {len(found)} occluders")
+    return 0
