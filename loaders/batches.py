@@ -48,7 +48,9 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
     return None
 
 
-def open_sources(sources: Mapping[str, tuple[str, float]], options: StreamOptions) -> list[Source]:
+def open_sources(
+    sources: Mapping[str, tuple[str, float]], options: StreamOptions, *, sequential: bool
+) -> list[Source]:
     """The sources, checked against the ratios, the filters and the policy.
 
     Raises:
@@ -59,7 +61,14 @@ def open_sources(sources: Mapping[str, tuple[str, float]], options: StreamOption
     if unknown:
         raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
     opened = [
-        Source(name, url, ratio, options.seed, options.where.get(name))
+        Source(
+            name,
+            url,
+            ratio,
+            seed=options.seed,
+            where=options.where.get(name),
+            sequential=sequential,
+        )
         for name, (url, ratio) in sources.items()
     ]
     if options.augment:
@@ -69,11 +78,20 @@ def open_sources(sources: Mapping[str, tuple[str, float]], options: StreamOption
 
 
 class BatchMaker:
-    """``make(begin, end)`` gives the batch of these positions; safe to call from many threads."""
+    """``make(begin, end)`` gives the batch of these positions; safe to call from many threads.
 
-    def __init__(self, sources: Mapping[str, tuple[str, float]], options: StreamOptions) -> None:
+    ``sequential``: position n is row n of the npz, for evaluation.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, tuple[str, float]],
+        options: StreamOptions,
+        *,
+        sequential: bool = False,
+    ) -> None:
         self.options = options
-        self.sources = open_sources(sources, options)
+        self.sources = open_sources(sources, options, sequential=sequential)
         self.mixer: Mixer = make_mixer(
             options.mixing, [source.ratio for source in self.sources], options.seed
         )

@@ -1,16 +1,7 @@
-"""Cut-outs from where users have them: ReFit's pickle, or a Pascal VOC 2012 folder.
+"""Cut-outs from where users have them: ReFit's pickle, or a Pascal VOC 2012 folder."""
 
-The pickle is read by an unpickler that can make nothing but plain lists, numbers and numpy arrays:
-the few names that such a file needs are stood in for by the classes here, which check sizes before
-memory is taken, and every other name is refused.
-"""
-
-import io
-import math
-import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, cast
 from xml.etree import ElementTree
 
 import cv2
@@ -19,135 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from loaders.occluders import MAX_SIDE
+from loaders.plain_pickle import PlainArray, read_plain_pickle
 from shards_spec.errors import SourceError, UsageError
 
 Image = NDArray[np.uint8]
 
-MAX_PICKLE_BYTES = 4 << 30
 MIN_OBJECT_PIXELS = 500
 _SOFT_EDGE_PX = 8
 _SOFT_EDGE_ALPHA = 192
-
-
-class _Dtype:
-    """Stands in for numpy.dtype: only plain bytes are admitted."""
-
-    def __init__(self, code: object, *_flags: object) -> None:
-        if code not in ("u1", "|u1", "uint8"):
-            raise SourceError(f"an array of {code!r:.40}; occluders are uint8")
-
-    def __setstate__(self, state: object) -> None:
-        """Byte order and alignment mean nothing for bytes."""
-
-
-class _Array:
-    """Stands in for numpy.ndarray and for joblib's wrapper of one."""
-
-    def __init__(self, *_arguments: object) -> None:
-        self.shape: tuple[int, ...] = ()
-        self.fortran = False
-        self.data = b""
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, Mapping):  # joblib's wrapper; its bytes follow in the file
-            self._check(state.get("shape"), state.get("dtype"))
-            self.fortran = state.get("order") == "F"
-            self.aligned = state.get("numpy_array_alignment_bytes") is not None
-            return
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise SourceError("an array whose state is not numpy's")
-        _, shape, dtype, fortran, data = state
-        self._check(shape, dtype)
-        if not isinstance(data, bytes) or len(data) != math.prod(self.shape):
-            raise SourceError("an array whose bytes do not fit its shape")
-        self.fortran, self.data = bool(fortran), data
-
-    def _check(self, shape: object, dtype: object) -> None:
-        if not isinstance(dtype, _Dtype):
-            raise SourceError("an array without a plain dtype")
-        if (
-            not isinstance(shape, tuple)
-            or len(shape) != 3
-            or shape[2] != 4
-            or not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in shape)
-        ):
-            raise SourceError(f"an array of shape {shape!r:.40}; occluders are (H, W, 4)")
-        self.shape = shape
-
-    def read(self, stream: io.BufferedReader) -> None:
-        """Take the bytes that joblib wrote behind the wrapper."""
-        if self.aligned:
-            stream.read(stream.read(1)[0])
-        self.data = stream.read(math.prod(self.shape))
-        if len(self.data) != math.prod(self.shape):
-            raise SourceError("the file ends within an array")
-
-    def image(self) -> Image:
-        """The array itself."""
-        order = "F" if self.fortran else "C"
-        flat = np.frombuffer(self.data, np.uint8)
-        return np.ascontiguousarray(flat.reshape(self.shape, order=cast(Any, order)))
-
-
-class _JoblibArray(_Array):
-    """joblib's NumpyArrayWrapper."""
-
-
-def _reconstruct(*_arguments: object) -> _Array:
-    return _Array()
-
-
-def _frombuffer(data: object, dtype: object, shape: object, order: object) -> _Array:
-    """How protocol 5 writes arrays."""
-    plain = bytes(data) if isinstance(data, (bytes, bytearray)) else data
-    array = _Array()
-    array.__setstate__((1, shape, dtype, order == "F", plain))
-    return array
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """How old pickle protocols write bytes."""
-    if encoding != "latin1":
-        raise SourceError(f"bytes encoded as {encoding!r:.40}")
-    return text.encode("latin1")
-
-
-class _Reader(pickle._Unpickler):
-    """Admits arrays and nothing else."""
-
-    _ADMITTED: ClassVar[Mapping[tuple[str, str], Any]] = {
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-        ("numpy._core.numeric", "_frombuffer"): _frombuffer,
-        ("_codecs", "encode"): _encode,
-        ("joblib.numpy_pickle", "NumpyArrayWrapper"): _JoblibArray,
-    }
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        super().__init__(stream)
-        self._stream = stream
-
-    def find_class(self, module: str, name: str) -> Any:
-        """One of the stand-ins; anything else is refused unrun."""
-        try:
-            return self._ADMITTED[module, name]
-        except KeyError:
-            raise SourceError(
-                f"it asks for {module}.{name}, which a list of occluders has no need of"
-            ) from None
-
-    def _build(self) -> None:
-        plain = cast(Any, self)
-        pickle._Unpickler.dispatch[pickle.BUILD[0]](plain)
-        top = plain.stack[-1]
-        if isinstance(top, _JoblibArray):
-            top.read(self._stream)
-
-    dispatch[pickle.BUILD[0]] = _build
 
 
 def read_pickle(path: Path) -> list[Image]:
@@ -157,22 +27,21 @@ def read_pickle(path: Path) -> list[Image]:
         UsageError: no such file.
         SourceError: it holds anything but a list of such arrays; nothing of it was run.
     """
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    if path.stat().st_size > MAX_PICKLE_BYTES:
-        raise SourceError(f"{path}: more than {MAX_PICKLE_BYTES} bytes")
-    with path.open("rb") as stream:
-        try:
-            found = _Reader(stream).load()
-        except SourceError as error:
-            raise SourceError(f"{path}: refused: {error}") from error
-        except Exception as error:  # a damaged pickle fails in many ways
-            raise SourceError(f"{path}: not a pickle of occluders ({error})") from error
+    found = read_plain_pickle(path)
     if not isinstance(found, (list, tuple)) or not found:
         raise SourceError(f"{path}: must hold a list of arrays")
-    if not all(isinstance(one, _Array) and one.data for one in found):
+    if not all(isinstance(one, PlainArray) for one in found):
         raise SourceError(f"{path}: must hold a list of (H, W, 4) arrays and nothing else")
-    return [one.image() for one in found]
+    return [_checked(one, path) for one in found]
+
+
+def _checked(found: PlainArray, path: Path) -> Image:
+    array = found.array()
+    if array.dtype != np.uint8:
+        raise SourceError(f"{path}: an array of {array.dtype}; occluders are uint8")
+    if array.ndim != 3 or array.shape[2] != 4 or not 0 < max(array.shape) <= MAX_SIDE:
+        raise SourceError(f"{path}: an array of shape {array.shape}; occluders are (H, W, 4)")
+    return array
 
 
 def _wanted_objects(annotation: Path) -> list[tuple[int, tuple[int, int, int, int]]]:

@@ -147,6 +147,19 @@ class TrainingConfig:
     seed: int | None
     res: int | None
 
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The stream's options that the file states."""
+        options = {
+            name: getattr(self, name) for name in ("batch_size", "num_workers", "seed", "res")
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def places(self, shards: str) -> dict[str, tuple[str, float]]:
+        """Each data set's folder below ``shards``, and its ratio."""
+        pairs = zip(self.names, self.ratios, strict=True)
+        return {name: (f"{shards.rstrip('/')}/{name}", ratio) for name, ratio in pairs}
+
 
 def _list_of(section: Mapping[str, Any], key: str, where: str) -> list[Any]:
     value = section.get(key)

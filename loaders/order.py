@@ -47,7 +47,7 @@ class Passes:
         return rows
 
 
-class Sequence:
+class Sequential:
     """Draw d is row d, again and again: the order of an evaluation."""
 
     def __init__(self, rows: int) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from loaders.order import Passes
+from loaders.order import Passes, Sequential
 from shards_spec import Sample, ShardSet
 from shards_spec.errors import UsageError
 from shards_spec.layout import MANIFEST
@@ -56,14 +56,27 @@ def matching_rows(data_set: ShardSet, where: Any) -> Ints:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
+def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
+    """The numbers of the samples, or of the ``kept`` ones, in the order of the npz."""
+    shards = range(len(data_set.manifest.shards))
+    rows = [data_set.shard(index).view("source_row") for index in shards]
+    every = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    chosen = np.arange(len(every)) if kept is None else kept
+    return chosen[np.argsort(every[chosen], kind="stable")]
+
+
 class Source:
     """Draw d of this source is a sample; see :class:`loaders.order.Passes`.
+
+    ``where``: a pyarrow expression, or None for all rows. ``sequential``: draw d is row d.
 
     Raises:
         UsageError: no shards there, or no rows are left by ``where``.
     """
 
-    def __init__(self, name: str, url: str, ratio: float, seed: int, where: Any) -> None:
+    def __init__(
+        self, name: str, url: str, ratio: float, *, seed: int, where: Any, sequential: bool
+    ) -> None:
         self.name = name
         self.ratio = ratio
         self.shards = open_shards(name, url)
@@ -72,8 +85,13 @@ class Source:
         if self._kept is not None:
             logger.info("%s: where keeps %d of %d rows", name, self.rows, len(self.shards))
         if self.rows == 0 and ratio > 0:
-            raise UsageError(f"{name}: {url} holds no rows" + (" under where" if where else ""))
-        self._passes = Passes(self.rows, seed, name)
+            raise UsageError(
+                f"{name}: {url} holds no rows" + ("" if where is None else " under where")
+            )
+        self._passes: Passes | Sequential = Passes(self.rows, seed, name)
+        if sequential:
+            self._kept = in_source_order(self.shards, self._kept)
+            self._passes = Sequential(self.rows)
 
     @property
     def identity(self) -> list[Any]:

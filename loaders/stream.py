@@ -5,15 +5,15 @@ or prefetched batches changes nothing, and a state is a position and what must a
 """
 
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loaders.ahead import in_order
 from loaders.batches import BatchMaker
 from loaders.options import StreamOptions, rank_and_world_size, read_config
 from shards_spec.errors import UsageError
@@ -69,18 +69,7 @@ class StreamingLoader:
         unknown = sorted(options.keys() - known)
         if unknown:
             raise UsageError(f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}")
-        stated = {
-            "batch_size": read.batch_size,
-            "num_workers": read.num_workers,
-            "seed": read.seed,
-            "res": read.res,
-        }
-        merged = {key: value for key, value in stated.items() if value is not None} | options
-        places = {
-            name: (f"{shards.rstrip('/')}/{name}", ratio)
-            for name, ratio in zip(read.names, read.ratios, strict=True)
-        }
-        return cls(places, StreamOptions(**merged))
+        return cls(read.places(shards), StreamOptions(**(read.stated | options)))
 
     @property
     def global_batch(self) -> int:
@@ -141,40 +130,28 @@ class StreamingLoader:
             yield begin, last, first
 
     def _batches(self, first: int, end: int) -> Iterator[Batch]:
-        slices = self._slices(first, end)
+        made = in_order(
+            lambda step: self._maker.make(step[0], step[1]),
+            self._slices(first, end),
+            workers=self.options.num_workers,
+            ahead=self.options.prefetch,
+        )
         self._clock = time.perf_counter()
-        if self.options.num_workers == 0:
-            for begin, last, following in slices:
+        with closing(made):
+            asked = time.perf_counter()
+            for (_, _, following), (batch, counts) in made:
+                self._receive(asked, following, counts)
+                yield batch
                 asked = time.perf_counter()
-                yield self._deliver(asked, self._maker.make(begin, last), following)
-            return
-        ahead = self.options.num_workers + self.options.prefetch
-        running: deque[tuple[Future[tuple[Batch, NDArray[np.int64]]], int]] = deque()
-        pool = ThreadPoolExecutor(self.options.num_workers, thread_name_prefix="refit-shard")
-        try:
-            while True:
-                while len(running) < ahead and (step := next(slices, None)) is not None:
-                    begin, last, following = step
-                    running.append((pool.submit(self._maker.make, begin, last), following))
-                if not running:
-                    return
-                asked = time.perf_counter()
-                future, following = running.popleft()
-                yield self._deliver(asked, future.result(), following)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _deliver(self, asked: float, made: Any, following: int) -> Batch:
-        """Count a batch as received, then hand it over."""
-        batch: Batch
-        batch, counts = made
+    def _receive(self, asked: float, following: int, counts: NDArray[np.int64]) -> None:
+        """Count a batch as received, just before it is handed over."""
         self._received += counts
         self._position = following
         now = time.perf_counter()
         self._waited += now - asked
         self._seconds += now - self._clock
         self._clock = now
-        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training loop is: what it has received, not what was made ahead."""

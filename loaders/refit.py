@@ -1,0 +1,110 @@
+"""Drop-in loaders for ReFit's trainer: change one import and train on shards.
+
+``from loaders.refit import get_dataloaders`` in place of ReFit's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+
+from loaders.evaluation import EvaluationLoader
+from loaders.options import StreamOptions, parse_config
+from loaders.smpl import Bodies
+from loaders.stream import StreamingLoader
+from shards_spec.errors import UsageError
+
+DEFAULT_SHARDS = "data/shards"
+VALIDATION_SET = "3dpw_test_sub"
+VALIDATION_BATCH = 32
+DEFAULT_MODELS = "data/smpl"
+DEFAULT_REGRESSOR = "data/smpl/J_regressor_h36m.npy"
+
+
+class Sampler:
+    """``train_loader.sampler``: its ``dataset_perm`` is the loader's state, when it is asked."""
+
+    def __init__(self, loader: StreamingLoader) -> None:
+        self._loader = loader
+
+    @property
+    def dataset_perm(self) -> dict[str, Any]:
+        """The state after the batches that were received so far."""
+        return self._loader.state_dict()
+
+
+class TrainLoader(StreamingLoader):
+    """A :class:`StreamingLoader` with the names that ReFit's trainer calls."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """Where the trainer finds what it saves."""
+        return Sampler(self)
+
+    def load_checkpoint(self, batch_idx: int, dataset_perm: Mapping[str, Any]) -> None:
+        """Go on at the first batch that was not received when the checkpoint was saved.
+
+        ``batch_idx`` is not needed: the state knows its place.
+
+        Raises:
+            UsageError: the checkpoint was written by ReFit's own loader, or does not fit.
+        """
+        del batch_idx
+        if not isinstance(dataset_perm, Mapping):
+            raise UsageError(
+                "load_checkpoint: this checkpoint was written by ReFit's own loader (a list of "
+                "indices); its place in the data cannot be taken over: load the weights and begin "
+                "the data anew, by leaving load_checkpoint out"
+            )
+        self.load_state_dict(dataset_perm)
+
+    def re_init(self) -> None:
+        """Called by the trainer after an epoch; epochs go on by themselves."""
+
+
+def as_mapping(cfg: Any) -> Any:
+    """A yacs config, or any object with attributes, as nested dicts."""
+    if isinstance(cfg, Mapping):
+        return {key: as_mapping(value) for key, value in cfg.items()}
+    if hasattr(cfg, "__dict__") and not isinstance(cfg, type):
+        return {key: as_mapping(value) for key, value in vars(cfg).items()}
+    return cfg
+
+
+def get_dataloaders(
+    cfg: Any,
+    *,
+    options: StreamOptions | None = None,
+    eval_joints: Literal["smpl", "none"] = "smpl",
+    smpl_model_dir: str = DEFAULT_MODELS,
+    joint_regressor: str = DEFAULT_REGRESSOR,
+    device: torch.device | str = "cpu",
+) -> list[Any]:
+    """``[train_loader, test_loader]`` for a ReFit config.
+
+    Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE and IMG_RES; the
+    shards are at ``cfg.DATASET.SHARDS``, else ``data/shards``. ``options`` gives everything else.
+    The test loader reads 3dpw_test_sub; ``eval_joints="none"`` leaves out its SMPL meshes, which
+    are computed on ``device``.
+
+    Raises:
+        UsageError: the config or an option is wrong, or shards or SMPL files are missing.
+        FormatError: shards of another version.
+    """
+    content = as_mapping(cfg)
+    read = parse_config(content, "cfg")
+    shards = str(content["DATASET"].get("SHARDS") or DEFAULT_SHARDS)
+    chosen = replace(options or StreamOptions(), **read.stated)
+    if eval_joints not in ("smpl", "none"):
+        raise UsageError(f"eval_joints: must be 'smpl' or 'none', got {eval_joints!r}")
+    bodies = None
+    if eval_joints == "smpl":
+        bodies = Bodies.open(smpl_model_dir, joint_regressor, device)
+    test = EvaluationLoader(
+        VALIDATION_SET,
+        f"{shards.rstrip('/')}/{VALIDATION_SET}",
+        replace(chosen, batch_size=VALIDATION_BATCH, image="normalized"),
+        bodies,
+    )
+    return [TrainLoader(read.places(shards), chosen), test]
