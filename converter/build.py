@@ -1,5 +1,6 @@
 """The build of one data set: read, plan, make every shard, account for every row, publish."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from shards_spec.layout import (
     TEMPORARY_SUFFIX,
     check_dataset_name,
     sample_key,
+    shard_stem,
 )
 from shards_spec.manifest import Manifest, read_manifest
 from shards_spec.reader import read_index, read_seal
@@ -115,7 +117,7 @@ def prepare(request: BuildRequest) -> Prepared:
         plan_hash=plan_hash(content),
         extrinsics=source.extrinsics,
         key_bytes=len(sample_key(dataset.name, source.rows)),
-        imgname_bytes=max(len(name.encode()) for name in source.imgnames),
+        imgname_bytes=source.imgname_bytes,
     )
     return Prepared(
         request=request,
@@ -207,34 +209,37 @@ def _shard_failures(failures: dict[int, BaseException], shards: int) -> BuildErr
     return built
 
 
-def _ours(prepared: Prepared, names: dict[str, int]) -> list[str]:
-    """Files in the folder that a build of this data set wrote."""
-    stem = prepared.recipe.dataset.name + "-"
-    return [
-        name
-        for name in names
-        if name in (MANIFEST, QUARANTINE)
-        or (name.startswith(stem) and name.endswith((".tar", ".arrow")))
-        or (name.startswith(".") and name.endswith(TEMPORARY_SUFFIX))
-    ]
+def _ours(prepared: Prepared, folder: Folder) -> list[str]:
+    """Files in the folder that builds of this data set wrote, half-written ones too."""
+    name = re.escape(prepared.recipe.dataset.name)
+    whole = rf"{re.escape(MANIFEST)}|{re.escape(QUARANTINE)}|{name}-\d{{6,}}\.(tar|arrow)"
+    ours = re.compile(rf"({whole})|\.({whole})\.[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}")
+    return [found for found in sorted(folder.names()) if ours.fullmatch(found)]
 
 
 def _clear(prepared: Prepared, folder: Folder) -> None:
     """Remove what a killed build left half written; refuse or remove what is another plan's."""
-    names = folder.names()
-    ours = _ours(prepared, names)
-    difference = _difference(prepared, folder, names)
+    difference = _difference(prepared, folder, folder.names())
     if difference is not None and not prepared.request.overwrite:
         raise UsageError(
             f"{folder.url}: holds shards built {difference}; "
             "pass --overwrite to replace them, or choose another --out"
         )
-    foreign = [] if difference is None else ours
-    for name in sorted(foreign, key=lambda name: name != MANIFEST):  # the manifest goes first
+    _remove_all_but(prepared, folder, set() if difference else _planned(prepared))
+
+
+def _planned(prepared: Prepared) -> set[str]:
+    """Names of the files that a finished build leaves."""
+    name, shards = prepared.recipe.dataset.name, range(prepared.plan.shards)
+    stems = [shard_stem(name, index) for index in shards]
+    return {MANIFEST, QUARANTINE, *(stem + end for stem in stems for end in (".tar", ".arrow"))}
+
+
+def _remove_all_but(prepared: Prepared, folder: Folder, kept: set[str]) -> None:
+    """Remove files that builds of this data set wrote, the manifest first."""
+    gone = set(_ours(prepared, folder)) - kept
+    for name in sorted(gone, key=lambda name: (name != MANIFEST, name)):
         folder.remove(name)
-    for name in set(ours) - set(foreign):
-        if name.endswith(TEMPORARY_SUFFIX):
-            folder.remove(name)
 
 
 def _difference(prepared: Prepared, folder: Folder, names: dict[str, int]) -> str | None:
@@ -287,6 +292,7 @@ def _finish(prepared: Prepared, folder: Folder, results: dict[int, ShardResult])
             f"{folder.url}: {source.rows} rows went in, {rows} are in shards and "
             f"{len(quarantined)} in quarantine; build again with --overwrite, and report this"
         )
+    _remove_all_but(prepared, folder, _planned(prepared))  # what a dead worker left half written
     folder.write(QUARANTINE, quarantine_bytes(quarantined))
     counts = dict(sorted(Counter(row.reason for row in quarantined).items()))
     if rows == 0 or len(quarantined) > request.max_bad * source.rows:

@@ -1,7 +1,9 @@
 """Where shards are built: in this process, or by Ray's workers. The only module that knows Ray."""
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from converter.work import Recipe, ShardResult, ShardTask, build_shard
@@ -28,6 +30,35 @@ def run_here(recipe: Recipe, tasks: Iterator[ShardTask], on_result: OnResult) ->
             on_result(task.index, result)
 
 
+@contextmanager
+def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
+    """A Ray to build on: the cluster at ``address``, or a local one with ``workers`` cores.
+
+    Where this process has a Ray already, that one is used and stays.
+
+    Raises:
+        UsageError: no cluster answers at the address.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address is None:
+        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
+    else:
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
+        raise UsageError(f"--address {address}: no Ray cluster there: {line}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def run_on_ray(
     recipe: Recipe,
     tasks: Iterator[ShardTask],
@@ -43,39 +74,28 @@ def run_on_ray(
     Raises:
         StorageError, UsageError: nothing more can be written; the other tasks are dropped.
     """
-    ray: Any = importlib.import_module("ray")  # heavy, and only needed here
-    _start(ray, workers, address)
-    try:
+    ray = _ray()
+    with ray_session(workers=workers, address=address):
         count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         remote = ray.remote(num_cpus=1, max_retries=_RETRIES_OF_A_DEAD_WORKER)(build_shard)
         shared = ray.put(recipe)
         running: dict[Any, int] = {}
-        exhausted = False
-        while running or not exhausted:
-            while not exhausted and len(running) < count + _AHEAD:
-                task = next(tasks, None)
-                if task is None:
-                    exhausted = True
-                else:
+        try:
+            while True:
+                for task in itertools.islice(tasks, count + _AHEAD - len(running)):
                     running[remote.remote(shared, task)] = task.index
-            done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
-            for reference in done:
-                _collect(ray, reference, running.pop(reference), on_result)
-    finally:
-        ray.shutdown()
+                if not running:
+                    return
+                done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
+                for reference in done:
+                    _collect(ray, reference, running.pop(reference), on_result)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
 
 
-def _start(ray: Any, workers: int | None, address: str | None) -> None:
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is None:
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
-    else:
-        options |= {"address": address}
-    try:
-        ray.init(**options)
-    except (ConnectionError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
-        raise UsageError(f"--address {address}: no Ray cluster there: {line}") from error
+def _ray() -> Any:
+    return importlib.import_module("ray")  # heavy, and only needed here
 
 
 def _collect(ray: Any, reference: Any, index: int, on_result: OnResult) -> None:

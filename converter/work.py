@@ -6,6 +6,7 @@ Nothing here knows where it runs; :mod:`converter.run` calls it in this process 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -26,11 +27,12 @@ from shards_spec.geometry import (
     plan_crop,
     plan_cropped,
 )
-from shards_spec.layout import sample_key, shard_stem
+from shards_spec.layout import MANIFEST, sample_key, shard_stem
 from shards_spec.manifest import ShardEntry
 from shards_spec.reader import ShardSeal, read_index, read_seal
+from shards_spec.resize import shrink
 from shards_spec.storage import Folder, open_folder
-from shards_spec.writer import Quarantined, publish_shard, shard_metadata
+from shards_spec.writer import Quarantined, publish_shard, shard_content
 
 _HASH_CHUNK = 8 << 20
 
@@ -73,15 +75,27 @@ class ShardResult:
     kept: bool
 
 
-def oriented(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> Frame:
+class Views:
+    """A decoded frame as it is stored, and turned 90 degrees clockwise if anyone asks."""
+
+    def __init__(self, stored: Frame) -> None:
+        self.stored = stored
+
+    @cached_property
+    def turned(self) -> Frame:
+        """The frame turned clockwise."""
+        return np.asarray(cv2.rotate(self.stored, cv2.ROTATE_90_CLOCKWISE), np.uint8)
+
+
+def oriented(recipe: Recipe, views: Views, task: ShardTask, row: int) -> Frame:
     """The frame as the row's labels see it.
 
     Raises:
         FrameError: its size is not the one that the labels state.
     """
     principal = task.labels["img_center"][row] if "img_center" in task.labels else None
-    if recipe.dataset.on_its_side(frame.shape[1], task.imgnames[row], principal):
-        frame = np.asarray(cv2.rotate(frame, cv2.ROTATE_90_CLOCKWISE), np.uint8)
+    on_its_side = recipe.dataset.on_its_side(views.stored.shape[1], task.imgnames[row], principal)
+    frame = views.turned if on_its_side else views.stored
     stated = task.labels.get("orig_shape")
     if stated is not None and not recipe.dataset.cropped:
         height, width = frame.shape[:2]
@@ -115,13 +129,12 @@ def plan_row(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> StoredC
 
 
 def cut(frame: Frame, crop: StoredCrop) -> Frame:
-    """The stored pixels: the window, shrunk with area interpolation."""
+    """The stored pixels: the window, shrunk."""
     x0, y0, x1, y1 = crop.window
     window = frame[y0:y1, x0:x1]
     if (crop.width, crop.height) == (x1 - x0, y1 - y0):
         return window
-    resized = cv2.resize(window, (crop.width, crop.height), interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, np.uint8)
+    return shrink(window, crop.width, crop.height)
 
 
 def make_record(
@@ -175,7 +188,7 @@ class ShardBuilder:
         path = self.task.paths[rows[0]]
         try:
             data = read_frame(self.root, path)
-            frame = decode_frame(data)
+            views = Views(decode_frame(data))
         except FrameError as error:
             for row in rows:
                 self._quarantine(row, error)
@@ -183,12 +196,12 @@ class ShardBuilder:
         self.frames += 1
         for row in rows:
             try:
-                yield self._sample(row, data, frame)
+                yield self._sample(row, data, views)
             except FrameError as error:
                 self._quarantine(row, error)
 
-    def _sample(self, row: int, data: bytes, frame: Frame) -> tuple[NDArray[np.void], bytes]:
-        frame = oriented(self.recipe, frame, self.task, row)
+    def _sample(self, row: int, data: bytes, views: Views) -> tuple[NDArray[np.void], bytes]:
+        frame = oriented(self.recipe, views, self.task, row)
         crop = plan_row(self.recipe, frame, self.task, row)
         key = sample_key(self.recipe.dataset.name, int(self.task.source_rows[row]))
         record = make_record(self.task, row, key, crop, frame, self.dtype)
@@ -206,9 +219,9 @@ class ShardBuilder:
             )
         )
 
-    def seal(self, tar_sha256: str, tar_bytes: int) -> dict[bytes, bytes]:
-        """The index's metadata, once all samples are written."""
-        return shard_metadata(
+    def seal(self, tar_sha256: str, tar_bytes: int) -> dict[str, Any]:
+        """What the index states besides its columns, once all samples are written."""
+        return shard_content(
             plan_hash=self.recipe.plan_hash,
             tar_sha256=tar_sha256,
             tar_bytes=tar_bytes,
@@ -275,6 +288,7 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
         StorageError: it could not be written.
         UsageError: a shard of another plan is in its place.
     """
+    cv2.setNumThreads(1)  # a worker has one core; OpenCV's own threads would fight over them
     folder = open_folder(recipe.out)
     found = find_shard(recipe, folder, shard_stem(recipe.dataset.name, task.index))
     if found is not None:
@@ -283,6 +297,7 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
             return ShardResult(
                 entry=entry, frames=seal.frames, quarantined=seal.quarantined, kept=True
             )
+    folder.remove(MANIFEST)  # of an earlier build: from here on the folder is not finished
     builder = ShardBuilder(recipe, task)
     entry = publish_shard(
         folder, task.index, recipe.dataset.name, builder.dtype, builder.samples(), builder.seal

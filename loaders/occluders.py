@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from loaders.policy import Occlusion
 from shards_spec.errors import ShardError, UsageError
 from shards_spec.reader import read_index
+from shards_spec.resize import shrink
 from shards_spec.storage import open_folder
 from shards_spec.writer import arrow_bytes
 
@@ -82,18 +83,6 @@ class Occluders:
 
     def __getitem__(self, index: int) -> Image:
         return self._objects[index]
-
-
-def shrink(image: Image, width: int, height: int) -> Image:
-    """Resize down: exact halves by area as long as they fit, the rest bilinear.
-
-    Area interpolation at any other ratio takes OpenCV five times as long, for a result that differs
-    by a level or two.
-    """
-    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
-        half = image.shape[1] // 2, image.shape[0] // 2
-        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def paste(image: Image, occluder: Image, x: float, y: float, size: float) -> None:

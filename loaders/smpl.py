@@ -1,5 +1,6 @@
 """SMPL meshes of evaluation rows, from the user's own licensed model files."""
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def read_model(path: Path) -> dict[str, NDArray[Any]]:
         try:
             with np.load(path, allow_pickle=False) as file:
                 found: dict[str, Any] = {key: file[key] for key in _KEYS if key in file}
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise SourceError(f"{path}: not a plain npz ({error})") from error
     else:
         content = read_plain_pickle(path, _ADMITTED)

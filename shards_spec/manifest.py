@@ -5,6 +5,8 @@ the same input gives the same bytes.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from shards_spec.storage import Folder
 FORMAT = "refit-shard"
 FORMAT_VERSION = 1
 MAX_MANIFEST_BYTES = 256 << 20
+_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ def _parse_entry(content: Any, where: str) -> ShardEntry:
     if not isinstance(content, dict):
         raise ShardError(f"{where}: 'shards' must hold objects; the file is damaged")
     name = _take(content, "name", str, where)
-    if not name or "/" in name or name.startswith("."):
+    if not _PLAIN_NAME.fullmatch(name):
         raise ShardError(f"{where}: shard name {name!r:.60} is not a plain file name")
     return ShardEntry(
         name=name,
@@ -92,6 +95,26 @@ def _check_version(content: Any, where: str) -> None:
             f"{where}: format_version must be {FORMAT_VERSION}, got {version!r:.20}; "
             "use the refit-shard version that built these shards, or build them again"
         )
+
+
+def _check_agreement(manifest: Manifest, where: str) -> None:
+    """What a writer never writes is damage."""
+    envelope, names = manifest.envelope, {entry.name for entry in manifest.shards}
+    wrong = {
+        "'rows' is not the sum over the shards": manifest.rows
+        != sum(entry.rows for entry in manifest.shards),
+        "'source_rows' is not 'rows' and 'quarantined' together": manifest.source_rows
+        != manifest.rows + sum(manifest.quarantined.values()),
+        "'imgname_bytes' is not 1 to 4096": not 1 <= manifest.imgname_bytes <= 4096,
+        "two shards have one name": len(names) != len(manifest.shards),
+        "'box_px' and 'quality' must be positive": min(manifest.box_px, manifest.quality) < 1,
+        "'envelope' holds no usable numbers": not (
+            0 < envelope.scale < math.inf and 0 <= envelope.margin < math.inf
+        ),
+    }
+    for what, found in wrong.items():
+        if found:
+            raise ShardError(f"{where}: {what}; the file is damaged")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
@@ -132,8 +155,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             f"{where}: these shards have other columns than this version of refit-shard reads; "
             "use the version that built them, or build them again"
         )
-    if manifest.rows != sum(entry.rows for entry in manifest.shards):
-        raise ShardError(f"{where}: 'rows' is not the sum over the shards; the file is damaged")
+    _check_agreement(manifest, where)
     return manifest
 
 

@@ -18,7 +18,7 @@ from shards_spec.fields import FIELD, arrow_schema, fields_of, numpy_view
 from shards_spec.layout import MANIFEST
 from shards_spec.manifest import Manifest, ShardEntry, read_manifest
 from shards_spec.storage import Folder, open_folder
-from shards_spec.writer import METADATA_KEY, Quarantined
+from shards_spec.writer import METADATA_KEY, Quarantined, content_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +71,20 @@ def check_schema(batch: pa.RecordBatch, *, extrinsics: bool, where: str) -> None
 
 
 def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
-    """The metadata of an index.
+    """The metadata of an index, once its hash has shown that no byte has changed.
 
     Raises:
-        ShardError: it is missing or damaged.
+        ShardError: it is missing, or it or a column is damaged.
     """
     try:
+        batch.validate(full=True)
         content = json.loads((batch.schema.metadata or {})[METADATA_KEY])
+        stated = content.pop("sha256")
+        if stated != content_sha256(batch, content):
+            raise ShardError(f"{where}: the index's columns or metadata have changed")
         rows = tuple(Quarantined(**row) for row in content.pop("quarantined"))
         return ShardSeal(**content, quarantined=rows)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise ShardError(f"{where}: the index's metadata are damaged") from error
 
 
@@ -217,18 +221,21 @@ class ShardSet:
 
 
 def find_data_sets(path_or_url: str) -> list[str]:
-    """The data sets at a path: itself, if it has a manifest, else those of its folders that do.
+    """The data sets at a path, finished or not: itself, or those of its folders that hold any.
 
     Raises:
         ShardError: there are none.
     """
     folder = open_folder(path_or_url)
-    if MANIFEST in folder.names():
+    if _holds_shards(folder):
         return [folder.url]
-    found = [url for url in folder.folders() if MANIFEST in open_folder(url).names()]
+    found = [url for url in folder.folders() if _holds_shards(open_folder(url))]
     if not found:
         raise ShardError(
-            f"{folder.url}: no finished shards there (no {MANIFEST}); "
-            "build them with: refit-shard build"
+            f"{folder.url}: no shards there (no {MANIFEST}); build them with: refit-shard build"
         )
     return found
+
+
+def _holds_shards(folder: Folder) -> bool:
+    return any(name == MANIFEST or name.endswith((".tar", ".arrow")) for name in folder.names())

@@ -110,9 +110,11 @@ class Folder:
             raise explain(error, self.url) from error
 
     def remove(self, name: str) -> None:
-        """Delete a file."""
+        """Delete a file; one that is not there is no error."""
         try:
             self.filesystem.delete_file(f"{self.path}/{name}")
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise explain(error, f"{self.url}/{name}") from error
 

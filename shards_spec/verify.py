@@ -1,9 +1,9 @@
 """Re-reading everything: are these shards whole, and is every source row accounted for?"""
 
 import hashlib
-import io
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,15 +16,14 @@ from numpy.typing import NDArray
 
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, ShardError
-from shards_spec.fields import FIELD, STRING
-from shards_spec.layout import QUARANTINE
+from shards_spec.fields import FIELD, npy_dtype, npy_header
+from shards_spec.layout import QUARANTINE, sample_key
 from shards_spec.manifest import Manifest, ShardEntry
 from shards_spec.reader import Shard, ShardSet, check_schema, read_index
 from shards_spec.storage import Folder
 from shards_spec.writer import QUARANTINE_SCHEMA
 
 _CHUNK = 8 << 20
-_MAX_NPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +58,42 @@ def _same(left: Any, right: Any) -> bool:
     return bool(np.array_equal(np.asarray(left), np.asarray(right)))
 
 
-def _check_npy(data: bytes, shard: Shard, row: int, where: str) -> None:
+@dataclass(frozen=True)
+class _Npy:
+    """What every ``.npy`` member of a data set must be: these bytes, then one record."""
+
+    dtype: np.dtype[np.void]
+    header: bytes
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "_Npy":
+        """Of a data set."""
+        dtype = npy_dtype(
+            extrinsics=manifest.extrinsics,
+            key_bytes=len(sample_key(manifest.dataset, manifest.source_rows)),
+            imgname_bytes=manifest.imgname_bytes,
+        )
+        return cls(dtype, npy_header(dtype))
+
+    @property
+    def size(self) -> int:
+        """Bytes of a member."""
+        return len(self.header) + self.dtype.itemsize
+
+
+def _check_npy(data: bytes, npy: _Npy, shard: Shard, row: int, where: str) -> None:
     """The labels beside the image must be those of the index."""
-    try:
-        record = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ShardError(f"{where}: the .npy is damaged ({error})") from error
+    if len(data) != npy.size or not data.startswith(npy.header):
+        raise ShardError(f"{where}: the .npy is damaged")
+    record = np.frombuffer(data, npy.dtype, offset=len(npy.header))[0]
     sample = shard.sample(row)
     for name, value in sample.labels.items():
         if not FIELD[name].in_npy:
             continue
-        stored = record[name][()] if name in (record.dtype.names or ()) else None
-        if FIELD[name].dtype == STRING and isinstance(stored, bytes):
+        stored = record[name]
+        if isinstance(stored, bytes):
             stored = stored.decode(errors="replace")
-        if stored is None or not _same(stored, value):
+        if not _same(stored, value):
             raise ShardError(f"{where}: {name!r} in the .npy is not that of the index")
 
 
@@ -93,7 +114,7 @@ def _check_jpeg(shard: Shard, row: int, where: str) -> None:
         raise ShardError(f"{where}: the JPEG does not decode ({error})") from error
 
 
-def _check_rows(folder: Folder, shard: Shard) -> None:
+def _check_rows(folder: Folder, shard: Shard, npy: _Npy) -> None:
     """Walk the tar beside the index: every member, every byte range, every image."""
     keys = shard.column("key").to_pylist()
     offsets, lengths = shard.view("jpg_offset"), shard.view("jpg_length")
@@ -106,10 +127,12 @@ def _check_rows(folder: Folder, shard: Shard) -> None:
                 if (image.offset_data, image.size) != (int(offsets[row]), int(lengths[row])):
                     raise ShardError(f"{where}: the JPEG is not where the index says")
                 labels = _member(members, f"{key}.npy", where)
-                if labels.size > _MAX_NPY_BYTES:
-                    raise ShardError(f"{where}: the .npy has {labels.size} bytes")
+                if labels.size != npy.size:
+                    raise ShardError(
+                        f"{where}: the .npy has {labels.size} bytes, must have {npy.size}"
+                    )
                 stream = tar.extractfile(labels)
-                _check_npy(stream.read() if stream else b"", shard, row, where)
+                _check_npy(stream.read() if stream else b"", npy, shard, row, where)
                 _check_jpeg(shard, row, where)
             extra = next(members, None)
             if extra is not None:
@@ -130,7 +153,7 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
         shard = Shard(folder, entry, extrinsics=manifest.extrinsics)
         rows = shard.view("source_row")
         if not quick:
-            _check_rows(folder, shard)
+            _check_rows(folder, shard, _Npy.of(manifest))
     except (ShardError, pa.ArrowException) as error:
         return Verdict(shard=entry.name, rows=rows, problem=str(error))
     return Verdict(shard=entry.name, rows=rows, problem=None)
@@ -142,8 +165,16 @@ def _account(folder: Folder, manifest: Manifest, rows: NDArray[np.int64]) -> Non
     if not table.schema.equals(QUARANTINE_SCHEMA):
         raise ShardError(f"{QUARANTINE}: its columns are not those of the format")
     bad = table.column("source_row").to_numpy()
-    if len(bad) != sum(manifest.quarantined.values()):
-        raise ShardError(f"{QUARANTINE}: {len(bad)} rows, the manifest counts others")
+    try:
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise ShardError(f"{QUARANTINE}: damaged ({error})") from error
+    counts = Counter(table.column("reason").to_pylist())
+    if counts != manifest.quarantined:
+        raise ShardError(
+            f"{QUARANTINE}: {len(bad)} rows, the manifest counts {dict(manifest.quarantined)}, "
+            f"the table {dict(counts)}"
+        )
     every = np.sort(np.concatenate([rows, bad]))
     if not _same(every, np.arange(manifest.source_rows)):
         raise ShardError(

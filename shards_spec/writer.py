@@ -8,7 +8,7 @@ being whole.
 import hashlib
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
@@ -17,7 +17,15 @@ import pyarrow as pa
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from shards_spec.fields import STRING, arrow_column, arrow_schema, fields_of, npy_header
+from shards_spec.fields import (
+    FIELD,
+    STRING,
+    arrow_column,
+    arrow_schema,
+    fields_of,
+    npy_header,
+    numpy_view,
+)
 from shards_spec.layout import shard_stem
 from shards_spec.manifest import ShardEntry
 from shards_spec.storage import Folder
@@ -123,23 +131,40 @@ def arrow_bytes(batch: pa.RecordBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
-def shard_metadata(
+def shard_content(
     *,
     plan_hash: str,
     tar_sha256: str,
     tar_bytes: int,
     frames: int,
     quarantined: Sequence[Quarantined],
-) -> dict[bytes, bytes]:
-    """What an index's schema carries besides the columns, so that a killed build can go on."""
-    content = {
+) -> dict[str, Any]:
+    """What an index states besides its columns, so that a killed build can go on."""
+    return {
         "plan_hash": plan_hash,
         "tar_sha256": tar_sha256,
         "tar_bytes": tar_bytes,
         "frames": frames,
         "quarantined": [asdict(row) for row in quarantined],
     }
-    return {METADATA_KEY: json.dumps(content, sort_keys=True).encode()}
+
+
+def content_sha256(batch: pa.RecordBatch, content: Mapping[str, Any]) -> str:
+    """SHA-256 of what an index holds: ``content`` as JSON, then the values of its columns."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in batch.schema.names:
+        values = batch.column(name)
+        if FIELD[name].dtype == STRING:
+            digest.update("\0".join(values.to_pylist()).encode())
+        else:
+            digest.update(numpy_view(FIELD[name], values).tobytes())
+    return digest.hexdigest()
+
+
+def shard_metadata(batch: pa.RecordBatch, content: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """The metadata of an index's schema: ``content`` and the hash of it and of the columns."""
+    sealed = {**content, "sha256": content_sha256(batch, content)}
+    return {METADATA_KEY: json.dumps(sealed, sort_keys=True).encode()}
 
 
 def publish_shard(
@@ -148,11 +173,12 @@ def publish_shard(
     dataset: str,
     dtype: np.dtype[np.void],
     samples: Iterable[tuple[NDArray[np.void], bytes]],
-    seal: Callable[[str, int], dict[bytes, bytes]],
+    seal: Callable[[str, int], dict[str, Any]],
 ) -> ShardEntry:
     """Write the samples as one shard: the tar appears first, then its index.
 
-    ``seal`` gives the index's metadata from the tar's SHA-256 and size, after the last sample.
+    ``seal`` gives the index's :func:`shard_content` from the tar's SHA-256 and size, after the
+    last sample.
 
     Raises:
         StorageError: writing failed; neither file, or only the tar, appears.
@@ -163,7 +189,8 @@ def publish_shard(
         for record, jpeg in samples:
             writer.add(record, jpeg)
         sha256, size, batch = writer.finish()
-    data = arrow_bytes(batch.replace_schema_metadata(seal(sha256, size)))
+    metadata = shard_metadata(batch, seal(sha256, size))
+    data = arrow_bytes(batch.replace_schema_metadata(metadata))
     folder.write(f"{stem}.arrow", data)
     return ShardEntry(
         name=stem,

@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +114,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         if "://" not in args.root and not Path(args.root).is_dir():
             raise UsageError(f"--root {args.root}: no such folder")
         dataset = Dataset(name=args.name, root_variable="--root")
-        root = args.root if "://" in args.root else str(Path(args.root).resolve())
+        root = args.root if "://" in args.root else os.path.abspath(args.root)
         places = [(dataset, Path(args.npz), root)]
     else:
         config = find_data_config(args.data_config)
@@ -203,8 +205,6 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
 
     name = prepared.recipe.dataset.name
     with Meter(name, len(prepared.plan.order), quiet=quiet) as meter:
-        if prepared.plan.shards and prepared.request.workers != 0 and not quiet:
-            print(f"{name}: starting Ray", file=sys.stderr)
 
         def on_shard(result: ShardResult) -> None:
             bad = len(result.quarantined)
@@ -238,6 +238,15 @@ def _table(done: "list[tuple[Summary, float]]") -> None:
         print(f"{summary.dataset}: {summary.out}")
 
 
+def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextManager[None]:
+    """Ray takes seconds to start: several data sets share one, a single build starts its own."""
+    from converter.run import ray_session
+
+    if args.workers == 0 or builds < 2:
+        return nullcontext()
+    return ray_session(workers=args.workers, address=args.address)
+
+
 def run(args: argparse.Namespace) -> int:
     """Build each data set; what is finished stays, whatever happens to the next."""
     from converter.build import prepare
@@ -249,17 +258,18 @@ def run(args: argparse.Namespace) -> int:
     done: list[tuple[Summary, float]] = []
     errors: list[RefitShardError] = []
     try:
-        for request in wanted:
-            try:
-                prepared = prepare(request)
-                if not args.json:
-                    _describe(prepared)
-                done.append(_build_one(prepared, quiet=args.json))
-            except UsageError:
-                raise
-            except RefitShardError as error:
-                print(f"refit-shard: {error}", file=sys.stderr)
-                errors.append(error)
+        with _one_ray_for_all(args, len(wanted)):
+            for request in wanted:
+                try:
+                    prepared = prepare(request)
+                    if not args.json:
+                        _describe(prepared)
+                    done.append(_build_one(prepared, quiet=args.json))
+                except UsageError:
+                    raise
+                except RefitShardError as error:
+                    print(f"refit-shard: {error}", file=sys.stderr)
+                    errors.append(error)
     except KeyboardInterrupt:
         print(
             "refit-shard: stopped; finished shards are kept: give the same command again to go on",

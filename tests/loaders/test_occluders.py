@@ -13,9 +13,10 @@ from PIL import Image as PillowImage
 
 from loaders import Occluders
 from loaders.occluder_import import read_pickle, read_voc
-from loaders.occluders import occluder_bytes, paste, shrink
+from loaders.occluders import occluder_bytes, paste
 from refit_shard.cli import main
 from shards_spec.errors import SourceError, UsageError
+from shards_spec.resize import shrink
 from tests.refit_reference import psnr
 
 Image = NDArray[np.uint8]

@@ -1,0 +1,42 @@
+# Both `make demo` and `make test` set up a virtual environment of pinned versions in .venv, once.
+# They need Python 3.11 or later and the package index that pip is set up for, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    the main job end to end, on data that it makes, in demo/"
+	@echo "make test    lint, types and all tests"
+	@echo "make lint    ruff and mypy alone"
+	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy examples
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and alone: asked for by its exact version, a CPU-only build of it is accepted too.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"refit-shard needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0] + \
+		"; try make PYTHON=python3.12")'
+	@echo "setting up .venv (once; a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) $(shell grep '^torch==' constraints.txt)
+	@$(PIP) --editable '.[dev]'
+	@touch $@

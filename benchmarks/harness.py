@@ -1,0 +1,208 @@
+"""What the benchmarks share: the machine, interleaved repeats, memory from /proc, and results."""
+
+import json
+import os
+import platform
+import re
+import statistics
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / "benchmarks" / "results"
+CACHE = REPOSITORY / "data" / "benchmarks"  # git-ignored
+
+_KIB = 1024
+
+
+# ------------------------------------------------------------------------------------ machine
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """What the figures were taken on: processor, cores, memory, Python and package versions."""
+    installed = {}
+    for name in packages:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(cores()),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": installed,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def _cpu_model() -> str:
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    fields = {
+        key: value.strip() for key, value in re.findall(r"^([\w ]+?)\s*:(.*)$", text, re.MULTILINE)
+    }
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if "model" in fields and "cpu family" in fields:
+        return f"{name} (family {fields['cpu family']}, model {fields['model']})"
+    return name
+
+
+# ------------------------------------------------------------------------------------- repeats
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some repeats, and the least and the most of them."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Summarise repeats."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def interleaved(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Run every case once a round, every other round backwards, after one unmeasured round.
+
+    A machine that grows slower or faster while this runs does so for all cases alike, so ratios
+    within one round are meaningful where the figures themselves are not.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in cases}
+    for case in cases.values():
+        case()
+    for number in range(rounds):
+        for name in list(cases)[:: -1 if number % 2 else 1]:
+            measured[name].append(cases[name]())
+    return measured
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """Round by round, one case over another."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+# -------------------------------------------------------------------------------------- memory
+
+
+def peak_memory(process: int | str = "self") -> int:
+    """The most memory that a process ever held, shared included, since it became this program.
+
+    (``ru_maxrss`` counts what its parent held when it was forked, too.)
+    """
+    return _status_bytes(process, "VmHWM")
+
+
+def memory(process: int | str = "self") -> int:
+    """Memory that a process holds beside what it shares, such as Ray's objects; 0 if it is gone."""
+    return _status_bytes(process, "VmRSS") - _status_bytes(process, "RssShmem")
+
+
+def _status_bytes(process: int | str, field: str) -> int:
+    try:
+        text = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * _KIB if found else 0
+
+
+def descendants(process: int) -> dict[int, str]:
+    """Command lines of the processes below one, by their id."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    below = {process}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    commands = {}
+    for child in below - {process}:
+        try:
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        commands[child] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+    return commands
+
+
+class MemorySampler:
+    """Samples the memory of chosen processes on a thread; a context manager.
+
+    ``find`` gives their ids, and is asked again every ten samples. ``series``: (reading of
+    :func:`time.perf_counter`, bytes) by process; ``peaks``: the most each ever held, bytes.
+    """
+
+    def __init__(self, find: Callable[[], Sequence[int]], interval: float = 0.2) -> None:
+        self.series: dict[int, list[tuple[float, int]]] = {}
+        self.peaks: dict[int, int] = {}
+        self._find = find
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "MemorySampler":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        processes: Sequence[int] = ()
+        count = 0
+        while True:
+            if count % 10 == 0:
+                processes = self._find()
+            count += 1
+            now = time.perf_counter()
+            for process in processes:
+                held = memory(process)
+                if held:
+                    self.series.setdefault(process, []).append((now, held))
+                    self.peaks[process] = max(self.peaks.get(process, 0), peak_memory(process))
+            if self._stop.wait(self._interval):
+                return
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write results."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
