@@ -62,7 +62,7 @@ from converter.build import BuildRequest, build, make_task, prepare
 from converter.datasets import find_dataset
 from converter.frames import decode_frame, read_frame
 from converter.plan import BuildOptions, frame_groups
-from converter.work import Recipe, ShardResult, ShardTask, cut, oriented, plan_row
+from converter.work import Recipe, ShardResult, ShardTask, Views, cut, oriented, plan_row
 from shards_spec import jpeg
 from shards_spec.storage import open_folder
 
@@ -184,7 +184,7 @@ def load(tree: Tree, pinned_to: int | None) -> None:
     frames = []
     for begin, end in frame_groups(task.frames):
         data = read_frame(root, task.paths[begin])
-        frame = oriented(recipe, decode_frame(data), task, begin)
+        frame = oriented(recipe, Views(decode_frame(data)), task, begin)
         crops = [
             np.ascontiguousarray(cut(frame, plan_row(recipe, frame, task, row)))
             for row in range(begin, end)
@@ -214,8 +214,8 @@ def naive(part: slice) -> int:
     count = 0
     for held in loaded.frames[part]:
         for row in held.rows:
-            frame = decode_frame(read_frame(root, task.paths[row]))
-            frame = oriented(recipe, frame, task, row)
+            views = Views(decode_frame(read_frame(root, task.paths[row])))
+            frame = oriented(recipe, views, task, row)
             jpeg.encode(cut(frame, plan_row(recipe, frame, task, row)), recipe.quality)
             count += 1
     return count

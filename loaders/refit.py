@@ -101,10 +101,11 @@ def get_dataloaders(
     bodies = None
     if eval_joints == "smpl":
         bodies = Bodies.open(smpl_model_dir, joint_regressor, device)
+    train = TrainLoader(read.places(shards), chosen)
     test = EvaluationLoader(
         VALIDATION_SET,
         f"{shards.rstrip('/')}/{VALIDATION_SET}",
         replace(chosen, batch_size=VALIDATION_BATCH, image="normalized"),
         bodies,
     )
-    return [TrainLoader(read.places(shards), chosen), test]
+    return [train, test]

@@ -233,7 +233,8 @@ def test_pasting_blends_as_described(place: tuple[float, float], size: float) ->
 @pytest.mark.parametrize("size", [0.2, 0.33, 0.61, 0.87])
 def test_other_sizes_are_close_to_area_interpolation(size: float) -> None:
     """On a photograph's texture, a shrunk cut-out is within 30 dB of ReFit's area interpolation."""
-    photo = np.dstack([skimage.data.astronaut()[:200, :200], np.full((200, 200), 255, np.uint8)])
+    texture = np.asarray(skimage.data.astronaut(), np.uint8)[:200, :200]  # type: ignore[no-untyped-call]
+    photo = np.dstack([texture, np.full((200, 200), 255, np.uint8)])
     side = round(200 * size)
-    area = cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA)
+    area = np.asarray(cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
     assert psnr(shrink(photo, side, side)[:, :, :3], area[:, :, :3]) >= 30.0

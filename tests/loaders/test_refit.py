@@ -1,0 +1,171 @@
+"""ReFit's trainer on our loaders: a loop written to its contract, stopped and gone on with."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.trees import Tree, make_config, make_tree
+from loaders import StreamOptions
+from loaders.refit import get_dataloaders
+from refit_shard.cli import main
+from shards_spec.errors import FormatError, UsageError
+from tests.loaders.body_model import write_bodies
+
+QUICK = StreamOptions(image="normalized", epoch_samples=40)
+
+
+@pytest.fixture(scope="module")
+def shards(bedlam_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training shards, and the validation subset made by the project's own commands."""
+    folder = tmp_path_factory.mktemp("refit")
+    agora = make_tree("agora", folder, frames=6)
+    test = make_tree("3dpw_test", folder, frames=4)
+    config = ["--data-config", str(make_config(folder, [bedlam_tree, agora, test]))]
+    out = ["--out", str(folder / "shards"), "--workers", "0"]
+    assert main(["subset-3dpw", *config, "--rows", "5"]) == 0
+    # BEDLAM's tree has another folder for its npz than the others, so it is named by hand.
+    own = ["--npz", str(bedlam_tree.npz), "--root", str(bedlam_tree.root), "--name", "bedlam"]
+    assert main(["build", *own, *out, "--max-bad", "1"]) == 0
+    assert main(["build", "--dataset", "agora", "--dataset", "3dpw_test_sub", *config, *out]) == 0
+    return folder / "shards"
+
+
+def config_of(shards: Path, **changes: Any) -> SimpleNamespace:
+    """A config with ReFit's attributes; yacs gives the same."""
+    stated = {"LIST": ["bedlam", "agora"], "PARTITION": [0.75, 0.25], "SHARDS": str(shards)}
+    return SimpleNamespace(
+        IMG_RES=256,
+        NUM_WORKERS=2,
+        SEED_VALUE=3,
+        DATASET=SimpleNamespace(**(stated | changes)),
+        TRAIN=SimpleNamespace(BATCH_SIZE=8),
+    )
+
+
+class Trainer:
+    """ReFit's loop, as far as its loaders see it."""
+
+    def __init__(self, loaders: list[Any]) -> None:
+        self.train_loader, self.test_loader = loaders
+        self.seen: list[list[int]] = []
+
+    def step(self, batch: dict[str, Any]) -> None:
+        """Move to the device what is a tensor, and use it."""
+        moved = {k: v.to("cpu") for k, v in batch.items() if type(v) is torch.Tensor}
+        assert moved["img"].shape == (8, 3, 256, 256)
+        assert torch.isfinite(moved["img"]).all()
+        self.seen.append(moved["sample_index"].tolist())
+
+    def train(self, steps: int) -> dict[str, Any] | None:
+        """Epochs until so many steps are done; the checkpoint of the last one."""
+        checkpoint = None
+        while len(self.seen) < steps:
+            for index, batch in enumerate(self.train_loader):
+                self.step(batch)
+                perm = self.train_loader.sampler.dataset_perm
+                checkpoint = {"batch_idx": index, "dataset_perm": copy.deepcopy(perm)}
+                if len(self.seen) == steps:
+                    return checkpoint
+            self.train_loader.re_init()
+        return checkpoint
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 7])
+def test_the_trainer_goes_on_where_it_was_stopped(shards: Path, tmp_path: Path, stop: int) -> None:
+    """Train, checkpoint through torch.save, begin anew in a new trainer: the same batches."""
+
+    def fresh() -> Trainer:
+        return Trainer(get_dataloaders(config_of(shards), options=QUICK, eval_joints="none"))
+
+    quiet = fresh()
+    assert len(quiet.train_loader) == 5
+    quiet.train(12)
+    stopped = fresh()
+    torch.save(stopped.train(stop), tmp_path / "checkpoint.pt")
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    resumed = fresh()
+    resumed.train_loader.load_checkpoint(**saved)
+    resumed.train(12 - stop)
+    assert stopped.seen + resumed.seen == quiet.seen
+
+
+def test_the_validation_set_is_as_the_trainer_reads_it(shards: Path, tmp_path: Path) -> None:
+    """Each row once, in order, the last batch partial; 17 joints and vertices from the pelvis."""
+    write_bodies(tmp_path)
+    _, test_loader = get_dataloaders(
+        config_of(shards),
+        smpl_model_dir=str(tmp_path),
+        joint_regressor=str(tmp_path / "J_regressor_h36m.npy"),
+    )
+    assert len(test_loader.dataset) == 5
+    assert test_loader.dataset.J_regressor.shape == (17, 6890)
+    for _ in range(2):  # a validation is run again and again
+        batches: list[dict[str, Any]] = list(test_loader)
+        assert len(batches) == len(test_loader) == 1
+        (batch,) = batches
+        assert batch["sample_index"].tolist() == list(range(5))
+        assert batch["pose_3d"].shape == (5, 17, 4)
+        assert batch["gt_verts"].shape == (5, 6890, 3)
+        torch.testing.assert_close(batch["pose_3d"][:, 0, :3], torch.zeros(5, 3))
+        regressed = torch.einsum("jv,nvc->njc", test_loader.dataset.J_regressor, batch["gt_verts"])
+        torch.testing.assert_close(batch["pose_3d"][:, :, :3], regressed, atol=1e-4, rtol=0)
+        assert (batch["flip"] == 0).all()
+        assert (batch["sc"] == 1).all()
+
+
+def test_a_validation_without_meshes_says_so(shards: Path, tmp_path: Path) -> None:
+    """Missing files are named with their place; "none" goes on without them."""
+    with pytest.raises(UsageError, match="SMPL_MALE"):
+        get_dataloaders(config_of(shards), smpl_model_dir=str(tmp_path))
+    _, test_loader = get_dataloaders(config_of(shards), eval_joints="none")
+    assert test_loader.dataset.J_regressor is None
+    assert "gt_verts" not in next(iter(test_loader))
+
+
+def test_ranks_cover_the_validation_set_once(shards: Path) -> None:
+    """Three ranks, five rows: each row on exactly one of them, in order."""
+    found: list[int] = []
+    for rank in range(3):
+        options = StreamOptions(rank=rank, world_size=3)
+        _, loader = get_dataloaders(config_of(shards), options=options, eval_joints="none")
+        found += [index for batch in loader for index in batch["sample_index"].tolist()]
+    assert found == list(range(5))
+
+
+def test_a_checkpoint_of_refits_own_loader_is_refused(shards: Path) -> None:
+    """A list of indices cannot say where our stream is."""
+    train_loader, _ = get_dataloaders(config_of(shards), eval_joints="none", options=QUICK)
+    with pytest.raises(UsageError, match="ReFit's own loader"):
+        train_loader.load_checkpoint(10, [5, 2, 9])
+
+
+def bad_configs(shards: Path) -> Iterator[tuple[Any, type[Exception], str]]:
+    """Configs that cannot work, with what must be said."""
+    yield SimpleNamespace(IMG_RES=256), UsageError, "DATASET"
+    yield config_of(shards, PARTITION=[0.5, 0.4]), UsageError, r"sum to 1.*0\.9"
+    yield config_of(shards, PARTITION=[1.0]), UsageError, "2 names.*1 ratios"
+    yield config_of(shards / "nowhere"), UsageError, "no finished shards"
+
+
+def test_bad_input_is_one_clear_line(shards: Path, tmp_path: Path) -> None:
+    """Exit code 2 in the error, one line, before anything starts."""
+    for config, kind, said in bad_configs(shards):
+        with pytest.raises(kind, match=said) as caught:
+            get_dataloaders(config, eval_joints="none", options=QUICK)
+        assert "\n" not in str(caught.value)
+        assert caught.value.exit_code == 2  # type: ignore[attr-defined]
+    for name in ("bedlam", "agora"):
+        (tmp_path / name).mkdir()
+        for file in (shards / name).iterdir():
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UsageError, match="3dpw_test_sub"):
+        get_dataloaders(config_of(tmp_path), eval_joints="none", options=QUICK)
+    manifest = tmp_path / "agora" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format_version": 1', '"format_version": 9'))
+    with pytest.raises(FormatError, match="format_version must be 1, got 9"):
+        get_dataloaders(config_of(tmp_path), eval_joints="none", options=QUICK)

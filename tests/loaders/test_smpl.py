@@ -1,0 +1,128 @@
+"""SMPL: meshes against skinning written out, users' file layouts, hostile files."""
+
+import copyreg
+import io
+import pickle
+import sys
+import types
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+from loaders.smpl import Bodies, find_models, read_model, read_regressor
+from shards_spec.errors import SourceError, UsageError
+from tests.loaders.body_model import VERTICES, make_body, skin, write_bodies
+
+
+def test_meshes_equal_skinning_written_out(tmp_path: Path) -> None:
+    """Each row by its gender's model; joints and vertices from the regressed pelvis."""
+    bodies = write_bodies(tmp_path)
+    opened = Bodies.open(str(tmp_path), str(tmp_path / "J_regressor_h36m.npy"))
+    rng = np.random.default_rng(0)
+    pose = rng.normal(0, 0.4, (5, 72)).astype(np.float32)
+    betas = rng.normal(0, 1.0, (5, 10)).astype(np.float32)
+    gender = np.array([0, 1, -1, 1, 0])
+    joints, vertices = opened.joints_and_vertices(*map(torch.from_numpy, (pose, betas, gender)))
+    assert joints.shape == (5, 17, 4)
+    assert vertices.shape == (5, VERTICES, 3)
+    regressor = np.load(tmp_path / "J_regressor_h36m.npy")
+    for row in range(5):
+        mesh = skin(bodies[int(gender[row])], pose[row].astype(float), betas[row].astype(float))
+        expected = regressor @ mesh
+        np.testing.assert_allclose(vertices[row], mesh - expected[:1], atol=2e-5)
+        np.testing.assert_allclose(joints[row, :, :3], expected - expected[:1], atol=2e-5)
+    assert (joints[:, :, 3] == 1).all()
+
+
+class FakeChumpy:
+    """Pickles as chumpy.ch.Ch does: a new-style object with its values under ``x``."""
+
+    def __init__(self, values: np.ndarray[Any, Any]) -> None:
+        self.x = values
+
+    def __reduce__(self) -> Any:
+        return copyreg._reconstructor, (type(self), object, None), {"x": self.x}  # type: ignore[attr-defined]
+
+
+def licensed_bytes(body: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A model file as the licensed download has it: chumpy and scipy objects, protocol 2."""
+    module = types.ModuleType("chumpy.ch")
+    FakeChumpy.__module__, FakeChumpy.__qualname__ = "chumpy.ch", "Ch"
+    FakeChumpy.__name__ = "Ch"
+    module.Ch = FakeChumpy  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "chumpy", types.ModuleType("chumpy"))
+    monkeypatch.setitem(sys.modules, "chumpy.ch", module)
+    content = {
+        **body,
+        "shapedirs": FakeChumpy(body["shapedirs"]),
+        "J_regressor": scipy.sparse.csc_matrix(body["J_regressor"]),
+        "bs_style": "lbs",
+        "vert_sym_idxs": np.arange(4),
+    }
+    stream = io.BytesIO()
+    pickle.dump(content, stream, protocol=2)
+    return stream.getvalue()
+
+
+def test_licensed_files_are_read_without_chumpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chumpy's array and scipy's sparse matrix give the arrays that they hold."""
+    body = make_body(1)
+    path = tmp_path / "SMPL_MALE.pkl"
+    path.write_bytes(licensed_bytes(body, monkeypatch))
+    found = read_model(path)
+    assert found.keys() == body.keys()
+    for key, expected in body.items():
+        np.testing.assert_array_equal(found[key], expected, err_msg=key)
+
+
+def test_a_model_that_runs_code_is_refused_unrun(tmp_path: Path) -> None:
+    """The planted call does not happen."""
+    planted = tmp_path / "planted"
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return Path.touch, (planted,)
+
+    path = tmp_path / "SMPL_MALE.pkl"
+    path.write_bytes(pickle.dumps({"v_template": Evil()}))
+    with pytest.raises(SourceError, match="no need of"):
+        read_model(path)
+    assert not planted.exists()
+
+
+@pytest.mark.parametrize("damage", ["short", "no_key", "flat", "text"])
+def test_damaged_models_are_one_clear_line(tmp_path: Path, damage: str) -> None:
+    """Cut, incomplete, misshapen, or no model at all."""
+    body: dict[str, Any] = make_body(1)
+    path = tmp_path / "SMPL_MALE.npz"
+    if damage == "no_key":
+        del body["weights"]
+    if damage == "flat":
+        body["weights"] = body["weights"].ravel()
+    np.savez(path, **body)
+    if damage == "short":
+        path.write_bytes(path.read_bytes()[:5000])
+    if damage == "text":
+        path.write_text("not a model")
+    with pytest.raises(SourceError) as caught:
+        read_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_are_named_with_where_they_go(tmp_path: Path) -> None:
+    """Which models, which folder, and how to go on without."""
+    np.savez(tmp_path / "SMPL_MALE.npz", **cast(Any, make_body(1)))
+    with pytest.raises(UsageError, match=r"SMPL_FEMALE.*SMPL_NEUTRAL.*eval_joints") as caught:
+        find_models(str(tmp_path))
+    assert "SMPL_MALE" not in str(caught.value)
+    with pytest.raises(UsageError, match="J_regressor_h36m"):
+        read_regressor(str(tmp_path / "nothing.npy"))
+    np.save(tmp_path / "r.npy", np.zeros((4, 5)))
+    with pytest.raises(SourceError, match=r"\(17, V\)"):
+        read_regressor(str(tmp_path / "r.npy"))
