@@ -146,9 +146,8 @@ def make_record(
     dtype: np.dtype[np.void],
 ) -> NDArray[np.void]:
     """The row's labels and geometry as one structured scalar, all but the JPEG's CRC."""
-    height, width = frame.shape[:2]
     record = np.zeros((), dtype)
-    record["orig_shape"] = height, width
+    record["orig_shape"] = frame.shape[:2]
     for name, values in task.labels.items():
         record[name] = values[row]
     record["key"] = key.encode()
@@ -158,6 +157,7 @@ def make_record(
     record["window"] = crop.window
     record["k"] = crop.kx, crop.ky
     if not record["has_camcalib"]:
+        height, width = record["orig_shape"]  # the frame's, where the image is a crop of it
         record["img_focal"] = np.hypot(height, width)
         record["img_center"] = width / 2, height / 2
     return record

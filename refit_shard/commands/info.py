@@ -1,9 +1,11 @@
 """``refit-shard info``: what is there."""
 
 import argparse
+import sys
 from typing import Any
 
 from refit_shard.commands import Subparsers
+from shards_spec.errors import ShardError
 
 HELP = """\
 Rows, bytes, shards, format, ranges of box sizes, and the share of rows with SMPL parameters, 3D
@@ -71,10 +73,21 @@ def run(args: argparse.Namespace) -> int:
     from refit_shard.console import as_json, human_bytes, print_table
     from shards_spec.reader import find_data_sets
 
-    found = [describe(url) for url in find_data_sets(args.path)]
+    found: list[dict[str, Any]] = []
+    errors: list[ShardError] = []
+    for url in find_data_sets(args.path):
+        try:
+            found.append(describe(url))
+        except ShardError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for failure in errors:  # one that is not finished hides none of the others
+        print(f"refit-shard: {failure}", file=sys.stderr)
+    code = max((failure.exit_code for failure in errors), default=0)
     if args.json:
         as_json(found)
-        return 0
+        return code
     rows = []
     for data in found:
         side, share = data["box_side_px"], data["share"]
@@ -102,4 +115,4 @@ def run(args: argparse.Namespace) -> int:
             for data in found
         )
     )
-    return 0
+    return code

@@ -3,6 +3,7 @@
 import argparse
 
 from refit_shard.commands import Subparsers
+from shards_spec.errors import FormatError, ShardError
 
 HELP = """\
 Re-read shards and check them: hashes, tar members, labels in the tar against the index, crc32c,
@@ -30,24 +31,25 @@ def run(args: argparse.Namespace) -> int:
 
     reports = []
     for url in find_data_sets(args.path):
-        manifest = read_manifest(open_folder(url))
-        with Meter(f"verify {url}", manifest.rows, quiet=args.json) as meter:
+        rows = shards = 0
+        try:
+            manifest = read_manifest(open_folder(url))
+            rows, shards = manifest.rows, len(manifest.shards)
+            with Meter(f"verify {url}", rows, quiet=args.json) as meter:
 
-            def on_shard(verdict: Verdict, meter: Meter = meter) -> None:
-                meter.advance(len(verdict.rows))
+                def on_shard(verdict: Verdict, meter: Meter = meter) -> None:
+                    meter.advance(len(verdict.rows))
 
-            problems = verify(url, quick=args.quick, on_shard=on_shard)
+                problems = verify(url, quick=args.quick, on_shard=on_shard)
+        except FormatError:
+            raise
+        except ShardError as error:  # not finished, or its manifest is damaged
+            problems = [str(error)]
         reports.append(
-            {
-                "path": url,
-                "rows": manifest.rows,
-                "shards": len(manifest.shards),
-                "ok": not problems,
-                "problems": problems,
-            }
+            {"path": url, "rows": rows, "shards": shards, "ok": not problems, "problems": problems}
         )
         if not args.json:
-            size = f"{manifest.rows} rows in {len(manifest.shards)} shards"
+            size = f"{rows} rows in {shards} shards"
             if problems:
                 more = f" (and {len(problems) - 1} more shards)" if len(problems) > 1 else ""
                 print(f"{url}: BROKEN: {problems[0]}{more}; build again to replace it")

@@ -1,0 +1,231 @@
+"""``refit-shard doctor``: is my data folder ready?"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refit_shard.commands import Subparsers
+from refit_shard.commands.build import DEFAULT_OUT
+from shards_spec.errors import UsageError
+
+if TYPE_CHECKING:
+    from converter.datasets import Dataset
+    from converter.doctor import Place, Report
+    from converter.findings import Finding
+    from refit_shard.data_folder import DataConfig
+
+HELP = """\
+Check a data folder before a build: roots, npz files, labels, that every frame is there, and a
+sample of frames against the labels; disk space, body models, regressors, occluders, backbones.
+Nothing is written. Beside each failure stands its fix; where frames lie in another layout, the
+--remap that makes build find them.
+
+  refit-shard doctor --config configs/config_bedlam.yaml    what this training needs
+  refit-shard doctor                                        every data set whose ROOT is set
+  refit-shard doctor --all                                  decode every frame
+
+A data set that the config names must be there; without --config, an npz may be missing if another
+one of the same ROOT is there. Ends with 1 if something needed is missing or broken.
+"""
+MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
+_OCCLUDERS = "data/dataset_extras/occluders.arrow"
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="is my data folder ready?",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="YAML", help="a training config: its DATASET.LIST")
+    parser.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--sample", type=int, default=200, metavar="N", help="frames a data set (default 200)"
+    )
+    group.add_argument("--all", action="store_true", help="look at every frame")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.set_defaults(run=run)
+
+
+def _is_set(config: "DataConfig", dataset: "Dataset") -> bool:
+    """Whether the data set's ROOT is filled in, wherever it leads."""
+    variable = dataset.root_variable
+    folders = config.names.get("DATASET_FOLDERS")
+    folder = folders.get(dataset.name) if isinstance(folders, dict) else None
+    return bool(os.environ.get(variable) or folder or config.names.get(variable))
+
+
+def _has_npz(config: "DataConfig", dataset: "Dataset") -> bool:
+    try:
+        config.npz(dataset)
+    except UsageError:
+        return False
+    return True
+
+
+def _split(error: UsageError) -> tuple[str, str]:
+    """An error's line as what is wrong and what to do: ours put a colon between the two."""
+    detail, _, fix = str(error).partition(": set it to ")
+    if fix:
+        return detail, f"set it to {fix}"
+    detail, _, fix = str(error).rpartition(": ")
+    return detail, fix
+
+
+def find_place(
+    config: "DataConfig", dataset: "Dataset", *, needed: bool
+) -> "tuple[Place | None, list[Finding]]":
+    """Where a data set is, and what the search found; a missing npz may be a warning only."""
+    from converter.doctor import Place
+    from converter.findings import Finding
+
+    name = dataset.name
+    findings = []
+    root = npz = None
+    try:
+        root = config.root(dataset)
+        findings.append(Finding(name, "root", "ok", f"{dataset.root_variable} is {root}"))
+    except UsageError as error:
+        findings.append(Finding(name, "root", "fail", *_split(error)))
+    try:
+        npz = config.npz(dataset)
+    except UsageError as error:
+        detail, fix = _split(error)
+        fix = "make it: refit-shard subset-3dpw" if dataset.cropped else fix
+        findings.append(Finding(name, "npz", "fail" if needed else "warn", detail, fix))
+    if root is None or npz is None:
+        return None, findings
+    out = f"{DEFAULT_OUT}/{name}"
+    return Place(dataset=dataset, npz=npz, root=root, out=out), findings
+
+
+def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]]":
+    """The data sets to check, and whether each one's npz is needed.
+
+    Without a training config: those whose ROOT is set; of those that share a ROOT one npz is
+    enough.
+    """
+    from converter.datasets import DATASETS
+    from refit_shard.data_folder import datasets_of_config
+
+    if yaml is not None:
+        return [(dataset, True) for dataset in datasets_of_config(yaml)]
+    chosen = [dataset for dataset in DATASETS.values() if _is_set(config, dataset)]
+    served = {one.root_variable for one in chosen if _has_npz(config, one)}
+    return [(dataset, dataset.root_variable not in served) for dataset in chosen]
+
+
+def _check_one(place: "Place", sample: int | None, *, quiet: bool) -> "Report":
+    from converter.doctor import check_dataset
+    from refit_shard.console import Meter
+
+    meter: list[Meter] = []
+
+    def on_plan(frames: int) -> None:
+        meter.append(Meter(f"doctor {place.dataset.name}", frames, quiet=quiet))
+        meter[0].__enter__()
+
+    def on_frame() -> None:
+        meter[0].advance(1)
+
+    try:
+        return check_dataset(place, sample, on_plan, on_frame)
+    finally:
+        if meter:
+            meter[0].__exit__(None, None, None)
+
+
+def _extras(config: "DataConfig", *, evaluates: bool) -> "list[Finding]":
+    from converter.extras import check_extra, extras_of
+
+    def path(name: str, default: str) -> Path:
+        value = config.names.get(name)
+        return config.base / Path(value if isinstance(value, str) else default).expanduser()
+
+    extras = extras_of(
+        smpl=path("SMPL_MODEL_DIR", "data/smpl"),
+        regressor_h36m=path("JOINT_REGRESSOR_H36M", "data/smpl/J_regressor_h36m.npy"),
+        regressor_extra=path("JOINT_REGRESSOR_TRAIN_EXTRA", "data/smpl/J_regressor_extra.npy"),
+        occluders=Path(_OCCLUDERS),
+        occluder_pickle=path("PASCAL_OCCLUDERS", "data/dataset_extras/pascal_occluders.pkl"),
+        pretrain=config.base / "data/pretrain",
+        evaluates=evaluates,
+    )
+    return [check_extra(extra) for extra in extras]
+
+
+def examine(args: argparse.Namespace) -> "list[Finding]":
+    """All findings, data set by data set, then the disk and the extras."""
+    from converter.doctor import check_disk
+    from converter.findings import Finding
+    from refit_shard.data_folder import find_data_config
+
+    config = find_data_config(args.data_config)
+    chosen = wanted(config, args.config)
+    findings: list[Finding] = []
+    if not chosen:
+        fix = "set the ROOT of each data set that you have"
+        findings.append(
+            Finding("data sets", "root", "fail", f"no ROOT is set in {config.path}", fix)
+        )
+    size = 0
+    for dataset, needed in chosen:
+        place, found = find_place(config, dataset, needed=needed)
+        findings += found
+        if place is not None:
+            report = _check_one(place, None if args.all else args.sample, quiet=args.json)
+            findings += report.findings
+            size += report.bytes
+    if chosen:
+        findings.append(check_disk(size, DEFAULT_OUT))
+    tests = {"3dpw_test", "3dpw_test_sub"}
+    evaluates = args.config is not None and any(one.name in tests for one, _ in chosen)
+    return findings + _extras(config, evaluates=evaluates)
+
+
+def _print(findings: "list[Finding]") -> None:
+    """One table; in a pipe a finding is one line of text, its fix at its end."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        for one in findings:
+            fix = f" -> {one.fix}" if one.fix else ""
+            print(f"{MARKS[one.status]:4}  {one.subject:13}  {one.check:15}  {one.detail}{fix}")
+        return
+    table = Table()
+    for title in ("", "data set", "check", "found", "fix"):
+        table.add_column(title, overflow="fold")
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    for one in findings:
+        texts = (one.subject, one.check, one.detail, one.fix)
+        mark = Text(MARKS[one.status], style=colours[one.status])
+        table.add_row(mark, *map(Text, texts))
+    console.print(table)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; 1 if something needed is missing or broken."""
+    import dataclasses
+    from collections import Counter
+
+    from refit_shard.console import as_json
+
+    if args.sample < 1:
+        raise UsageError(f"--sample: must be at least 1, got {args.sample}")
+    findings = examine(args)
+    counts = Counter(one.status for one in findings)
+    ready = not counts["fail"]
+    if args.json:
+        as_json({"ready": ready, "findings": [dataclasses.asdict(one) for one in findings]})
+    else:
+        _print(findings)
+        verdict = "ready" if ready else "not ready"
+        print(f"{verdict}: {counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures")
+    return 0 if ready else 1

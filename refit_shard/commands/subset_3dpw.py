@@ -1,0 +1,123 @@
+"""``refit-shard subset-3dpw``: 3DPW's validation subset."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refit_shard.commands import Subparsers
+
+if TYPE_CHECKING:
+    from converter.subset import SubsetPlan
+    from converter.subset_work import SubsetSummary
+    from refit_shard.data_folder import DataConfig
+
+HELP = """\
+Draw rows of 3dpw_test and cut each one's crop, as ReFit's subsample_3dpw.py does, without SMPL.
+
+  refit-shard subset-3dpw                  3000 rows, seed 0: the same rows as ReFit's
+  refit-shard build --dataset 3dpw_test_sub   shards of them
+
+The crops (256 px, JPEG quality 95) go to PW3D_ROOT/imageCrops, the annotations to the npz that
+DATASET_FILES names for 3dpw_test_sub. Whole crops of the same frames and boxes are kept, so a run
+that was stopped goes on when the same command is given again. If the frame of any row cannot be
+read, the rows are listed and no npz is written.
+"""
+NAME = "3dpw_test_sub"
+_LISTED = 20
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "subset-3dpw",
+        help="3DPW's validation subset, pre-cropped",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
+    parser.add_argument("--rows", type=int, default=3000, metavar="N", help="default 3000")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads, default all cores")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def target_of(config: "DataConfig", npz: Path) -> Path:
+    """The npz to write: the data config's, else one beside 3dpw_test's ``npz``."""
+    files = config.names.get("DATASET_FILES")
+    for split in files if isinstance(files, (list, tuple)) else []:
+        if isinstance(split, dict) and NAME in split:
+            path: Path = config.base / Path(str(split[NAME])).expanduser()
+            return path
+    return npz.with_name(f"{NAME}.npz")
+
+
+def _prepare(args: argparse.Namespace) -> "SubsetPlan":
+    from converter.datasets import find_dataset
+    from converter.subset import SubsetRequest, plan_subset
+    from refit_shard.data_folder import find_data_config
+
+    config = find_data_config(args.data_config)
+    dataset = find_dataset("3dpw_test")
+    npz = config.npz(dataset)
+    request = SubsetRequest(
+        npz=npz,
+        root=config.root(dataset),
+        target=target_of(config, npz),
+        rows=args.rows,
+        seed=args.seed,
+        workers=args.workers,
+    )
+    return plan_subset(request)
+
+
+def _make(plan: "SubsetPlan", *, quiet: bool) -> "tuple[SubsetSummary, float]":
+    from converter.subset_work import make_subset
+    from refit_shard.console import Meter
+
+    with Meter(NAME, plan.rows, quiet=quiet) as meter:
+        return make_subset(plan, meter.advance), meter.seconds
+
+
+def _report(summary: "SubsetSummary", seconds: float) -> None:
+    from refit_shard.console import human_seconds
+
+    print(
+        f"{summary.crops}: {summary.rows} of {summary.source_rows} rows in {summary.frames} "
+        f"frames, {summary.written} crops written, {summary.kept} kept, {human_seconds(seconds)}"
+    )
+    if not summary.faults:
+        print(f"{summary.npz}: written; next: refit-shard build --dataset {NAME}")
+        return
+    for fault in summary.faults[:_LISTED]:
+        print(f"row {fault.row}: {fault.path}: {fault.reason}: {fault.detail}")
+    if len(summary.faults) > _LISTED:
+        print(f"and {len(summary.faults) - _LISTED} more; --json lists them all")
+    print(
+        f"refit-shard: {len(summary.faults)} of {summary.rows} rows have no crop, so "
+        f"{summary.npz} was not written; mend their frames and run the same command again",
+        file=sys.stderr,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cut the crops and write the npz; 1 if a row has no crop."""
+    import dataclasses
+
+    from refit_shard.console import as_json
+
+    plan = _prepare(args)
+    try:
+        summary, seconds = _make(plan, quiet=args.json)
+    except KeyboardInterrupt:
+        print(
+            "refit-shard: stopped; whole crops are kept: give the same command again to go on",
+            file=sys.stderr,
+        )
+        raise
+    if args.json:
+        as_json({**dataclasses.asdict(summary), "seconds": round(seconds, 3)})
+    else:
+        _report(summary, seconds)
+    return 1 if summary.faults else 0
