@@ -106,7 +106,7 @@ def read_model(path: Path) -> dict[str, NDArray[Any]]:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise SourceError(f"{path}: more than {MAX_FILE_BYTES} bytes")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 found: dict[str, Any] = {key: file[key] for key in _KEYS if key in file}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise SourceError(f"{path}: not a plain npz ({error})") from error
@@ -159,7 +159,8 @@ def read_regressor(path: str, what: str = "JOINT_REGRESSOR_H36M") -> torch.Tenso
             'or go on without with eval_joints="none"'
         )
     try:
-        array = np.load(path, allow_pickle=False)
+        with Path(path).open("rb") as stream:
+            array = np.load(stream, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise SourceError(f"{path}: not a plain npy ({error})") from error
     if array.ndim != 2 or array.shape[0] != H36M_JOINTS:
