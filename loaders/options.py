@@ -79,6 +79,12 @@ class StreamOptions(RenderOptions):
         _in_range("num_workers", self.num_workers, 0, 1024)
         _in_range("prefetch", self.prefetch, 1, 1024)
         _in_range("seed", self.seed, 0, 2**63 - 1)
+        _one_of("augment", self.augment, (True, False))
+        _one_of("drop_last", self.drop_last, (True, False))
+        if not isinstance(self.policy, AugmentationPolicy):
+            raise UsageError(f"policy: must be an AugmentationPolicy, got {self.policy!r}")
+        if not isinstance(self.where, Mapping):
+            raise UsageError(f"where: must be a mapping from source to filter, got {self.where!r}")
         if self.epoch_samples is not None:
             _in_range("epoch_samples", self.epoch_samples, 1, 2**50)
         if (self.rank is None) != (self.world_size is None):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+from crc32c import crc32c
 from numpy.typing import NDArray
 
 from loaders.order import Passes, Sequential
@@ -88,6 +89,7 @@ class Source:
             raise UsageError(
                 f"{name}: {url} holds no rows" + ("" if where is None else " under where")
             )
+        self._filter = "" if where is None else f"{crc32c(str(where).encode()):08x}"
         self._passes: Passes | Sequential = Passes(self.rows, seed, name)
         if sequential:
             self._kept = in_source_order(self.shards, self._kept)
@@ -95,8 +97,9 @@ class Source:
 
     @property
     def identity(self) -> list[Any]:
-        """What a saved state must agree with: name, ratio, plan, and the rows that are used."""
-        return [self.name, self.ratio, self.shards.manifest.plan_hash[:16], self.rows]
+        """What a saved state must agree with: name, ratio, plan, rows that are used, filter."""
+        plan = self.shards.manifest.plan_hash[:16]
+        return [self.name, self.ratio, plan, self.rows, self._filter]
 
     def samples(self, draws: Ints) -> list[Sample]:
         """The samples of the given draws."""

@@ -104,7 +104,13 @@ class StreamingLoader:
         return whole + (1 if rest and not self.options.drop_last else 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch. Nobody has to call this: epochs go on by themselves."""
+        """Go to the beginning of an epoch. Nobody has to call this: epochs go on by themselves.
+
+        Raises:
+            UsageError: not a whole number of at least 0.
+        """
+        if not isinstance(epoch, int) or epoch < 0:
+            raise UsageError(f"set_epoch: must be a whole number of at least 0, got {epoch!r}")
         if epoch == self._epoch and self._resumed:
             return
         self._epoch = epoch
@@ -195,10 +201,17 @@ class StreamingLoader:
                 raise UsageError(
                     f"load_state_dict: the state's {key} is {state.get(key)!r}, this loader's is "
                     f"{value!r}"
-                    + (" (name, ratio, plan of its shards, rows)" if key == "sources" else "")
+                    + (" (name, ratio, plan of its shards, rows, filter)" if key == "sources" else "")
                 )
         numbers = [state.get("epoch"), state.get("epoch_start"), state.get("position")]
-        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        draws: Any = state.get("draws")
+        if (
+            not isinstance(draws, list)
+            or not all(isinstance(one, int) and one >= 0 for one in (*numbers, *draws))
+            or len(draws) != len(self._maker.sources)
+            or sum(draws) != state["position"]
+            or state["position"] < state["epoch_start"]
+        ):
             raise UsageError("load_state_dict: the state is damaged")
 
     def stats(self) -> dict[str, Any]:

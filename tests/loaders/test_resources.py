@@ -1,0 +1,156 @@
+"""Nothing stays behind: threads, file handles, memory; and processes of either kind work."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+import pytest
+
+from tests.loaders.streams import all_items, items, stream
+
+
+def open_files() -> int:
+    """File handles of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def resident_kib() -> int:
+    """Memory of this process that is its own, KiB: mapped files do not count."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 6])
+@pytest.mark.parametrize("how", ["break", "error", "close", "end", "del"])
+def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) -> None:
+    """However the loop is left, no thread and no file handle remains."""
+    all_items(stream(shards, num_workers=2))  # what is opened once for good
+    gc.collect()
+    threads, files = threading.active_count(), open_files()
+    loader = stream(shards, num_workers=num_workers, prefetch=4, epoch_samples=240)
+    if how == "break":
+        for _ in loader:
+            break
+    elif how == "error":
+        with contextlib.suppress(ZeroDivisionError):
+            for _ in loader:
+                raise ZeroDivisionError
+    elif how == "close":
+        iterator = iter(loader)
+        next(iterator)
+        iterator.close()  # type: ignore[attr-defined]
+    elif how == "end":
+        assert sum(1 for _ in loader) == 20
+    else:
+        iterator = iter(loader)
+        next(iterator)
+        del iterator
+    gc.collect()
+    assert threading.active_count() == threads
+    del loader
+    gc.collect()
+    assert open_files() == files
+
+
+def test_open_loaders_hold_no_file_handles(shards: Path) -> None:
+    """Shards are mapped; a data set of thousands of shards does not run out of handles."""
+    before = open_files()
+    loaders = [stream(shards) for _ in range(5)]
+    for loader in loaders:
+        all_items(loader)
+    assert open_files() == before
+
+
+def test_memory_is_flat(shards: Path) -> None:
+    """Over 1500 small batches and hundreds of passes memory does not grow."""
+    loader = stream(shards, num_workers=2, batch_size=4, res=16, epoch_samples=1500 * 4)
+    readings = []
+    for step, _ in enumerate(loader):
+        if step % 100 == 99:
+            gc.collect()
+            readings.append(resident_kib())
+    assert len(readings) == 15
+    assert readings[-1] - readings[4] < 4 * 1024, readings
+
+
+def send_items(queue: "Queue[list[str]]", shards: Path) -> None:
+    """In a child: the items of an epoch."""
+    queue.put(all_items(stream(shards, num_workers=2)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_process_has_the_same_stream(shards: Path, method: str) -> None:
+    """Made in a forked or in a spawned child, also after the parent has used threads."""
+    expected = all_items(stream(shards, num_workers=2))
+    context = multiprocessing.get_context(method)
+    queue: Queue[list[str]] = context.Queue()
+    child = context.Process(target=send_items, args=(queue, shards))  # type: ignore[attr-defined]
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def test_a_forked_child_uses_the_parents_loader(shards: Path) -> None:
+    """A loader that was made, and iterated, before the fork works after it."""
+    loader = stream(shards, num_workers=2)
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    rest = all_items(iterator)
+    context = multiprocessing.get_context("fork")
+    queue: Queue[list[str]] = context.Queue()
+
+    def work() -> None:
+        loader.load_state_dict(state)
+        queue.put(all_items(loader))
+
+    child = context.Process(target=work)
+    child.start()
+    assert queue.get(timeout=60) == rest
+    child.join(60)
+    assert child.exitcode == 0
+
+
+LOOP = """
+import sys
+from pathlib import Path
+from tests.loaders.streams import stream
+loader = stream(Path(sys.argv[1]), num_workers=3, epoch_samples=10**9, batch_size=2)
+for step, batch in enumerate(loader):
+    if step == 3:
+        print("running", flush=True)
+"""
+
+
+def test_ctrl_c_ends_the_run(shards: Path) -> None:
+    """An interrupt ends the process with KeyboardInterrupt, not with a hang."""
+    command = [sys.executable, "-c", LOOP, str(shards)]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_slow_loop_gets_the_same_batches(shards: Path) -> None:
+    """Workers that wait for the loop neither skip nor repeat."""
+    loader = stream(shards, num_workers=4, prefetch=1)
+    found = []
+    for batch in loader:
+        time.sleep(0.02)
+        found += items(batch)
+    assert found == all_items(stream(shards))
