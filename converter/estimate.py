@@ -11,7 +11,8 @@ import numpy as np
 
 from converter.build import Prepared, make_task
 from converter.work import ShardBuilder
-from shards_spec.storage import open_folder
+from shards_spec.errors import StorageError
+from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import ShardWriter
 
 _PROBED_FRAMES = 24
@@ -31,6 +32,13 @@ class Estimate:
     examples: tuple[str, ...]
 
 
+def _listing(folder: Folder) -> dict[str, int]:
+    try:
+        return folder.names()
+    except StorageError:  # a file in a folder's place, or no permission: no frame is read there
+        return {}
+
+
 def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
     """Rows whose frame is not in its folder, and the frames; each folder is listed once."""
     root = open_folder(prepared.request.root)
@@ -41,7 +49,7 @@ def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
         first[int(prepared.plan.frame_of_row[row])] = source.paths[row]
     parents = sorted({str(PurePosixPath(path).parent) for path in first.values()})
     with ThreadPoolExecutor(_LISTING_THREADS) as pool:
-        listings = pool.map(lambda parent: root.child(parent).names(), parents)
+        listings = pool.map(lambda parent: _listing(root.child(parent)), parents)
         present = dict(zip(parents, listings, strict=True))
     absent = [
         (first[frame], count)

@@ -13,6 +13,7 @@ import pyspng
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from pyarrow import fs
 
 from shards_spec.errors import FrameError
 from shards_spec.storage import Folder
@@ -31,14 +32,18 @@ def read_frame(root: Folder, path: str) -> bytes:
     Raises:
         FrameError: missing, empty, too large or unreadable.
     """
+    place = f"{root.path}/{path}"
     try:
-        with root.filesystem.open_input_file(f"{root.path}/{path}") as file:
+        kind = root.filesystem.get_file_info(place).type
+        if kind == fs.FileType.NotFound:
+            raise FrameError("missing", "no such file")
+        if kind != fs.FileType.File:  # opening a FIFO would wait for ever
+            raise FrameError("unreadable", "not a regular file")
+        with root.filesystem.open_input_file(place) as file:
             size = file.size()
             if size > MAX_FILE_BYTES:
                 raise FrameError("too_large", f"{size} bytes, the limit is {MAX_FILE_BYTES}")
             data = bytes(file.read(size))
-    except FileNotFoundError:
-        raise FrameError("missing", "no such file") from None
     except (OSError, ValueError) as error:
         raise FrameError("unreadable", str(error)) from error
     if not data:

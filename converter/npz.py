@@ -1,6 +1,10 @@
 """Reading npz files that nobody vouches for: no pickle, and no memory before its size is known."""
 
+import lzma
+import tokenize
+import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +15,11 @@ from numpy.typing import NDArray
 from shards_spec.errors import SourceError
 
 MAX_ARRAY_BYTES = 16 << 30
+_DAMAGE = (
+    *(ValueError, OSError, EOFError, RuntimeError),  # RuntimeError: encrypted
+    *(zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError),
+    *(SyntaxError, tokenize.TokenError),  # numpy evaluates an array's header as a literal
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Npz:
             self._zip = zipfile.ZipFile(path)
         except FileNotFoundError:
             raise SourceError(f"{path}: missing") from None
-        except (zipfile.BadZipFile, OSError) as error:
+        except _DAMAGE as error:
             raise SourceError(f"{path}: not an npz file ({error})") from error
         self.entries: dict[str, Entry] = {}
         for info in self._zip.infolist():
@@ -54,10 +63,11 @@ class Npz:
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
         try:
-            with self._zip.open(info) as stream:
+            with self._zip.open(info) as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # numpy remarks on headers that Python 2 wrote
                 entry = _read_header(stream)
                 begin = stream.tell()
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise SourceError(f"{self.path}: {info.filename}: damaged header ({error})") from error
         size = entry.dtype.itemsize
         for length in entry.shape:
@@ -87,9 +97,10 @@ class Npz:
                 f"{self.path}: {key!r} is {size} bytes, more than the {MAX_ARRAY_BYTES} allowed"
             )
         try:
-            with self._zip.open(f"{key}.npy") as stream:
+            with self._zip.open(f"{key}.npy") as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise SourceError(f"{self.path}: {key!r} is damaged ({error})") from error
         return array
 

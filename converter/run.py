@@ -89,9 +89,12 @@ def run_on_ray(
                 done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
                 for reference in done:
                     _collect(ray, reference, running.pop(reference), on_result)
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+        except Exception:
+            # Not cancelled: a task that is cancelled while it ends makes Ray abort this process.
+            # An interrupt does not wait here: the end of the session stops the workers.
+            if running:
+                ray.wait(list(running), num_returns=len(running))
+            raise
 
 
 def _ray() -> Any:

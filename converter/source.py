@@ -39,6 +39,10 @@ REQUIRED = ("imgname", "center", "scale")
 
 # A smaller box would vanish when the augmentation shrinks it to whole pixels.
 MIN_BOX_SIDE = 4.0
+# No file system takes a longer path, and every sample has room for the longest name.
+MAX_IMGNAME_BYTES = 4096
+# No frame comes near; whole pixels of this size fit every column.
+MAX_PIXELS = float(2**24)
 
 
 @dataclass(kw_only=True)
@@ -69,6 +73,12 @@ class Source:
     def extrinsics(self) -> bool:
         """Whether every row has camera extrinsics."""
         return EXTRINSICS[0] in self.labels
+
+    @property
+    def imgname_bytes(self) -> int:
+        """Length of the longest name of a row that can be used, as UTF-8."""
+        names = (name for row, name in enumerate(self.imgnames) if row not in self.faults)
+        return max((len(name.encode()) for name in names), default=1)
 
     def fault(self, row: int, reason: str, detail: str) -> None:
         """Quarantine a row; the first reason counts."""
@@ -160,17 +170,16 @@ class _Columns:
     def texts(self, key: str) -> tuple[list[str], list[int]]:
         """A column of strings, and the rows that are not valid UTF-8."""
         values = self.read(key)
-        if values.dtype.kind == "U":
-            return values.tolist(), []
-        if values.dtype.kind != "S":
+        if values.dtype.kind not in "US":
             raise SourceError(f"{self.npz.path}: {key!r} must be strings, got dtype {values.dtype}")
         bad = []
         texts = []
         for row, value in enumerate(values.tolist()):
             try:
-                texts.append(value.decode())
-            except UnicodeDecodeError:
-                texts.append(value.decode("latin-1"))
+                data = value if isinstance(value, bytes) else value.encode()
+                texts.append(data.decode())
+            except UnicodeError:  # as text it may hold half a surrogate pair
+                texts.append(ascii(value))
                 bad.append(row)
         return texts, bad
 
@@ -256,7 +265,8 @@ def _check_labels(source: Source) -> None:
     labels = source.labels
     with np.errstate(over="ignore", invalid="ignore"):
         side = box_side(labels["scale"])
-        bad_box = ~np.isfinite(side) | ~np.isfinite(labels["center"]).all(axis=1)
+        near = np.abs(np.column_stack([side, labels["center"]])) <= MAX_PIXELS
+        bad_box = ~near.all(axis=1)  # NaN is not near either
     _fault_rows(
         source,
         bad_box,
@@ -274,6 +284,12 @@ def _check_labels(source: Source) -> None:
             bad = ~np.isfinite(values).reshape(source.rows, -1).all(axis=1)
             for row in np.flatnonzero(bad).tolist():
                 source.fault(row, "nonfinite_label", f"{name} holds NaN or infinity")
+    if "orig_shape" in labels:
+        stated = labels["orig_shape"]
+        no_size = np.asarray(((stated < 1) | (stated > MAX_PIXELS)).any(axis=1))
+        _fault_rows(
+            source, no_size, "size_mismatch", lambda row: f"orig_shape says {stated[row].tolist()}"
+        )
 
 
 def _check_duplicates(source: Source) -> None:
@@ -327,6 +343,9 @@ def read_source(
     )
     for row in undecodable:
         source.fault(row, "bad_imgname", "not valid UTF-8")
+    for row, name in enumerate(imgnames):
+        if len(name.encode()) > MAX_IMGNAME_BYTES:
+            source.fault(row, "bad_imgname", f"more than {MAX_IMGNAME_BYTES} bytes")
     for row, path in enumerate(paths):
         if path is None:
             source.fault(row, "path_outside_root", "the name is empty or leads out of the root")

@@ -54,7 +54,7 @@ class DataConfig:
                 f"{variable} ({where}) is {value!r}, which is not a folder: "
                 f"set it to the folder that holds the images of {dataset.name!r}"
             )
-        return str(path.resolve())
+        return os.path.abspath(path)
 
     def npz(self, dataset: Dataset) -> Path:
         """The data set's annotations.
@@ -91,7 +91,7 @@ def find_data_config(path: str | None) -> DataConfig:
         raise UsageError(f"--data-config {path}: no such file")
     try:
         names = runpy.run_path(str(chosen))
-    except Exception as error:  # whatever the user's file raises is theirs to read
+    except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
         raise UsageError(f"{chosen}: does not run: {type(error).__name__}: {error}") from error
     return DataConfig(chosen, names)
 
@@ -115,7 +115,7 @@ def datasets_of_config(path: str) -> list[Dataset]:
     names = section.get("LIST") if isinstance(section, dict) else None
     if not isinstance(names, list) or not names:
         raise UsageError(f"--config {path}: must hold DATASET: LIST: [names of data sets]")
-    unknown = [name for name in names if name not in DATASETS]
+    unknown = [name for name in names if not isinstance(name, str) or name not in DATASETS]
     if unknown:
         raise UsageError(
             f"--config {path}: unknown data set {unknown[0]!r}; known: {', '.join(DATASETS)}"

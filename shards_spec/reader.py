@@ -48,7 +48,8 @@ def read_index(folder: Folder, name: str) -> pa.RecordBatch:
                 )
             batch = reader.get_batch(0)
             batch.validate()
-        except (pa.ArrowException, OSError) as error:
+            _ = batch.schema.names  # decodes them
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ShardError(f"{where}: not a readable Arrow file ({error})") from error
     return batch
 

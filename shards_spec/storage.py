@@ -36,7 +36,7 @@ def explain(error: OSError, where: str) -> StorageError:
         errno.ENOENT: "no such file or folder",
         errno.ENOTDIR: "a part of the path is a file, not a folder",
     }
-    return StorageError(f"{where}: {hints.get(error.errno or 0, str(error))}")
+    return StorageError(f"{where}: {hints.get(error.errno or 0) or error.strerror or error}")
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,11 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
         rows = shard.view("source_row")
         if not quick:
             _check_rows(folder, shard, _Npy.of(manifest))
-    except (ShardError, pa.ArrowException) as error:
+    except ShardError as error:
         return Verdict(shard=entry.name, rows=rows, problem=str(error))
+    except pa.ArrowException as error:
+        problem = f"{entry.name}.arrow: a column is damaged ({' '.join(str(error).split())})"
+        return Verdict(shard=entry.name, rows=rows, problem=problem)
     return Verdict(shard=entry.name, rows=rows, problem=None)
 
 

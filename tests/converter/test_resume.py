@@ -1,0 +1,217 @@
+"""What is kept, what is built again, and what is refused when a folder already holds shards."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.small import Own, error_line, hashes, own, quarantine, refit
+
+SHARDED = ("--samples-per-shard", 2)
+
+
+def times(tree: Own) -> dict[str, int]:
+    """When each shard file was written."""
+    return {path.name: path.stat().st_mtime_ns for path in tree.out.glob("own-*")}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Own:
+    """Four shards that stand."""
+    tree = own(tmp_path, rows=8)
+    assert tree.build(*SHARDED).code == 0
+    assert len(times(tree)) == 8
+    return tree
+
+
+def test_the_same_command_again_keeps_every_shard(tree: Own) -> None:
+    before, files = times(tree), hashes(tree.out)
+    result = tree.build(*SHARDED, "--json")
+    assert result.code == 0
+    assert '"kept_shards": 4' in result.out
+    assert times(tree) == before
+    assert hashes(tree.out) == files
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    """Cut the second half off."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    """Leave zero bytes."""
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".arrow"])
+@pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink])
+def test_a_damaged_shard_alone_is_built_again(
+    tree: Own, suffix: str, damage: Callable[[Path], None]
+) -> None:
+    before, files = times(tree), hashes(tree.out)
+    damage(tree.out / f"own-000001{suffix}")
+    result = tree.build(*SHARDED)
+    assert result.code == 0, result.err
+    assert hashes(tree.out) == files
+    changed = {name for name, time in times(tree).items() if time != before[name]}
+    assert changed == {"own-000001.tar", "own-000001.arrow"}
+
+
+def test_while_a_shard_is_built_again_the_folder_is_not_finished(
+    tree: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from converter import work
+
+    flip(tree.out / "own-000001.tar")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "decode_frame", killed)
+    assert tree.build(*SHARDED).code == 130
+    assert not (tree.out / "manifest.json").exists()
+    assert refit("verify", tree.out).code == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--quality", 80), "with quality 90, not 80"),
+        (("--box-px", 128), "with box_px 256, not 128"),
+        (("--seed", 5), "with seed 0, not 5"),
+        (("--samples-per-shard", 3), "from another source or with other options"),
+        (("--limit", 6), "from another source or with other options"),
+        (("--remap", "b/=a/"), "from another source or with other options"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_option_is_refused_and_overwrite_replaces(
+    tree: Own, option: tuple[object, ...], said: str, finished: bool
+) -> None:
+    if not finished:
+        (tree.out / "manifest.json").unlink()
+        said = "from another source or with other options"
+    files = hashes(tree.out)
+    result = tree.build(*SHARDED, *option)
+    assert result.code == 2
+    assert said in error_line(result)
+    assert "--overwrite" in error_line(result)
+    assert hashes(tree.out) == files
+    assert tree.build(*SHARDED, *option, "--overwrite").code == 0
+    assert hashes(tree.out) != files
+    assert refit("verify", tree.out).code == 0
+
+
+def test_another_npz_is_refused_and_overwrite_leaves_nothing_of_the_old(tree: Own) -> None:
+    tree.save(**{key: value[:4] for key, value in tree.columns.items()})
+    result = tree.build(*SHARDED)
+    assert result.code == 2
+    assert "from another npz" in error_line(result)
+    mine = tree.out / "own-notes.tar"
+    mine.write_bytes(b"the user's own")
+    assert tree.build(*SHARDED, "--overwrite").code == 0
+    assert len(times(tree)) == 5
+    assert mine.read_bytes() == b"the user's own"
+    assert refit("verify", tree.out).code == 0
+
+
+def test_a_tar_that_a_killed_build_of_another_plan_left_does_not_stay(tree: Own) -> None:
+    for name in ("manifest.json", "own-000000.arrow", "own-000001.arrow", "own-000002.arrow"):
+        (tree.out / name).unlink()
+    (tree.out / "own-000003.arrow").unlink()
+    (tree.out / ".own-000007.tar.0a1b2c3d.tmp").write_bytes(b"half")
+    assert tree.build("--samples-per-shard", 4).code == 0
+    assert {path.name for path in tree.out.glob("*.tar")} == {"own-000000.tar", "own-000001.tar"}
+    assert not list(tree.out.glob(".*"))
+
+
+def test_a_frame_that_is_put_there_later_is_picked_up(tree: Own) -> None:
+    whole = hashes(tree.out)
+    frame = tree.root / "a/001.jpg"
+    data = frame.read_bytes()
+    frame.unlink()
+    result = tree.build(*SHARDED, "--overwrite")
+    assert result.code == 0
+    assert hashes(tree.out) == whole, "whole shards are kept although their frame is gone"
+
+    for path in tree.out.iterdir():
+        path.unlink()
+    assert tree.build(*SHARDED).code == 0
+    assert quarantine(tree.out) == {2: "missing", 3: "missing"}
+    before = times(tree)
+    assert tree.build(*SHARDED).code == 0
+    assert times(tree) == before
+
+    frame.write_bytes(data)
+    assert tree.build(*SHARDED).code == 0
+    assert quarantine(tree.out) == {}
+    assert hashes(tree.out) == whole
+    assert sum(time != before[name] for name, time in times(tree).items()) == 2
+
+
+def test_a_frame_that_is_only_half_usable_keeps_its_shard(tmp_path: Path) -> None:
+    tree = own(tmp_path, rows=2)
+    center = tree.columns["center"].copy()
+    center[1] = 1000, 1000
+    tree.save(center=center)
+    assert tree.build().code == 0
+    before = times(tree)
+    assert tree.build().code == 0
+    assert times(tree) == before
+    assert quarantine(tree.out) == {1: "box_outside_image"}
+
+
+HOLD = """
+import sys
+from converter.lock import build_lock
+from shards_spec.storage import open_folder
+with build_lock(open_folder(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_build_into_the_same_folder_refuses(tree: Own) -> None:
+    files = hashes(tree.out)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tree.out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        for option in ((), ("--overwrite",), ("--seed", 9, "--overwrite")):
+            result = tree.build(*SHARDED, *option)
+            assert result.code == 2
+            assert "another build is writing there" in error_line(result)
+        holder.kill()  # a lock goes with its process
+        holder.wait()
+        assert tree.build(*SHARDED).code == 0
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert hashes(tree.out) == files
+
+
+def test_rows_of_the_kept_shards_count_towards_the_share_of_bad_rows(tmp_path: Path) -> None:
+    tree = own(tmp_path, rows=8)
+    tree.save(scale=np.array([np.nan, 0, -1, 0.2, 0.2, 0.2, 0.2, 0.2]))
+    assert refit(*tree.command(*SHARDED)).code == 1
+    again = refit(*tree.command(*SHARDED))
+    assert again.code == 1
+    assert "3 of 8 rows are in quarantine (37.5%; 3 bad_box)" in error_line(again)
+    assert not (tree.out / "manifest.json").exists()
+    assert refit(*tree.command(*SHARDED, "--max-bad", 0.375)).code == 0

@@ -1,0 +1,214 @@
+"""A full disk, folders that cannot be written, and shards that fail: one line, and go on."""
+
+import errno
+import json
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.small import (
+    Own,
+    Result,
+    error_line,
+    hashes,
+    index_rows,
+    own,
+    quarantine,
+    refit,
+    refit_process,
+)
+
+SHARDED = ("--samples-per-shard", 2)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Own:
+    """Nothing built yet."""
+    return own(tmp_path, rows=8)
+
+
+def undisturbed(tree: Own) -> dict[str, str]:
+    """The hashes of a build that nothing disturbs."""
+    out = tree.folder / "undisturbed"
+    where = ["--root", tree.root, "--name", "own", "--out", out, "--workers", 0]
+    assert refit("build", "--npz", tree.npz, *where, *SHARDED).code == 0
+    return hashes(out / "own")
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    tree: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+    calls: list[int] = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 9:  # two files and their folder for each of two shards
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        result = tree.build(*SHARDED)
+    assert result.code == 1
+    assert "no space left; free some and run the same command again" in error_line(result)
+    assert not (tree.out / "manifest.json").exists()
+    assert not list(tree.out.glob("*.tmp"))
+    assert 1 <= len(list(tree.out.glob("*.arrow"))) < 4
+    assert tree.build(*SHARDED).code == 0
+    assert hashes(tree.out) == undisturbed(tree)
+
+
+def limit_files(size: int) -> Callable[[], None]:
+    """Let no file grow beyond ``size`` bytes; to be called in a child."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_a_file_size_limit_ends_a_real_write_with_one_line(tree: Own) -> None:
+    result = refit_process(*tree.command(), preexec_fn=limit_files(6000))
+    assert result.code == 1
+    assert "own-000000.tar: the file would exceed a size limit (ulimit -f)" in error_line(result)
+    assert not any(path.is_file() for path in tree.out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EROFS, "the file system is read-only; choose another --out"),
+        (errno.EACCES, "permission denied"),
+        (errno.EDQUOT, "disk quota exceeded"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_folder_that_refuses_the_lock_is_one_line(
+    tree: Own, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    real = os.open
+
+    def refusing(path: Any, *args: Any, **options: Any) -> int:
+        if str(path).endswith(".build.lock"):
+            raise OSError(number, os.strerror(number))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    result = tree.build()
+    assert result.code == 1
+    assert said in error_line(result)
+    assert str(tree.out) in error_line(result)
+
+
+def test_an_out_below_a_file_is_one_line(tree: Own) -> None:
+    file = tree.folder / "file"
+    file.write_text("mine")
+    where = ["--root", tree.root, "--name", "own", "--out", file / "shards", "--workers", 0]
+    result = refit("build", "--npz", tree.npz, *where)
+    assert result.code == 1
+    assert str(file) in error_line(result)
+    assert "Traceback" not in result.err
+    assert file.read_text() == "mine"
+
+
+def test_one_failing_shard_loses_none_of_the_others(
+    tree: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from converter import run
+    from converter.work import build_shard
+
+    def failing(recipe: Any, task: Any) -> Any:
+        if task.index == 1:
+            raise RuntimeError("planted")
+        return build_shard(recipe, task)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "build_shard", failing)
+        result = tree.build(*SHARDED)
+    assert result.code == 1
+    assert "1 of 4 shards failed, the first, 1, with RuntimeError: planted" in error_line(result)
+    assert {path.stem for path in tree.out.glob("*.arrow")} == {f"own-00000{i}" for i in (0, 2, 3)}
+    assert tree.build(*SHARDED).code == 0
+    assert hashes(tree.out) == undisturbed(tree)
+
+
+def test_a_build_that_loses_a_row_fails(tree: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+    from converter import work
+
+    samples = work.ShardBuilder.samples
+
+    def losing(self: work.ShardBuilder) -> Any:
+        found = list(samples(self))
+        return found[:-1] if self.task.index == 2 else found
+
+    monkeypatch.setattr(work.ShardBuilder, "samples", losing)
+    result = tree.build(*SHARDED)
+    assert result.code == 1
+    assert "8 rows went in, 7 are in shards and 0 in quarantine" in error_line(result)
+    assert not (tree.out / "manifest.json").exists()
+
+
+def test_of_several_data_sets_one_that_fails_does_not_stop_the_next(tmp_path: Path) -> None:
+    trees = {name: own(tmp_path / name) for name in ("coco", "mpii")}
+    trees["coco"].save(scale=None)
+    lines = [f"COCO_ROOT = {str(trees['coco'].root)!r}", f"MPII_ROOT = {str(trees['mpii'].root)!r}"]
+    files = {name: str(tree.npz) for name, tree in trees.items()}
+    config = tmp_path / "config.py"
+    config.write_text("\n".join([*lines, f"DATASET_FILES = [{{}}, {files!r}]"]))
+    where = ["--data-config", config, "--out", tmp_path / "out", "--workers", 0, "--json"]
+    result = refit("build", "--dataset", "coco", "--dataset", "mpii", *where)
+    assert result.code == 1
+    assert "key 'scale' is missing" in error_line(result)
+    said = json.loads(result.out)
+    assert [one["dataset"] for one in said["built"]] == ["mpii"]
+    assert len(said["errors"]) == 1
+    assert refit("verify", tmp_path / "out" / "mpii").code == 0
+
+
+def cropped(tmp_path: Path, **changed: Any) -> tuple[Own, Path]:
+    """A tree of crops that are to be stored as they are, and where its shards go."""
+    tree = own(tmp_path)
+    tree.save(**changed)
+    config = tmp_path / "config.py"
+    root = f"PW3D_ROOT = {str(tree.root)!r}"
+    config.write_text(f"{root}\nDATASET_FILES = [{{'3dpw_test_sub': {str(tree.npz)!r}}}]\n")
+    return tree, config
+
+
+def build_cropped(tmp_path: Path, config: Path) -> Result:
+    """Build ``3dpw_test_sub``."""
+    where = ["--data-config", config, "--out", tmp_path / "out", "--workers", 0, "--max-bad", 0.9]
+    return refit("build", "--dataset", "3dpw_test_sub", *where)
+
+
+def test_crops_are_stored_byte_for_byte(tmp_path: Path) -> None:
+    shapes = np.tile([1920, 1080], (6, 1))
+    tree, config = cropped(tmp_path, orig_shape=shapes)
+    assert build_cropped(tmp_path, config).code == 0
+    out = tmp_path / "out" / "3dpw_test_sub"
+    for row in index_rows(out):
+        begin = row["jpg_offset"]
+        data = (out / f"{row['shard']}.tar").read_bytes()[begin : begin + row["jpg_length"]]
+        assert data == (tree.root / row["imgname"]).read_bytes()
+        cx, cy = row["center"]
+        half = 100 * row["scale"]
+        assert row["window"] == [int(cx - half), int(cy - half), int(cx + half), int(cy + half)]
+        assert row["orig_shape"] == [1920, 1080]
+    assert refit("verify", out).code == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("center", 1e300), ("center", 1e12), ("scale", 1e12), ("orig_shape", 1e300)]
+)
+def test_numbers_beyond_the_columns_types_are_quarantined(
+    tmp_path: Path, key: str, value: float
+) -> None:
+    shapes = np.tile([1920.0, 1080.0], (6, 1))
+    tree, config = cropped(tmp_path, orig_shape=shapes)
+    tree.columns[key][3] = value
+    tree.save()
+    result = build_cropped(tmp_path, config)
+    assert result.code == 0, result.err
+    assert list(quarantine(tmp_path / "out" / "3dpw_test_sub")) == [3]

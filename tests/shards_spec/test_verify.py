@@ -1,0 +1,372 @@
+"""``verify`` finds every kind of damage, and names the shard and the row."""
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from crc32c import crc32c
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shards_spec.verify import verify
+from tests.small import Own, own, read_arrow, refit
+
+FIRST = "own-000000"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Own:
+    """Ten rows in three shards, two in quarantine."""
+    tree = own(tmp_path_factory.mktemp("built"), rows=12)
+    (tree.root / "a/004.jpg").write_bytes(b"")
+    assert tree.build("--samples-per-shard", 4).code == 0
+    return tree
+
+
+@pytest.fixture(scope="module")
+def whole(built: Own) -> Path:
+    """Its folder."""
+    return built.out
+
+
+@pytest.fixture
+def folder(built: Own, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(built.out, tmp_path / "own"))
+
+
+def read_tar(path: Path) -> dict[str, bytes]:
+    """Members by name, in their order."""
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    """A tar of the format's kind."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def write_index(path: Path, table: pa.Table) -> None:
+    """An index as one record batch."""
+    (batch,) = table.combine_chunks().to_batches()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    """The table with other values in one column."""
+    at = table.schema.get_field_index(name)
+    return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.types[at]))
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Rewrite the manifest."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def sign(folder: Path) -> None:
+    """Make the manifest's hashes those of the files: damage that was there when it was built."""
+
+    def resign(manifest: dict[str, Any]) -> None:
+        for entry in manifest["shards"]:
+            for end in ("tar", "arrow"):
+                data = (folder / f"{entry['name']}.{end}").read_bytes()
+                entry[f"{end}_bytes"] = len(data)
+                entry[f"{end}_sha256"] = hashlib.sha256(data).hexdigest()
+
+    change_manifest(folder, resign)
+
+
+def broken(folder: Path, *, quick: bool = False) -> str:
+    """The one problem that ``verify`` names, with exit code 1."""
+    result = refit("verify", folder, "--json", *(["--quick"] if quick else []))
+    assert result.code == 1, result
+    assert "Traceback" not in result.err
+    (report,) = json.loads(result.out)
+    assert report["ok"] is False
+    (problem,) = report["problems"]
+    assert "\n" not in problem
+    return str(problem)
+
+
+def test_whole_shards_verify_and_so_do_their_copies(built: Own, folder: Path) -> None:
+    for path in (built.out, folder, folder.parent):
+        assert refit("verify", path).code == 0
+        assert refit("verify", path, "--quick").code == 0
+    sign(folder)
+    assert refit("verify", folder).code == 0
+    said = refit("verify", folder).out
+    assert "ok, 10 rows in 3 shards" in said
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("suffix", ["tar", "arrow"])
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_flipped_byte_anywhere_in_a_shard_is_found(
+    folder: Path, suffix: str, part: float, quick: bool
+) -> None:
+    path = folder / f"own-000001.{suffix}"
+    data = bytearray(path.read_bytes())
+    data[int(part * len(data))] ^= 1
+    path.write_bytes(data)
+    assert broken(folder, quick=quick).startswith(f"own-000001.{suffix}: its bytes are not those")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "arrow"])
+def test_a_missing_a_short_and_a_swapped_file_are_found(folder: Path, suffix: str) -> None:
+    first, second = (folder / f"own-00000{i}.{suffix}" for i in (0, 1))
+    data = first.read_bytes()
+    first.unlink()
+    assert "own-000000." + suffix + ": missing" in broken(folder)
+    first.write_bytes(data[:-512])
+    assert f"{first.name}: {len(data) - 512} bytes, the manifest says {len(data)}" in broken(folder)
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    result = refit("verify", folder)
+    assert result.code == 1
+    assert "own-000000" in result.out
+    assert "1 more shard" in result.out
+
+
+def test_an_image_of_other_bytes_is_named_by_its_row(folder: Path) -> None:
+    table = read_arrow(folder / f"{FIRST}.arrow")
+    tar = bytearray((folder / f"{FIRST}.tar").read_bytes())
+    row = 2
+    offset, length = (table[name][row].as_py() for name in ("jpg_offset", "jpg_length"))
+    tar[offset + length // 2] ^= 0x10
+    (folder / f"{FIRST}.tar").write_bytes(tar)
+    sign(folder)
+    key = table["key"][row].as_py()
+    assert broken(folder) == f"{FIRST}: row 2 ({key}): the JPEG's crc32c is not that of the index"
+
+
+def spoil_image(folder: Path, row: int, image: bytes) -> str:
+    """Another image in the tar, with index, crc and hashes that agree with it; its key."""
+    table = read_arrow(folder / f"{FIRST}.arrow")
+    members = read_tar(folder / f"{FIRST}.tar")
+    key = str(table["key"][row].as_py())
+    record = np.load(io.BytesIO(members[f"{key}.npy"]))
+    record["jpg_crc32c"] = crc32c(image)
+    stream = io.BytesIO()
+    np.save(stream, record)
+    members |= {f"{key}.jpg": image, f"{key}.npy": stream.getvalue()}
+    write_tar(folder / f"{FIRST}.tar", list(members.items()))
+    keys = table["key"].to_pylist()
+    with tarfile.open(folder / f"{FIRST}.tar") as tar:
+        places = [tar.getmember(f"{name}.jpg") for name in keys]
+    crcs = [crc32c(members[f"{name}.jpg"]) for name in keys]
+    table = with_column(table, "jpg_offset", [place.offset_data for place in places])
+    table = with_column(table, "jpg_length", [place.size for place in places])
+    write_index(folder / f"{FIRST}.arrow", with_column(table, "jpg_crc32c", crcs))
+    sign(folder)
+    return key
+
+
+def test_an_image_that_was_never_whole_is_found_by_decoding_only(folder: Path) -> None:
+    table = read_arrow(folder / f"{FIRST}.arrow")
+    members = read_tar(folder / f"{FIRST}.tar")
+    image = members[f"{table['key'][1].as_py()}.jpg"]
+    key = spoil_image(folder, 1, image[: len(image) * 2 // 3])
+    assert refit("verify", folder, "--quick").code == 0
+    assert broken(folder).startswith(f"{FIRST}: row 1 ({key}): the JPEG does not decode (")
+
+
+def test_an_image_of_another_size_is_found(folder: Path) -> None:
+    image = cv2.imencode(".jpg", np.zeros((7, 9, 3), np.uint8))[1].tobytes()
+    key = spoil_image(folder, 1, image)
+    assert broken(folder).startswith(f"{FIRST}: row 1 ({key}): the JPEG is 9x7, the index says")
+
+
+def test_a_png_in_the_place_of_an_image_is_found(folder: Path) -> None:
+    key = spoil_image(folder, 3, cv2.imencode(".png", np.zeros((7, 9, 3), np.uint8))[1].tobytes())
+    assert broken(folder).startswith(f"{FIRST}: row 3 ({key}): the JPEG does not decode")
+
+
+@pytest.mark.parametrize(
+    "name", ["pose", "center", "window", "keypoints", "has_smpl", "gender", "imgname", "source_row"]
+)
+def test_a_label_that_differs_between_index_and_tar_is_named(folder: Path, name: str) -> None:
+    table = read_arrow(folder / f"{FIRST}.arrow")
+    values = table[name].to_pylist()
+    old = values[1]
+    number = [old[0] + 1, *old[1:]] if isinstance(old, list) else old
+    values[1] = "other" if isinstance(old, str) else number
+    if isinstance(old, (bool, int)):
+        values[1] = not old if isinstance(old, bool) else old + 1
+    write_index(folder / f"{FIRST}.arrow", with_column(table, name, values))
+    sign(folder)
+    key = table["key"][1].as_py()
+    wanted = f"{FIRST}: row 1 ({key}): {name!r} in the .npy is not that of the index"
+    assert broken(folder) == wanted
+
+
+def rearranged(change: Callable[[list[tuple[str, bytes]]], object]) -> Callable[[Path], None]:
+    """A spoiler that changes the list of a tar's members."""
+
+    def spoil(folder: Path) -> None:
+        members = list(read_tar(folder / f"{FIRST}.tar").items())
+        change(members)
+        write_tar(folder / f"{FIRST}.tar", members)
+        sign(folder)
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            rearranged(lambda m: m.append(("extra.txt", b"x"))),
+            "holds 'extra.txt', not in the index",
+        ),
+        (rearranged(lambda m: m.insert(0, ("extra.txt", b"x"))), "row 0 ("),
+        (rearranged(lambda m: m.pop()), "row 3 ("),
+        (rearranged(lambda m: m.pop(2)), "row 1 ("),
+        (rearranged(lambda m: m.__setitem__(slice(0, 4), m[2:4] + m[:2])), "row 0 ("),
+        (
+            rearranged(lambda m: m.__setitem__(1, (m[1][0], bytes(len(m[1][1]))))),
+            "the .npy is damaged",
+        ),
+        (rearranged(lambda m: m.__setitem__(1, (m[1][0], m[1][1][:-8]))), "the .npy has"),
+        (rearranged(lambda m: m.__setitem__(1, (m[1][0], bytes(2 << 20)))), "the .npy has 2097152"),
+    ],
+)
+def test_members_that_are_not_those_of_the_index_are_found(
+    folder: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(folder)
+    problem = broken(folder)
+    assert problem.startswith(FIRST)
+    assert said in problem
+
+
+def test_a_pickle_in_the_place_of_labels_is_not_loaded(folder: Path, tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+
+    class Bomb:
+        """Unpickling this writes a file."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.write_text, (planted, "ran"))
+
+    stream = io.BytesIO()
+    np.save(stream, np.array(Bomb(), object), allow_pickle=True)
+    rearranged(lambda m: m.__setitem__(1, (m[1][0], stream.getvalue())))(folder)
+    assert "the .npy has" in broken(folder)
+    assert not planted.exists()
+    np.load(io.BytesIO(stream.getvalue()), allow_pickle=True)
+    assert planted.exists()
+
+
+def test_labels_that_state_an_enormous_array_are_damage(folder: Path) -> None:
+    stream = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    rearranged(lambda m: m.__setitem__(1, (m[1][0], stream.getvalue())))(folder)
+    assert "the .npy has" in broken(folder)
+
+
+def test_a_row_twice_and_a_row_nowhere_are_found(folder: Path) -> None:
+    shutil.copy(folder / f"{FIRST}.tar", folder / "own-000001.tar")
+    shutil.copy(folder / f"{FIRST}.arrow", folder / "own-000001.arrow")
+
+    def same(manifest: dict[str, Any]) -> None:
+        first, second, _ = manifest["shards"]
+        manifest["rows"] += first["rows"] - second["rows"]
+        manifest["source_rows"] += first["rows"] - second["rows"]
+        second["rows"] = first["rows"]
+
+    change_manifest(folder, same)
+    sign(folder)
+    assert "of them twice" in broken(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows.pop(), "1 rows, the manifest counts"),
+        (lambda rows: rows.append(rows[0]), "3 rows, the manifest counts"),
+        (lambda rows: rows[0].update(source_row=99), "source rows"),
+        (lambda rows: rows[0].update(reason="another"), "the manifest counts"),
+    ],
+)
+def test_a_quarantine_that_does_not_add_up_is_found(
+    folder: Path, change: Callable[[list[dict[str, Any]]], object], said: str
+) -> None:
+    path = folder / "quarantine.arrow"
+    table = read_arrow(path)
+    rows = table.to_pylist()
+    assert len(rows) == 2
+    change(rows)
+    write_index(path, pa.Table.from_pylist(rows, table.schema))
+    assert said in broken(folder)
+
+
+def test_a_quarantine_that_is_missing_or_no_table_is_found(folder: Path) -> None:
+    path = folder / "quarantine.arrow"
+    path.write_bytes(b"nothing")
+    assert "not a readable Arrow file" in broken(folder)
+    path.unlink()
+    assert "quarantine.arrow: missing" in broken(folder)
+
+
+def test_a_missing_manifest_among_whole_data_sets_is_found(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "other")
+    (folder / "manifest.json").unlink()
+    result = refit("verify", folder.parent)
+    assert result.code == 1
+    assert f"{folder}: BROKEN: {folder}/manifest.json: missing" in result.out
+    assert "other: ok, 10 rows" in result.out
+
+
+def test_a_column_s_name_that_is_not_text_is_a_line(folder: Path) -> None:
+    path = folder / f"{FIRST}.arrow"
+    path.write_bytes(path.read_bytes().replace(b"has_smpl", b"has_\x80mpl"))
+    sign(folder)
+    assert f"{FIRST}.arrow: not a readable Arrow file" in broken(folder)
+
+
+def test_a_string_that_is_not_text_is_a_line(folder: Path) -> None:
+    path = folder / f"{FIRST}.arrow"
+    path.write_bytes(path.read_bytes().replace(b"a/00", b"a/\x80\xff"))
+    sign(folder)
+    assert f"{FIRST}.arrow: a column is damaged" in broken(folder)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    suffix=st.sampled_from(["tar", "arrow"]),
+    at=st.integers(0, 10**6),
+    new=st.binary(min_size=1, max_size=8),
+)
+def test_any_damage_that_was_signed_is_a_line_or_harmless_padding(
+    whole: Path, tmp_path: Path, suffix: str, at: int, new: bytes
+) -> None:
+    shutil.rmtree(tmp_path / "own", ignore_errors=True)
+    folder = Path(shutil.copytree(whole, tmp_path / "own"))
+    path = folder / f"{FIRST}.{suffix}"
+    data = bytearray(path.read_bytes())
+    at %= len(data) - len(new)
+    data[at : at + len(new)] = new
+    path.write_bytes(data)
+    sign(folder)
+    for problem in verify(str(folder)):
+        assert FIRST in problem or "source rows" in problem
