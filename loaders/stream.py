@@ -201,7 +201,11 @@ class StreamingLoader:
                 raise UsageError(
                     f"load_state_dict: the state's {key} is {state.get(key)!r}, this loader's is "
                     f"{value!r}"
-                    + (" (name, ratio, plan of its shards, rows, filter)" if key == "sources" else "")
+                    + (
+                        " (name, ratio, plan of its shards, rows, filter)"
+                        if key == "sources"
+                        else ""
+                    )
                 )
         numbers = [state.get("epoch"), state.get("epoch_start"), state.get("position")]
         draws: Any = state.get("draws")

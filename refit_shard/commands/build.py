@@ -62,9 +62,16 @@ def add_parser(commands: Subparsers) -> None:
     how.add_argument("--address", metavar="auto|ray://…", help="a Ray cluster, default a local one")
     how.add_argument("--box-px", type=int, default=256, help="pixels for the box (default 256)")
     how.add_argument("--quality", type=int, default=90, help="of the JPEGs (default 90)")
-    how.add_argument("--samples-per-shard", type=int, default=2048, metavar="N")
+    how.add_argument(
+        "--samples-per-shard", type=int, default=2048, metavar="N", help="default 2048"
+    )
     how.add_argument("--seed", type=int, default=0, help="of the frames' order (default 0)")
-    how.add_argument("--on-error", choices=("quarantine", "fail"), default="quarantine")
+    how.add_argument(
+        "--on-error",
+        choices=("quarantine", "fail"),
+        default="quarantine",
+        help="what to do with a row that cannot be used: list it and go on (default), or stop",
+    )
     how.add_argument(
         "--max-bad",
         type=float,
