@@ -179,7 +179,7 @@ def test_names_that_leave_the_root_are_refused_and_those_inside_are_found(tmp_pa
         str(tree.root / "a/000.jpg"): None,
         "a/../a/001.jpg": None,
         "./a//002.jpg": None,
-        "a/000.jpg/b.jpg": "unreadable",
+        "a/000.jpg/b.jpg": "missing",
     }
     count = len(names)
     tree.save(**dict.fromkeys(tree.columns))
