@@ -167,8 +167,10 @@ def open_folder(path_or_url: str) -> Folder:
     """A folder by local path or by URL (``s3://``, ``gs://``, ``file://``); it need not exist.
 
     Raises:
-        UsageError: the URL's scheme is not known to pyarrow.
+        UsageError: the path is empty, or the URL's scheme is not known to pyarrow.
     """
+    if not path_or_url:
+        raise UsageError("a path is empty; '.' is the current folder")
     if "://" not in path_or_url:
         path = os.path.abspath(path_or_url)
         return Folder(path_or_url.rstrip("/") or "/", fs.LocalFileSystem(), path)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.trees import Tree, make_config
+from refit_shard.cli import main
 from tests.small import PROJECT, Own, error_line, index_rows, own, refit, refit_process
 
 
@@ -270,3 +271,9 @@ def test_a_reader_of_our_output_that_leaves_is_no_error(built: Own) -> None:
         said = process.stderr.read()
     assert "Traceback" not in said
     assert "Exception ignored" not in said
+
+
+def test_an_empty_path_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["verify", ""], ["info", ""], ["preview", "", "--out", "sheet.png"]):
+        assert main(words) == 2
+        assert "a path is empty" in capsys.readouterr().err
