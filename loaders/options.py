@@ -189,7 +189,7 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
         raise UsageError(
             f"{where}: DATASET.LIST has {len(names)} names, DATASET.PARTITION {len(ratios)} ratios"
         )
-    if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise UsageError(f"{where}: DATASET.LIST must name each data set once, got {names!r}")
     check_ratios(names, ratios)
     train = content.get("TRAIN")

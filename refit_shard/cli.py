@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefitShardError as error:
         print(f"refit-shard: {error}", file=sys.stderr)
         return error.exit_code
+    except (MemoryError, RecursionError) as error:
+        print(f"refit-shard: the input is too large or too deep: {error}", file=sys.stderr)
+        return RefitShardError.exit_code
     except KeyboardInterrupt:
         print("refit-shard: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -81,7 +81,10 @@ class Folder:
         """
         try:
             if self.local is not None:
-                return pa.memory_map(f"{self.path}/{name}")
+                place = self.local / name
+                if place.exists() and not place.is_file():  # a FIFO would be waited for, for ever
+                    raise ShardError(f"{self.url}/{name}: not a plain file")
+                return pa.memory_map(str(place))
             return self.filesystem.open_input_file(f"{self.path}/{name}")
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name}: missing") from error

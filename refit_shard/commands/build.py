@@ -98,6 +98,8 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     from refit_shard.data_folder import datasets_of_config, find_data_config
     from shards_spec.layout import check_dataset_name
 
+    if not args.out or args.out.endswith("://"):
+        raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
     own = [args.npz, args.root, args.name]
     if sum((bool(args.dataset), bool(args.config), any(own))) != 1:
         raise UsageError(

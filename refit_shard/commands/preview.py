@@ -110,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.n < 1:
         raise UsageError(f"--n: must be at least 1, got {args.n}")
+    if args.seed < 0:
+        raise UsageError(f"--seed: must be at least 0, got {args.seed}")
     if (args.path is None) == (args.stream is None):
         raise UsageError("preview: give PATH or --stream YAML")
     cells = stream_cells(args) if args.stream else stored_cells(args)

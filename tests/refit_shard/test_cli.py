@@ -1,6 +1,7 @@
 """The commands as a user types them: what they say, where, and with which exit code."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -277,3 +278,35 @@ def test_an_empty_path_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["verify", ""], ["info", ""], ["preview", "", "--out", "sheet.png"]):
         assert main(words) == 2
         assert "a path is empty" in capsys.readouterr().err
+
+
+def test_an_out_that_names_no_place_is_wrong_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = own(tmp_path)
+    where = ["--npz", str(tree.npz), "--root", str(tree.root), "--name", "a", "--workers", "0"]
+    for out in ("", "s3://", "file://"):
+        assert main(["build", *where, "--out", out]) == 2
+        assert "--out" in capsys.readouterr().err
+
+
+def test_a_config_nested_too_deep_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "deep.yaml"
+    config.write_text("[" * 5000)
+    assert main(["build", "--config", str(config)]) in (1, 2)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("ending", ["tar", "arrow"])
+def test_a_fifo_in_a_shards_place_is_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    tree = own(tmp_path)
+    assert tree.build().code == 0
+    shard = next(tree.out.glob(f"*-000000.{ending}"))
+    shard.unlink()
+    os.mkfifo(shard)
+    assert main(["verify", str(tree.out)]) == 1
+    assert "not a plain file" in capsys.readouterr().out
