@@ -4,7 +4,6 @@ Nothing here knows where it runs; :mod:`converter.run` calls it in this process 
 """
 
 import ctypes
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -34,8 +33,6 @@ from shards_spec.reader import ShardSeal, read_index, read_seal
 from shards_spec.resize import shrink
 from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import Quarantined, publish_shard, shard_content
-
-_HASH_CHUNK = 8 << 20
 
 # Parameters of glibc's mallopt, from its malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -236,17 +233,6 @@ class ShardBuilder:
         )
 
 
-def hash_file(folder: Folder, name: str) -> tuple[str, int]:
-    """SHA-256 and size of a file."""
-    digest = hashlib.sha256()
-    size = 0
-    with folder.open(name) as file:
-        while chunk := file.read(_HASH_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
-
-
 def find_shard(recipe: Recipe, folder: Folder, stem: str) -> tuple[ShardEntry, ShardSeal] | None:
     """The shard of this plan that stands on disk whole, or None.
 
@@ -256,8 +242,8 @@ def find_shard(recipe: Recipe, folder: Folder, stem: str) -> tuple[ShardEntry, S
     try:
         batch = read_index(folder, f"{stem}.arrow")
         seal = read_seal(batch, f"{folder.url}/{stem}.arrow")
-        tar = hash_file(folder, f"{stem}.tar")
-        arrow_sha256, arrow_bytes = hash_file(folder, f"{stem}.arrow")
+        tar = folder.fingerprint(f"{stem}.tar")
+        arrow_sha256, arrow_bytes = folder.fingerprint(f"{stem}.arrow")
     except ShardError:
         return None
     if seal.plan_hash != recipe.plan_hash:

@@ -5,6 +5,7 @@ closed only once its last byte was accepted, and the object appears then.
 """
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
@@ -121,6 +122,20 @@ class Folder:
         except OSError as error:
             raise explain(error, f"{self.url}/{name}") from error
 
+    def fingerprint(self, name: str) -> tuple[str, int]:
+        """SHA-256 and size in bytes of a file.
+
+        Raises:
+            ShardError, StorageError: as :meth:`open`.
+        """
+        digest = hashlib.sha256()
+        size = 0
+        with self.open(name) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+        return digest.hexdigest(), size
+
     @contextmanager
     def publish(self, name: str) -> Iterator[BinaryIO]:
         """A stream to write; the file appears under ``name`` when the block ends without error.
@@ -182,3 +197,14 @@ def open_folder(path_or_url: str) -> Folder:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UsageError(f"{path_or_url}: cannot open this URL: {error}") from error
     return Folder(path_or_url.rstrip("/"), filesystem, path.rstrip("/"))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Publish a small local file; its folder is made if need be.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    folder = open_folder(str(path.parent))
+    folder.create()
+    folder.write(path.name, data)

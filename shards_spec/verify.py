@@ -1,6 +1,5 @@
 """Re-reading everything: are these shards whole, and is every source row accounted for?"""
 
-import hashlib
 import os
 import tarfile
 from collections import Counter
@@ -23,8 +22,6 @@ from shards_spec.reader import Shard, ShardSet, check_schema, read_index
 from shards_spec.storage import Folder
 from shards_spec.writer import QUARANTINE_SCHEMA
 
-_CHUNK = 8 << 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -36,13 +33,10 @@ class Verdict:
 
 
 def _check_file(folder: Folder, name: str, size: int, sha256: str) -> None:
-    digest = hashlib.sha256()
-    with folder.open(name) as file:
-        if file.size() != size:
-            raise ShardError(f"{name}: {file.size()} bytes, the manifest says {size}")
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256:
+    found_sha256, found_size = folder.fingerprint(name)
+    if found_size != size:
+        raise ShardError(f"{name}: {found_size} bytes, the manifest says {size}")
+    if found_sha256 != sha256:
         raise ShardError(f"{name}: its bytes are not those that were built (SHA-256 differs)")
 
 

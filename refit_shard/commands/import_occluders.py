@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     from loaders.occluder_import import read_pickle, read_voc
     from loaders.occluders import occluder_bytes
-    from shards_spec.storage import open_folder
+    from shards_spec.storage import write_file
 
     if (args.pickle is None) == (args.voc is None):
         raise UsageError("import-occluders: give FILE.pkl or --voc DIR")
@@ -44,8 +44,6 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         raise SourceError(f"{args.voc}: no object there can serve as an occluder")
     out = Path(args.out)
-    folder = open_folder(str(out.parent))
-    folder.create()
-    folder.write(out.name, occluder_bytes(found))
+    write_file(out, occluder_bytes(found))
     print(f"{out}: {len(found)} occluders")
     return 0

@@ -106,7 +106,7 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
 def run(args: argparse.Namespace) -> int:
     """Write the sheet."""
     from refit_shard.sheet import compose, png
-    from shards_spec.storage import open_folder
+    from shards_spec.storage import write_file
 
     if args.n < 1:
         raise UsageError(f"--n: must be at least 1, got {args.n}")
@@ -118,8 +118,6 @@ def run(args: argparse.Namespace) -> int:
     if not cells:
         raise UsageError(f"{args.path}: holds no samples")
     out = Path(args.out)
-    folder = open_folder(str(out.parent))
-    folder.create()
-    folder.write(out.name, png(compose(cells)))
+    write_file(out, png(compose(cells)))
     print(f"{out}: {len(cells)} samples of {args.stream or args.path}")
     return 0
