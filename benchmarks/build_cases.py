@@ -18,7 +18,6 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import pyspng
-import simplejpeg
 from numpy.typing import NDArray
 
 from benchmarks import big_npz, layouts, mannequins, photographs, trees
@@ -139,7 +138,7 @@ def bound(part: slice) -> int:
     for frame in loaded.frames[part]:
         pyspng.load(frame.data)
         for crop in frame.crops:
-            simplejpeg.encode_jpeg(crop, quality, "RGB", colorsubsampling="420")
+            jpeg.encode(crop, quality)
         count += len(frame.crops)
     return count
 

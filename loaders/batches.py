@@ -2,21 +2,31 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from loaders.memory import BatchMemory
 from loaders.mix import Mixer, make_mixer
 from loaders.occluders import Occluders
 from loaders.options import DEFAULT_OCCLUDERS, StreamOptions, check_ratios
+from loaders.pixels import Scratch
 from loaders.policy import Draws, draw, neutral, select
-from loaders.render import Batch, gather, make_images, make_labels
+from loaders.render import (
+    GATHERED,
+    Batch,
+    image_dtype,
+    image_shape,
+    make_images,
+    make_labels,
+)
 from loaders.source import Source
-from shards_spec import Sample
 from shards_spec.errors import RefitShardError, ShardError, UsageError
+from shards_spec.fields import EXTRINSICS, FIELD
+from shards_spec.records import OpenTars, Stored
 
 Ints = NDArray[np.int64]
 
@@ -60,11 +70,13 @@ def open_sources(
     unknown = [name for name in options.where if name not in sources]
     if unknown:
         raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
+    tars = OpenTars()
     opened = [
         Source(
             name,
             url,
             ratio,
+            tars=tars,
             seed=options.seed,
             where=options.where.get(name),
             sequential=sequential,
@@ -99,6 +111,10 @@ class BatchMaker:
         self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
         self.replaced = 0
         self._lock = threading.Lock()
+        self._scratch = Scratch()
+        self._memory = BatchMemory(
+            (options.batch_size, *image_shape(options)), image_dtype(options), pinned=False
+        )
 
     @property
     def largest(self) -> int:
@@ -113,29 +129,16 @@ class BatchMaker:
     def make(self, begin: int, end: int) -> tuple[Batch, Ints]:
         """The batch of positions begin … end - 1, and its samples by source."""
         which, numbers = self.mixer.assign(begin, end - begin)
-        samples = self._samples(which, numbers)
         draws = self._draws(begin, end - begin)
-        columns = gather(samples, extrinsics=self.extrinsics)
-        images, replaced = self._images(samples, columns, draws, which, numbers)
-        if replaced:
-            columns = gather(samples, extrinsics=self.extrinsics)
+        image, pixels = self._memory.take(end - begin)
+        columns = self._fill(pixels, which, numbers, draws)
+        names = columns.pop("imgname").tolist()
         made = make_labels(self.options, columns, draws)
-        batch: Batch = {"img": torch.from_numpy(images)}
+        batch: Batch = {"img": image}
         batch |= {name: torch.from_numpy(np.ascontiguousarray(made[name])) for name in made}
-        batch["imgname"] = [sample["imgname"] for sample in samples]
+        batch["imgname"] = [name.decode(errors="replace") for name in names]
         batch["dataset_name"] = [self.sources[one].name for one in which.tolist()]
         return batch, np.bincount(which, minlength=len(self.sources))
-
-    def _samples(self, which: Ints, numbers: Ints) -> list[Sample]:
-        found: list[Sample | None] = [None] * len(which)
-        for index, source in enumerate(self.sources):
-            places = np.flatnonzero(which == index)
-            if len(places):
-                for place, sample in zip(
-                    places.tolist(), source.samples(numbers[places]), strict=True
-                ):
-                    found[place] = sample
-        return [sample for sample in found if sample is not None]
 
     def _draws(self, begin: int, count: int) -> Draws:
         if not self.options.augment:
@@ -150,54 +153,105 @@ class BatchMaker:
             res=self.options.res,
         )
 
-    def _images(
-        self,
-        samples: list[Sample],
-        columns: Mapping[str, NDArray[Any]],
-        draws: Draws,
-        which: Ints,
-        numbers: Ints,
-    ) -> tuple[NDArray[Any], int]:
-        """The images; bad samples raise, or are replaced in ``samples`` by their source's next."""
-        bad: list[int] = []
+    def _fill(
+        self, pixels: NDArray[Any], which: Ints, numbers: Ints, draws: Draws
+    ) -> dict[str, NDArray[Any]]:
+        """Fill in the images, and give the columns of their samples.
 
-        def on_bad(index: int, error: RefitShardError) -> None:
-            where = self.sources[which[index]].describe(samples[index])
-            if self.options.on_error == "raise":
-                raise ShardError(f"{where}: {error}") from error
-            logger.warning("replaced: %s: %s", where, error)
-            bad.append(index)
-
-        images = make_images(self.options, samples, columns, draws, self.occluders, on_bad)
-        waiting, tries = bad, 0
-        while waiting:
-            tries += 1
+        A bad sample raises, or its place is filled by the next draw of its source that is good.
+        """
+        count = len(which)
+        columns = self._empty_columns(count)
+        waiting, tries = np.arange(count), 0
+        while len(waiting):
             if tries > _REPLACEMENTS:
                 raise ShardError(f"{_REPLACEMENTS} samples in a row are damaged; run verify")
-            for index in waiting:
-                number = numbers[index : index + 1] + tries
-                samples[index] = self.sources[which[index]].samples(number)[0]
-            waiting = self._again(samples, draws, images, waiting)
-        with self._lock:
-            self.replaced += len(bad)
-        return images, len(bad)
+            bad: list[int] = []
+            rows = self._rows(which[waiting], numbers[waiting] + tries)
 
-    def _again(
-        self, samples: list[Sample], draws: Draws, images: NDArray[Any], chosen: list[int]
-    ) -> list[int]:
-        """Make the images of the chosen places anew; returns those that failed again."""
-        part = [samples[index] for index in chosen]
-        bad: list[int] = []
-        made = make_images(
+            def on_bad(place: int, row: int, error: RefitShardError, bad: list[int] = bad) -> None:
+                source = self.sources[which[place]]
+                where = f"{source.name}: {source.records.describe(row)}"
+                if self.options.on_error == "raise":
+                    raise ShardError(f"{where}: {error}") from error
+                logger.warning("replaced: %s: %s", where, error)
+                bad.append(place)
+
+            self._fill_places(waiting.tolist(), rows, which, columns, pixels, draws, on_bad)
+            if tries == 0:
+                with self._lock:
+                    self.replaced += len(bad)
+            waiting, tries = np.array(bad, np.int64), tries + 1
+        return columns
+
+    def _rows(self, which: Ints, numbers: Ints) -> list[int]:
+        """The sample of each draw, in its source."""
+        rows = np.empty_like(numbers)
+        for index, source in enumerate(self.sources):
+            mine = which == index
+            if mine.any():
+                rows[mine] = source.rows_of(numbers[mine])
+        found: list[int] = rows.tolist()
+        return found
+
+    def _empty_columns(self, count: int) -> dict[str, NDArray[Any]]:
+        names = (*GATHERED, *EXTRINSICS) if self.extrinsics else GATHERED
+        columns = {name: np.empty((count, *FIELD[name].shape), FIELD[name].dtype) for name in names}
+        columns["imgname"] = np.empty(count, object)
+        return columns
+
+    def _fill_places(
+        self,
+        places: list[int],
+        rows: list[int],
+        which: Ints,
+        columns: dict[str, NDArray[Any]],
+        pixels: NDArray[Any],
+        draws: Draws,
+        on_bad: Callable[[int, int, RefitShardError], None],
+    ) -> None:
+        """Read and make the samples of some places of a batch; ``on_bad`` hears of the others."""
+        read: list[int] = []
+        stored: list[Stored] = []
+        for number, (place, row) in enumerate(zip(places, rows, strict=True)):
+            try:
+                stored.append(self.sources[which[place]].records.read(row))
+            except ShardError as error:
+                on_bad(place, row, error)
+            else:
+                read.append(number)
+        good = [places[number] for number in read]
+        if not good:
+            return
+        self._scatter(stored, good, which, columns)
+        whole = len(good) == len(which)
+        make_images(
             self.options,
-            part,
-            gather(part, extrinsics=False),
-            select(draws, chosen),
+            [one.jpeg for one in stored],
+            columns if whole else {name: column[good] for name, column in columns.items()},
+            draws if whole else select(draws, good),
             self.occluders,
-            lambda index, _error: bad.append(chosen[index]),
+            [pixels[place] for place in good],
+            self._scratch,
+            lambda index, error: on_bad(good[index], rows[read[index]], error),
         )
-        images[chosen] = made
-        return bad
+
+    def _scatter(
+        self,
+        stored: list[Stored],
+        places: list[int],
+        which: Ints,
+        columns: dict[str, NDArray[Any]],
+    ) -> None:
+        """Put the records' fields where they belong in the columns, source by source."""
+        sources = which[places]
+        for index in np.unique(sources).tolist():
+            mine = np.flatnonzero(sources == index).tolist()
+            joined = b"".join([stored[one].record for one in mine])
+            records = np.frombuffer(joined, self.sources[index].records.dtype)
+            at = [places[one] for one in mine]
+            for name, column in columns.items():
+                column[at] = records[name]
 
     def stats(self, position: int) -> dict[str, Any]:
         """Passes of each source at a position of the stream, and replaced samples."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from loaders.policy import Occlusion
 from shards_spec.errors import ShardError, UsageError
 from shards_spec.reader import read_index
-from shards_spec.resize import shrink
 from shards_spec.storage import open_folder
 from shards_spec.writer import arrow_bytes
 
@@ -85,6 +84,17 @@ class Occluders:
         return self._objects[index]
 
 
+def _resized(image: Image, width: int, height: int) -> Image:
+    """Bilinear, after halving as long as it fits: near area interpolation, at a sixth of its cost.
+
+    (Where a side is even, OpenCV's bilinear halving is the mean of 2 x 2 pixels.)
+    """
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        half = image.shape[1] // 2, image.shape[0] // 2
+        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
 def paste(image: Image, occluder: Image, x: float, y: float, size: float) -> None:
     """Blend a cut-out into ``image`` (H, W, 3), centred at (x, y) px, ``size`` times as large.
 
@@ -97,7 +107,7 @@ def paste(image: Image, occluder: Image, x: float, y: float, size: float) -> Non
     x1, y1 = min(image.shape[1], left + w), min(image.shape[0], top + h)
     if x0 >= x1 or y0 >= y1:
         return
-    part = shrink(occluder, w, h)[y0 - top : y1 - top, x0 - left : x1 - left]
+    part = _resized(occluder, w, h)[y0 - top : y1 - top, x0 - left : x1 - left]
     alpha = cv2.cvtColor(part[:, :, 3], cv2.COLOR_GRAY2RGB)
     over = cv2.multiply(cv2.cvtColor(part, cv2.COLOR_RGBA2RGB), alpha, scale=1 / 255)
     under = image[y0:y1, x0:x1]

@@ -9,11 +9,12 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from loaders import labels as label_math
+from loaders.footprint import footprints
 from loaders.occluders import Occluders, paste_all
 from loaders.options import RenderOptions
 from loaders.pixels import MEAN, STD, Scratch, decode_and_warp, normalize
 from loaders.policy import Augmentation, Draws, explicit
-from shards_spec.errors import FrameError, RefitShardError, ShardError, UsageError
+from shards_spec.errors import FrameError, RefitShardError, UsageError
 from shards_spec.fields import EXTRINSICS
 from shards_spec.geometry import box_side, output_to_source, source_to_stored
 
@@ -31,18 +32,12 @@ class StoredSample(Protocol):
         """A column of the field table."""
 
 
-# Columns that go from the index into the arithmetic of a batch.
+# Columns that go into the arithmetic of a batch.
 GATHERED = (
     *("window", "k", "width", "height", "orig_shape", "center", "scale", "jpg_crc32c"),
     *("img_focal", "img_center", "keypoints", "pose", "betas", "pose_3d"),
     *("has_smpl", "has_pose_3d", "gender", "source_row"),
 )
-
-
-def gather(samples: Sequence[StoredSample], *, extrinsics: bool) -> dict[str, NDArray[Any]]:
-    """Columns of the samples, stacked."""
-    names = (*GATHERED, *EXTRINSICS) if extrinsics else GATHERED
-    return {name: np.stack([np.asarray(one[name]) for one in samples]) for name in names}
 
 
 def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDArray[np.float64]:
@@ -51,6 +46,17 @@ def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDAr
         columns["center"], box_side(draws.sc * columns["scale"]), draws.rot, draws.flip, res
     )
     return source_to_stored(to_source, columns["window"], columns["k"])
+
+
+def image_shape(options: RenderOptions) -> tuple[int, int, int]:
+    """The shape of an item's image."""
+    res = options.res
+    return (3, res, res) if options.image == "normalized" else (res, res, 3)
+
+
+def image_dtype(options: RenderOptions) -> torch.dtype:
+    """The type of an item's image."""
+    return torch.float32 if options.image == "normalized" else torch.uint8
 
 
 def check_crc(data: bytes | memoryview, expected: int) -> None:
@@ -65,40 +71,34 @@ def check_crc(data: bytes | memoryview, expected: int) -> None:
 
 def make_images(
     options: RenderOptions,
-    samples: Sequence[StoredSample],
+    jpegs: Sequence[bytes],
     columns: Mapping[str, NDArray[Any]],
     draws: Draws,
     occluders: Occluders | None,
+    outs: Sequence[NDArray[Any]],
+    scratch: Scratch,
     on_bad: Callable[[int, RefitShardError], None],
-) -> NDArray[Any]:
-    """Images of a batch: (n, 3, res, res) float32, or (n, res, res, 3) uint8.
+) -> None:
+    """Make the image of each stored JPEG: (3, res, res) float32 or (res, res, 3) uint8 in ``outs``.
 
-    ``on_bad`` hears of a sample that does not decode; it raises, or replaces the image later.
+    ``on_bad`` hears of a sample that does not decode; it raises, or the image is replaced later.
     """
-    count, res = len(samples), options.res
-    maps = affines(columns, draws, res)
-    scratch = Scratch.empty()
-    normalized = options.image == "normalized"
-    out: NDArray[Any] = np.empty(
-        (count, 3, res, res) if normalized else (count, res, res, 3),
-        np.float32 if normalized else np.uint8,
-    )
-    single = np.empty((res, res, 3), np.uint8)
-    for index, sample in enumerate(samples):
-        image = single if normalized else out[index]
+    maps = affines(columns, draws, options.res)
+    sizes = [columns[name].tolist() for name in ("height", "width", "jpg_crc32c")]
+    regions = footprints(maps, sizes[0], sizes[1], options.res)
+    single = scratch.of("image", options.res, options.res, 3)
+    for index, (data, height, width, crc) in enumerate(zip(jpegs, *sizes, strict=True)):
+        image = outs[index] if options.image == "uint8" else single
         try:
-            data = sample.jpeg
-            check_crc(data, int(columns["jpg_crc32c"][index]))
-            size = int(columns["height"][index]), int(columns["width"][index])
-            decode_and_warp(data, size, maps[index], image, scratch)
-        except (FrameError, ShardError) as error:
+            check_crc(data, crc)
+            decode_and_warp(data, (height, width), regions[index], maps[index], image, scratch)
+        except FrameError as error:
             on_bad(index, error)
             continue
         if occluders is not None and draws.occlusion[index]:
             paste_all(image, occluders, draws.occlusion[index])
-        if normalized:
-            normalize(image, draws.pn[index], out[index])
-    return out
+        if options.image == "normalized":
+            normalize(image, draws.pn[index], outs[index])
 
 
 def make_labels(
@@ -162,10 +162,13 @@ def render(
     if wanted >= (0 if occluders is None else len(occluders)):
         raise UsageError(f"render: occluder {wanted} of {len(occluders or ())}")
     draws = explicit([augmentation])
-    columns = gather([sample], extrinsics=_has_extrinsics(sample))
-    images = make_images(options, [sample], columns, draws, occluders, _raise)
+    names = (*GATHERED, *EXTRINSICS) if _has_extrinsics(sample) else GATHERED
+    columns = {name: np.asarray(sample[name])[None] for name in names}
+    image = torch.empty(image_shape(options), dtype=image_dtype(options))
+    data = [bytes(sample.jpeg)]
+    make_images(options, data, columns, draws, occluders, [image.numpy()], Scratch(), _raise)
     made = make_labels(options, columns, draws)
-    item: Batch = {"img": torch.from_numpy(images[0])}
+    item: Batch = {"img": image}
     item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
     return item | {"imgname": sample["imgname"]}
 

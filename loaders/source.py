@@ -1,6 +1,7 @@
 """One source of a stream: finished shards, the rows of them that are wanted, and their order."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from loaders.order import Passes, Sequential
-from shards_spec import Sample, ShardSet
+from shards_spec import ShardSet
 from shards_spec.errors import UsageError
 from shards_spec.layout import MANIFEST
+from shards_spec.reader import open_index
+from shards_spec.records import OpenTars, RecordReader
 from shards_spec.storage import open_folder
 
 Ints = NDArray[np.int64]
@@ -35,6 +38,13 @@ def open_shards(name: str, url: str) -> ShardSet:
     return ShardSet.open(url)
 
 
+def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
+    """The indexes of all shards, one after the other; none is kept."""
+    manifest = data_set.manifest
+    for entry in manifest.shards:
+        yield open_index(data_set.folder, entry, extrinsics=manifest.extrinsics)
+
+
 def matching_rows(data_set: ShardSet, where: Any) -> Ints:
     """Numbers of the samples for which a pyarrow expression over the index's columns holds.
 
@@ -43,8 +53,8 @@ def matching_rows(data_set: ShardSet, where: Any) -> Ints:
     """
     found = []
     first = 0
-    for index, entry in enumerate(data_set.manifest.shards):
-        table = data_set.shard(index).table()
+    for entry, index in zip(data_set.manifest.shards, indexes(data_set), strict=True):
+        table = pa.Table.from_batches([index])
         numbers = pa.array(np.arange(first, first + entry.rows))
         try:
             scanner = ds.dataset(table.append_column("sample", numbers)).scanner(
@@ -59,8 +69,7 @@ def matching_rows(data_set: ShardSet, where: Any) -> Ints:
 
 def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
     """The numbers of the samples, or of the ``kept`` ones, in the order of the npz."""
-    shards = range(len(data_set.manifest.shards))
-    rows = [data_set.shard(index).view("source_row") for index in shards]
+    rows = [index.column("source_row").to_numpy() for index in indexes(data_set)]
     every = np.concatenate(rows) if rows else np.zeros(0, np.int64)
     chosen = np.arange(len(every)) if kept is None else kept
     return chosen[np.argsort(every[chosen], kind="stable")]
@@ -76,11 +85,20 @@ class Source:
     """
 
     def __init__(
-        self, name: str, url: str, ratio: float, *, seed: int, where: Any, sequential: bool
+        self,
+        name: str,
+        url: str,
+        ratio: float,
+        *,
+        tars: OpenTars,
+        seed: int,
+        where: Any,
+        sequential: bool,
     ) -> None:
         self.name = name
         self.ratio = ratio
         self.shards = open_shards(name, url)
+        self.records = RecordReader(self.shards, tars)
         self._kept = None if where is None else matching_rows(self.shards, where)
         self.rows = len(self.shards) if self._kept is None else len(self._kept)
         if self._kept is not None:
@@ -101,16 +119,7 @@ class Source:
         plan = self.shards.manifest.plan_hash[:16]
         return [self.name, self.ratio, plan, self.rows, self._filter]
 
-    def samples(self, draws: Ints) -> list[Sample]:
-        """The samples of the given draws."""
+    def rows_of(self, draws: Ints) -> Ints:
+        """The numbers of the samples of the given draws, for :attr:`records`."""
         rows = self._passes.locate(draws)
-        if self._kept is not None:
-            rows = self._kept[rows]
-        return [self.shards[row] for row in rows.tolist()]
-
-    def describe(self, sample: Sample) -> str:
-        """Where a sample lies, for an error."""
-        return (
-            f"{self.name}: shard {sample.shard_name}, key {sample['key']}, "
-            f"offset {sample['jpg_offset']}"
-        )
+        return rows if self._kept is None else self._kept[rows]

@@ -2,18 +2,25 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
 from shards_spec.errors import FrameError
 
+# A marker after every MCU, so that a reader can take out those that it needs (shards_spec.mcu).
+RESTART_INTERVAL = 1
+
 
 def encode(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    """Encode (H, W, 3) uint8 RGB as a baseline JPEG with 4:2:0 chroma."""
-    return bytes(
-        simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality, "RGB", colorsubsampling="420")
+    """Encode (H, W, 3) uint8 RGB as a baseline JPEG with 4:2:0 chroma and a marker an MCU."""
+    options = (
+        *(cv2.IMWRITE_JPEG_QUALITY, quality),
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
+        *(cv2.IMWRITE_JPEG_RST_INTERVAL, RESTART_INTERVAL),
     )
+    return cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1].tobytes()
 
 
 def size(data: bytes | memoryview) -> tuple[int, int]:
@@ -29,17 +36,32 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
     return height, width
 
 
-def decode(data: bytes | memoryview, out: NDArray[Any] | None = None) -> NDArray[np.uint8]:
-    """Decode to (H, W, 3) uint8 RGB, into ``out``'s memory if given (at least H * W * 3 bytes).
+def _decode(
+    data: bytes | bytearray | memoryview, channels: str, out: NDArray[Any] | None
+) -> NDArray[np.uint8]:
+    try:
+        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, channels, buffer=out, strict=True)
+    except ValueError as error:
+        raise FrameError("corrupt", str(error)) from error
+    return image
+
+
+def decode(data: bytes | memoryview) -> NDArray[np.uint8]:
+    """Decode to (H, W, 3) uint8 RGB.
 
     Raises:
         FrameError: the data are damaged or cut short; nothing is guessed.
     """
-    try:
-        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=True)
-    except ValueError as error:
-        raise FrameError("corrupt", str(error)) from error
-    return image
+    return _decode(data, "RGB", None)
+
+
+def decode_padded(data: bytes | bytearray, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Decode to (H, W, 4) uint8, RGB and a filler, into ``out``, which is of that size.
+
+    Raises:
+        FrameError: the data are damaged or cut short; nothing is guessed.
+    """
+    return _decode(data, "RGBX", out)
 
 
 def is_plain(data: bytes | memoryview) -> bool:

@@ -89,6 +89,23 @@ def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
         raise ShardError(f"{where}: the index's metadata are damaged") from error
 
 
+def open_index(folder: Folder, entry: ShardEntry, *, extrinsics: bool) -> pa.RecordBatch:
+    """The index of a shard, once it has shown the columns and the rows that it must have.
+
+    Raises:
+        ShardError: it is missing, damaged, or of another number of rows.
+        FormatError: its columns are not those of the field table.
+    """
+    name = f"{entry.name}.arrow"
+    batch = read_index(folder, name)
+    check_schema(batch, extrinsics=extrinsics, where=f"{folder.url}/{name}")
+    if batch.num_rows != entry.rows:
+        raise ShardError(
+            f"{folder.url}/{name}: {batch.num_rows} rows, the manifest says {entry.rows}"
+        )
+    return batch
+
+
 class Shard:
     """One open shard. Arrays and images are views into the mapped files."""
 
@@ -96,12 +113,7 @@ class Shard:
         self.name = entry.name
         self._where = f"{folder.url}/{entry.name}"
         self._fields = {field.name: field for field in fields_of(extrinsics=extrinsics)}
-        self._index = read_index(folder, f"{entry.name}.arrow")
-        check_schema(self._index, extrinsics=extrinsics, where=f"{self._where}.arrow")
-        if self._index.num_rows != entry.rows:
-            raise ShardError(
-                f"{self._where}.arrow: {self._index.num_rows} rows, the manifest says {entry.rows}"
-            )
+        self._index = open_index(folder, entry, extrinsics=extrinsics)
         self._views: dict[str, NDArray[Any]] = {}
         self._tar = folder.open(f"{entry.name}.tar")
         self._size = self._tar.size()

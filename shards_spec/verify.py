@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, ShardError
-from shards_spec.fields import FIELD, npy_dtype, npy_header
-from shards_spec.layout import QUARANTINE, sample_key
+from shards_spec.fields import FIELD
+from shards_spec.layout import QUARANTINE
 from shards_spec.manifest import Manifest, ShardEntry
-from shards_spec.reader import Shard, ShardSet, check_schema, read_index
+from shards_spec.reader import Shard, ShardSet, open_index, read_index
+from shards_spec.records import NpyLayout
 from shards_spec.storage import Folder
 from shards_spec.writer import QUARANTINE_SCHEMA
 
@@ -52,30 +53,7 @@ def _same(left: Any, right: Any) -> bool:
     return bool(np.array_equal(np.asarray(left), np.asarray(right)))
 
 
-@dataclass(frozen=True)
-class _Npy:
-    """What every ``.npy`` member of a data set must be: these bytes, then one record."""
-
-    dtype: np.dtype[np.void]
-    header: bytes
-
-    @classmethod
-    def of(cls, manifest: Manifest) -> "_Npy":
-        """Of a data set."""
-        dtype = npy_dtype(
-            extrinsics=manifest.extrinsics,
-            key_bytes=len(sample_key(manifest.dataset, manifest.source_rows)),
-            imgname_bytes=manifest.imgname_bytes,
-        )
-        return cls(dtype, npy_header(dtype))
-
-    @property
-    def size(self) -> int:
-        """Bytes of a member."""
-        return len(self.header) + self.dtype.itemsize
-
-
-def _check_npy(data: bytes, npy: _Npy, shard: Shard, row: int, where: str) -> None:
+def _check_npy(data: bytes, npy: NpyLayout, shard: Shard, row: int, where: str) -> None:
     """The labels beside the image must be those of the index."""
     if len(data) != npy.size or not data.startswith(npy.header):
         raise ShardError(f"{where}: the .npy is damaged")
@@ -108,7 +86,7 @@ def _check_jpeg(shard: Shard, row: int, where: str) -> None:
         raise ShardError(f"{where}: the JPEG does not decode ({error})") from error
 
 
-def _check_rows(folder: Folder, shard: Shard, npy: _Npy) -> None:
+def _check_rows(folder: Folder, shard: Shard, npy: NpyLayout) -> None:
     """Walk the tar beside the index: every member, every byte range, every image."""
     keys = shard.column("key").to_pylist()
     offsets, lengths = shard.view("jpg_offset"), shard.view("jpg_length")
@@ -141,13 +119,11 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
     try:
         _check_file(folder, f"{entry.name}.arrow", entry.arrow_bytes, entry.arrow_sha256)
         _check_file(folder, f"{entry.name}.tar", entry.tar_bytes, entry.tar_sha256)
-        batch = read_index(folder, f"{entry.name}.arrow")
-        check_schema(batch, extrinsics=manifest.extrinsics, where=f"{entry.name}.arrow")
-        batch.validate(full=True)
+        open_index(folder, entry, extrinsics=manifest.extrinsics).validate(full=True)
         shard = Shard(folder, entry, extrinsics=manifest.extrinsics)
         rows = shard.view("source_row")
         if not quick:
-            _check_rows(folder, shard, _Npy.of(manifest))
+            _check_rows(folder, shard, NpyLayout.of(manifest))
     except ShardError as error:
         return Verdict(shard=entry.name, rows=rows, problem=str(error))
     except pa.ArrowException as error:

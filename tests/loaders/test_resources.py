@@ -4,6 +4,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from shards_spec.records import most_open_tars
 from tests.loaders.streams import all_items, items, stream
 
 
@@ -60,13 +62,16 @@ def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) 
     assert open_files() == files
 
 
-def test_open_loaders_hold_no_file_handles(shards: Path) -> None:
-    """Shards are mapped; a data set of thousands of shards does not run out of handles."""
+def test_a_loader_holds_few_file_handles(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of thousands of shards does not run out of handles, and nothing else changes."""
+    expected = all_items(stream(shards))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
     before = open_files()
-    loaders = [stream(shards) for _ in range(5)]
-    for loader in loaders:
-        all_items(loader)
-    assert open_files() == before
+    loader = stream(shards, num_workers=3)
+    shard_count = sum(len(source.shards.manifest.shards) for source in loader._maker.sources)
+    assert shard_count > most_open_tars() == 5
+    assert all_items(loader) == expected
+    assert open_files() - before == 5
 
 
 def test_memory_is_flat(shards: Path) -> None:
