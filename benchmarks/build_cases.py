@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,11 +40,15 @@ _MAKERS = (trees, layouts, photographs, mannequins, big_npz)  # all that a tree'
 # ---------------------------------------------------------------------------------------- data
 
 
+def made_by(sources: Sequence[Path]) -> str:
+    """A name for the version of what these sources make."""
+    return f"{zlib.crc32(b''.join(source.read_bytes() for source in sources)):08x}"
+
+
 def cached_tree(cache: Path, frames: int) -> Tree:
     """The frames, made once for each version of their maker."""
-    sources = (Path(module.__file__ or "").read_bytes() for module in _MAKERS)
-    made_by = zlib.crc32(b"".join(sources))
-    folder = cache / f"bedlam-{frames}-{made_by:08x}"
+    key = made_by([Path(module.__file__ or "") for module in _MAKERS])
+    folder = cache / f"bedlam-{frames}-{key}"
     wanted = Tree("bedlam", folder / "bedlam", folder / "dataset_extras/bedlam_train.npz", 0, 0)
     if not wanted.npz.exists():  # it is written last
         make_tree("bedlam", folder, frames=frames, seed=SEED)

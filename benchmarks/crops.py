@@ -1,0 +1,110 @@
+"""Stored crops and occluders for the benchmarks of the stream, made once in the cache.
+
+The crops are the project's own build of :func:`benchmarks.build_cases.cached_tree`; the occluders
+come out of a small made-up Pascal VOC folder by the project's own import.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image as PillowImage
+
+from benchmarks.build_cases import SEED, cached_tree, made_by, repeated, request
+from benchmarks.harness import REPOSITORY
+from benchmarks.photographs import Image, photo_frame
+from benchmarks.trees import Tree
+from converter.build import build, prepare
+from loaders.occluder_import import read_voc
+from loaders.occluders import occluder_bytes
+from shards_spec.layout import MANIFEST
+
+SAMPLES_PER_SHARD = 256
+_OCCLUDERS = 60
+_VOC_SIDE_PX = (60, 501)  # the import halves it
+_VOC_QUALITY = 90
+_ANNOTATION = """<annotation><segmented>1</segmented><object><name>thing</name><bndbox>
+<xmin>0</xmin><ymin>0</ymin><xmax>{width}</xmax><ymax>{height}</ymax></bndbox></object></annotation>
+"""
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Shards of ``rows`` crops in the folder ``shards``, ``occluders``' file, and their frames."""
+
+    shards: Path
+    rows: int
+    occluders: Path
+    tree: Tree
+
+
+def _silhouette(width: int, height: int, rng: np.random.Generator) -> Image:
+    """A mask (height, width) of one irregular thing: 255 inside, most of the picture, else 0."""
+    coarse = rng.uniform(-0.45, 0.45, (5, 5)).astype(np.float32)
+    waves = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+    y = np.linspace(-1.0, 1.0, height)[:, None]
+    x = np.linspace(-1.0, 1.0, width)[None, :]
+    return np.where(np.hypot(x, y) + waves < 0.9, np.uint8(255), np.uint8(0))
+
+
+def make_voc(folder: Path, objects: int, *, seed: int = SEED) -> None:
+    """Write a folder laid out as Pascal VOC 2012: ``objects`` pictures, of one thing each."""
+    parts = [folder / name for name in ("Annotations", "JPEGImages", "SegmentationObject")]
+    for part in parts:
+        part.mkdir(parents=True)
+    annotations, pictures, labels = parts
+    for number in range(objects):
+        rng = np.random.default_rng([seed, number])
+        width, height = (int(side) for side in rng.integers(*_VOC_SIDE_PX, 2))
+        stem = f"2012_{number:06d}"
+        mask = _silhouette(width, height, rng)
+        PillowImage.fromarray(mask // 255).save(labels / f"{stem}.png")
+        picture = np.ascontiguousarray(photo_frame(640, 640, rng)[:height, :width])
+        (pictures / f"{stem}.jpg").write_bytes(
+            simplejpeg.encode_jpeg(picture, _VOC_QUALITY, "RGB", "420")
+        )
+        (annotations / f"{stem}.xml").write_text(_ANNOTATION.format(width=width, height=height))
+
+
+def _make_occluders(path: Path, objects: int) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        make_voc(Path(folder) / "VOC2012", objects)
+        cut_outs = list(read_voc(Path(folder) / "VOC2012"))
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(occluder_bytes(cut_outs))
+    partial.rename(path)
+
+
+def cached_crops(
+    cache: Path,
+    *,
+    frames: int = 200,
+    passes: int = 5,
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    occluders: int = _OCCLUDERS,
+) -> Crops:
+    """The crops of everyone in ``frames`` frames, ``passes`` times over, and the occluders.
+
+    They are made once for each version of their makers; every pass stores bytes of its own.
+    """
+    tree = cached_tree(cache, frames)
+    packages = ("converter", "shards_spec")
+    sources = [one for name in packages for one in sorted((REPOSITORY / name).glob("*.py"))]
+    key = made_by([Path(__file__), *sources])
+    folder = tree.root.parent / f"crops-{passes}-{samples_per_shard}-{key}"
+    shards = folder / "bedlam"
+    if not (shards / MANIFEST).exists():  # it is written last
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            many = repeated(tree, Path(scratch) / "passes", passes)
+            wanted = request(many, shards, workers=0, samples_per_shard=samples_per_shard)
+            build(prepare(wanted), lambda _: None)
+    importers = [REPOSITORY / "loaders" / name for name in ("occluder_import.py", "occluders.py")]
+    stem = f"occluders-{occluders}-{made_by([Path(__file__), *importers])}.arrow"
+    path = tree.root.parent / stem
+    if not path.exists():
+        _make_occluders(path, occluders)
+    return Crops(shards, tree.rows * passes, path, tree)
