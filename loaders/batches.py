@@ -1,15 +1,12 @@
-"""Making one batch from its positions: the work of a thread. It holds no state but caches."""
+"""Making one batch from its positions: the work of a worker. It holds no state but caches."""
 
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from loaders.memory import BatchMemory
 from loaders.mix import Mixer, make_mixer
 from loaders.occluders import Occluders
 from loaders.options import DEFAULT_OCCLUDERS, StreamOptions, check_ratios
@@ -17,13 +14,13 @@ from loaders.pixels import Scratch
 from loaders.policy import Draws, draw, neutral, select
 from loaders.render import (
     GATHERED,
-    Batch,
     image_dtype,
     image_shape,
     make_images,
     make_labels,
 )
 from loaders.source import Source
+from loaders.workers import Made
 from shards_spec.errors import RefitShardError, ShardError, UsageError
 from shards_spec.fields import EXTRINSICS, FIELD
 from shards_spec.records import OpenTars, Stored
@@ -90,7 +87,7 @@ def open_sources(
 
 
 class BatchMaker:
-    """``make(begin, end)`` gives the batch of these positions; safe to call from many threads.
+    """``make(begin, end, pixels)`` gives the batch of these positions.
 
     ``sequential``: position n is row n of the npz, for evaluation.
     """
@@ -109,12 +106,7 @@ class BatchMaker:
         )
         self.occluders = open_occluders(options)
         self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
-        self.replaced = 0
-        self._lock = threading.Lock()
         self._scratch = Scratch()
-        self._memory = BatchMemory(
-            (options.batch_size, *image_shape(options)), image_dtype(options), pinned=False
-        )
 
     @property
     def largest(self) -> int:
@@ -126,19 +118,21 @@ class BatchMaker:
         """What a saved state must agree with."""
         return [source.identity for source in self.sources]
 
-    def make(self, begin: int, end: int) -> tuple[Batch, Ints]:
-        """The batch of positions begin … end - 1, and its samples by source."""
+    @property
+    def image(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of an image."""
+        return image_shape(self.options), image_dtype(self.options)
+
+    def make(self, begin: int, end: int, pixels: NDArray[Any]) -> Made:
+        """Make the samples of positions begin … end - 1, their images in ``pixels``."""
         which, numbers = self.mixer.assign(begin, end - begin)
         draws = self._draws(begin, end - begin)
-        image, pixels = self._memory.take(end - begin)
-        columns = self._fill(pixels, which, numbers, draws)
+        columns, replaced = self._fill(pixels, which, numbers, draws)
         names = columns.pop("imgname").tolist()
-        made = make_labels(self.options, columns, draws)
-        batch: Batch = {"img": image}
-        batch |= {name: torch.from_numpy(np.ascontiguousarray(made[name])) for name in made}
-        batch["imgname"] = [name.decode(errors="replace") for name in names]
-        batch["dataset_name"] = [self.sources[one].name for one in which.tolist()]
-        return batch, np.bincount(which, minlength=len(self.sources))
+        made: dict[str, Any] = make_labels(self.options, columns, draws)
+        made["imgname"] = [name.decode(errors="replace") for name in names]
+        made["dataset_name"] = [self.sources[one].name for one in which.tolist()]
+        return Made(made, np.bincount(which, minlength=len(self.sources)), replaced)
 
     def _draws(self, begin: int, count: int) -> Draws:
         if not self.options.augment:
@@ -155,14 +149,14 @@ class BatchMaker:
 
     def _fill(
         self, pixels: NDArray[Any], which: Ints, numbers: Ints, draws: Draws
-    ) -> dict[str, NDArray[Any]]:
-        """Fill in the images, and give the columns of their samples.
+    ) -> tuple[dict[str, NDArray[Any]], int]:
+        """Fill in the images; gives the columns of their samples, and how many were replaced.
 
         A bad sample raises, or its place is filled by the next draw of its source that is good.
         """
         count = len(which)
         columns = self._empty_columns(count)
-        waiting, tries = np.arange(count), 0
+        waiting, tries, replaced = np.arange(count), 0, 0
         while len(waiting):
             if tries > _REPLACEMENTS:
                 raise ShardError(f"{_REPLACEMENTS} samples in a row are damaged; run verify")
@@ -178,11 +172,9 @@ class BatchMaker:
                 bad.append(place)
 
             self._fill_places(waiting.tolist(), rows, which, columns, pixels, draws, on_bad)
-            if tries == 0:
-                with self._lock:
-                    self.replaced += len(bad)
+            replaced = len(bad) if tries == 0 else replaced
             waiting, tries = np.array(bad, np.int64), tries + 1
-        return columns
+        return columns, replaced
 
     def _rows(self, which: Ints, numbers: Ints) -> list[int]:
         """The sample of each draw, in its source."""
@@ -253,13 +245,10 @@ class BatchMaker:
             for name, column in columns.items():
                 column[at] = records[name]
 
-    def stats(self, position: int) -> dict[str, Any]:
-        """Passes of each source at a position of the stream, and replaced samples."""
+    def passes(self, position: int) -> dict[str, float]:
+        """Passes of each source at a position of the stream."""
         counts = self.mixer.counts(position).tolist()
         return {
-            "passes": {
-                source.name: count / max(1, source.rows)
-                for source, count in zip(self.sources, counts, strict=True)
-            },
-            "replaced": self.replaced,
+            source.name: count / max(1, source.rows)
+            for source, count in zip(self.sources, counts, strict=True)
         }

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from loaders.ahead import in_order
 from loaders.batches import BatchMaker
 from loaders.options import StreamOptions, rank_and_world_size
 from loaders.smpl import Bodies
+from loaders.workers import batches_in_order
 
 Batch = dict[str, Any]
 
@@ -65,12 +65,13 @@ class EvaluationLoader:
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
-        made = in_order(
-            lambda places: self._maker.make(*places),
+        batches = batches_in_order(
+            self._maker,
             self._slices(),
+            batch_size=self._options.batch_size,
             workers=self._options.num_workers,
-            ahead=self._options.prefetch,
+            prefetch=self._options.prefetch,
         )
-        with closing(made):
-            for _, (batch, _counts) in made:
+        with closing(batches):
+            for batch, _ in batches:
                 yield self._finish(batch)

@@ -22,31 +22,39 @@ def _corners(maps: Floats, res: int) -> Floats:
     return corners
 
 
-def _extent(corners: Floats, rows: int) -> tuple[Floats, Floats]:
-    """Least and greatest x (n, rows) of the squares within each row of MCUs, as far as they reach.
+def _extent(corners: Floats, rows: int) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Least and greatest x (n, rows) of each square in each row of MCUs, and whether it is there.
 
-    Infinite, the least above the greatest, where a square does not come near a row. The extent of
-    a convex shape in a band is that of its corners there and of where its edges cross the band's
-    two sides.
+    A row's band reaches :data:`REACH` beyond it. The left outline of a turned square is convex:
+    from its leftmost corner it goes up along one edge and down along another. So the least x in a
+    band is found at the y of that corner, or as near to it as the band comes.
     """
     top = np.arange(rows) * float(MCU) - REACH
-    sides = np.stack([top, top + (MCU - 1) + 2 * REACH])  # (2, rows)
-    x, y = corners[:, :, 0], corners[:, :, 1]
-    dx, dy = np.roll(x, -1, 1) - x, np.roll(y, -1, 1) - y
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = (sides[None, :, :, None] - y[:, None, None, :]) / dy[:, None, None, :]
-        crossing = x[:, None, None, :] + share * dx[:, None, None, :]
-    crosses = (share >= 0.0) & (share <= 1.0)  # false where an edge is level: 0 / 0
-    here = (y[:, None, :] >= sides[0][:, None]) & (y[:, None, :] <= sides[1][:, None])
-    low = np.minimum(
-        np.where(crosses, crossing, np.inf).min((1, 3)),
-        np.where(here, x[:, None, :], np.inf).min(2),
+    bottom = top + (MCU - 1) + 2 * REACH
+    y = corners[:, :, 1]
+    highest, lowest = y.min(1)[:, None], y.max(1)[:, None]
+    first, last = np.maximum(top, highest), np.minimum(bottom, lowest)
+    return (
+        _outline(corners, first, last, corners[:, :, 0].argmin(1), np.maximum),
+        _outline(corners, first, last, corners[:, :, 0].argmax(1), np.minimum),
+        first <= last,
     )
-    high = np.maximum(
-        np.where(crosses, crossing, -np.inf).max((1, 3)),
-        np.where(here, x[:, None, :], -np.inf).max(2),
-    )
-    return low, high
+
+
+def _outline(
+    corners: Floats, first: Floats, last: Floats, corner: NDArray[np.int64], outer: np.ufunc
+) -> Floats:
+    """x (n, rows) of the outline through a corner, in ``first`` to ``last`` nearest to its y."""
+    every = np.arange(len(corners))
+    x, y = corners[every, corner].T[:, :, None]
+    away = np.clip(y, first, last) - y
+    lines = []
+    for neighbour in (corner - 1, (corner + 1) % 4):
+        dx, dy = (corners[every, neighbour] - corners[every, corner]).T[:, :, None]
+        level = np.abs(dy) < 1e-9  # then no y lies beyond the corner on this side
+        lines.append(np.where(level, 0.0, dx / np.where(level, 1.0, dy)) * away)
+    found: Floats = x + outer(*lines)
+    return found
 
 
 def footprints(
@@ -57,9 +65,9 @@ def footprints(
     ``maps`` (n, 2, 3): affine maps from output to stored pixels.
     """
     rows = -(-max(heights) // MCU)
-    low, high = _extent(_corners(maps, res), rows)
+    low, high, seen = _extent(_corners(maps, res), rows)
     columns = -(-np.asarray(widths) // MCU)
-    seen = (low <= high) & (high >= -REACH) & (low <= columns[:, None] * MCU - 1 + REACH)
+    seen &= (high >= -REACH) & (low <= columns[:, None] * MCU - 1 + REACH)
     seen &= np.arange(rows) < -(-np.asarray(heights) // MCU)[:, None]
     edge = columns[:, None] - 1
     first = np.clip(np.floor((np.where(seen, low, 0.0) - REACH) / MCU), 0, edge).astype(np.int64)
@@ -75,4 +83,4 @@ def _region(
     if not len(rows):
         return None
     top, end = int(rows[0]), int(rows[-1]) + 1
-    return Region(top=top, first=first[top:end].tolist(), last=last[top:end].tolist())
+    return Region.of(top, first[top:end].tolist(), last[top:end].tolist())

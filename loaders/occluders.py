@@ -91,8 +91,8 @@ def _resized(image: Image, width: int, height: int) -> Image:
     """
     while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
         half = image.shape[1] // 2, image.shape[0] // 2
-        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_LINEAR), np.uint8)
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        image = np.asarray(cv2.resize(image, half), np.uint8)
+    return np.asarray(cv2.resize(image, (width, height)), np.uint8)
 
 
 def paste(image: Image, occluder: Image, x: float, y: float, size: float) -> None:

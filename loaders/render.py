@@ -54,9 +54,9 @@ def image_shape(options: RenderOptions) -> tuple[int, int, int]:
     return (3, res, res) if options.image == "normalized" else (res, res, 3)
 
 
-def image_dtype(options: RenderOptions) -> torch.dtype:
+def image_dtype(options: RenderOptions) -> np.dtype[Any]:
     """The type of an item's image."""
-    return torch.float32 if options.image == "normalized" else torch.uint8
+    return np.dtype(np.float32 if options.image == "normalized" else np.uint8)
 
 
 def check_crc(data: bytes | memoryview, expected: int) -> None:
@@ -134,7 +134,7 @@ def make_labels(
     made |= {name: columns[name] for name in EXTRINSICS if name in columns}
     if options.image == "uint8":
         made["pn"] = draws.pn
-    return made
+    return {name: np.ascontiguousarray(values) for name, values in made.items()}
 
 
 def _raise(_index: int, error: RefitShardError) -> None:
@@ -164,11 +164,11 @@ def render(
     draws = explicit([augmentation])
     names = (*GATHERED, *EXTRINSICS) if _has_extrinsics(sample) else GATHERED
     columns = {name: np.asarray(sample[name])[None] for name in names}
-    image = torch.empty(image_shape(options), dtype=image_dtype(options))
+    image = np.empty(image_shape(options), image_dtype(options))
     data = [bytes(sample.jpeg)]
-    make_images(options, data, columns, draws, occluders, [image.numpy()], Scratch(), _raise)
+    make_images(options, data, columns, draws, occluders, [image], Scratch(), _raise)
     made = make_labels(options, columns, draws)
-    item: Batch = {"img": image}
+    item: Batch = {"img": torch.from_numpy(image)}
     item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
     return item | {"imgname": sample["imgname"]}
 

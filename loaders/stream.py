@@ -1,6 +1,6 @@
-"""The stream: positions become batches, on threads, in order, resumable anywhere.
+"""The stream: positions become batches, in worker processes, in order, resumable anywhere.
 
-Everything that a batch holds is a function of (seed, position). So the number of threads, ranks
+Everything that a batch holds is a function of (seed, position). So the number of workers, ranks
 or prefetched batches changes nothing, and a state is a position and what must agree with it.
 """
 
@@ -11,16 +11,13 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from loaders.ahead import in_order
 from loaders.batches import BatchMaker
 from loaders.options import StreamOptions, rank_and_world_size, read_config
+from loaders.workers import Batch, Made, batches_in_order
 from shards_spec.errors import UsageError
 
 STATE_VERSION = 1
-
-Batch = dict[str, Any]
 
 
 class StreamingLoader:
@@ -49,6 +46,7 @@ class StreamingLoader:
         self._position = 0
         self._resumed = False
         self._received = np.zeros(len(sources), np.int64)
+        self._replaced = 0
         self._seconds = 0.0
         self._waited = 0.0
         self._clock = 0.0
@@ -126,33 +124,38 @@ class StreamingLoader:
         self._epoch_end = self._end_of(self._epoch_start, self._position)
         return self._batches(self._position, self._epoch_end)
 
-    def _slices(self, first: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Each step's (begin, end) for this rank, and where the next step begins."""
+    def _slices(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Each step's (begin, end) for this rank."""
         while first < end:
             count = min(self.global_batch, end - first)
-            begin = first + count * self._rank // self._world_size
-            last = first + count * (self._rank + 1) // self._world_size
+            yield (
+                first + count * self._rank // self._world_size,
+                first + count * (self._rank + 1) // self._world_size,
+            )
             first += count
-            yield begin, last, first
 
     def _batches(self, first: int, end: int) -> Iterator[Batch]:
-        made = in_order(
-            lambda step: self._maker.make(step[0], step[1]),
+        batches = batches_in_order(
+            self._maker,
             self._slices(first, end),
+            batch_size=self.options.batch_size,
             workers=self.options.num_workers,
-            ahead=self.options.prefetch,
+            prefetch=self.options.prefetch,
         )
         self._clock = time.perf_counter()
-        with closing(made):
+        with closing(batches):
             asked = time.perf_counter()
-            for (_, _, following), (batch, counts) in made:
-                self._receive(asked, following, counts)
+            for batch, made in batches:
+                first = min(first + self.global_batch, end)
+                self._receive(asked, first, made)
                 yield batch
+                del batch  # or its memory would be held while the next one is waited for
                 asked = time.perf_counter()
 
-    def _receive(self, asked: float, following: int, counts: NDArray[np.int64]) -> None:
+    def _receive(self, asked: float, following: int, made: Made) -> None:
         """Count a batch as received, just before it is handed over."""
-        self._received += counts
+        self._received += made.counts
+        self._replaced += made.replaced
         self._position = following
         now = time.perf_counter()
         self._waited += now - asked
@@ -175,7 +178,7 @@ class StreamingLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the last batch that was received when the state was taken.
 
-        The number of ranks and of threads may be another.
+        The number of ranks and of workers may be another.
 
         Raises:
             UsageError: the state is of another seed, mixing, or other sources.
@@ -228,7 +231,8 @@ class StreamingLoader:
         seconds = max(self._seconds, 1e-9)
         return {
             "samples": dict(zip(names, self._received.tolist(), strict=True)),
-            **self._maker.stats(self._position),
+            "passes": self._maker.passes(self._position),
+            "replaced": self._replaced,
             "samples_per_second": int(self._received.sum()) / seconds,
             "waiting": self._waited / seconds,
         }

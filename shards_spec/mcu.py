@@ -9,7 +9,7 @@ whole image, but for two beside what was left out (chroma is interpolated over i
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ _SIZE = struct.Struct(">HH")
 _YCBCR_420 = bytes([3, 1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1])
 _SCAN = bytes([3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0])
 _MAX_HEADER = 4096
+_MOST_BLANKS = 256  # in a row; a wider image is decoded whole
 # Bits of an MCU of no content: for each block, no change of its mean, and the end of the block.
 _LUMA_BLOCKS, _CHROMA_BLOCKS = 4, 2
 
@@ -30,15 +31,14 @@ _LUMA_BLOCKS, _CHROMA_BLOCKS = 4, 2
 class Header:
     """What stands before the MCUs of JPEGs of one encoder and quality.
 
-    ``before`` the height and the width, ``after`` them, and the bytes of an MCU of no content with
-    the marker behind it.
+    ``before`` the height and the width, and ``after`` them; ``blank``: an MCU of no content.
     """
 
     before: bytes
     after: bytes
     blank: bytes
 
-    @property
+    @cached_property
     def begin(self) -> int:
         """First byte of the first MCU."""
         return len(self.before) + _SIZE.size + len(self.after)
@@ -49,27 +49,34 @@ class Header:
             self.after, len(self.before) + _SIZE.size
         )
 
+    @cached_property
+    def blanks(self) -> list[bytes]:
+        """Rows of blank MCUs and their markers, the first of which is numbered 0, 1, … 7."""
+        one = len(self.blank) + 2
+        period = b"".join(self.blank + bytes([0xFF, _RST0 + number]) for number in range(8))
+        row = period * (_MOST_BLANKS // 8 + 1)
+        return [row[one * number : one * (number + _MOST_BLANKS)] for number in range(8)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """MCUs of an image: those of rows ``top``, ``top + 1``, … from ``first`` to ``last`` each.
+    """MCUs of an image: in the rows ``top``, ``top + 1``, … those from ``first`` to ``last``.
 
-    Both are columns and inclusive; there is one of each a row.
+    Both are columns and inclusive; there is one of each a row. ``left`` is the least of all, and
+    ``columns`` as many as there are from there to the greatest.
     """
 
     top: int
     first: Sequence[int]
     last: Sequence[int]
+    left: int
+    columns: int
 
-    @property
-    def left(self) -> int:
-        """The leftmost column of any row."""
-        return min(self.first)
-
-    @property
-    def columns(self) -> int:
-        """Columns from the leftmost of any row to the rightmost of any row."""
-        return max(self.last) + 1 - self.left
+    @classmethod
+    def of(cls, top: int, first: Sequence[int], last: Sequence[int]) -> "Region":
+        """The region of these rows."""
+        left = min(first)
+        return cls(top=top, first=first, last=last, left=left, columns=max(last) + 1 - left)
 
 
 def _code_of(table: bytes, symbol: int) -> str | None:
@@ -85,7 +92,7 @@ def _code_of(table: bytes, symbol: int) -> str | None:
 
 
 def _blank(tables: dict[int, bytes]) -> bytes | None:
-    """The bytes of an MCU of no content and its marker, by the Huffman tables of a header."""
+    """The bytes of an MCU of no content, by the Huffman tables of a header."""
     bits = ""
     for blocks, dc, ac in ((_LUMA_BLOCKS, 0x00, 0x10), (_CHROMA_BLOCKS, 0x01, 0x11)):
         codes = [_code_of(tables[name], 0) if name in tables else None for name in (dc, ac)]
@@ -94,7 +101,7 @@ def _blank(tables: dict[int, bytes]) -> bytes | None:
         bits += (codes[0] + codes[1]) * blocks
     bits += "1" * (-len(bits) % 8)
     made = int(bits, 2).to_bytes(len(bits) // 8, "big")
-    return None if 0xFF in made else made + bytes([0xFF, _RST0])
+    return None if 0xFF in made else made
 
 
 @lru_cache(maxsize=64)
@@ -150,11 +157,20 @@ def find_header(data: bytes) -> Header | None:
     return None
 
 
-def _markers(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Where markers stand in the bytes of MCUs: at 0xFF, where no 0 follows."""
-    at = np.flatnonzero(codes[:-1] == 0xFF)
-    markers: NDArray[np.int64] = at[codes[at + 1] != 0]
-    return markers
+@lru_cache(maxsize=1024)
+def _numbers(rows: int, columns: int, width: int, offset: int) -> NDArray[np.uint8]:
+    """Second bytes of the markers behind all MCUs of an image of ``rows`` x ``columns`` of them,
+    where those of a row follow ``width`` after those of the row before; all modulo 8.
+    """
+    numbers = np.arange(rows)[:, None] * width + np.arange(columns) + offset
+    return (numbers % 8 + _RST0).astype(np.uint8).ravel()
+
+
+def _mcu_ends(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where the second byte of each marker stands: at 0xFF and anything but 0."""
+    seconds = np.flatnonzero(codes[:-1] == 0xFF) + 1
+    ends: NDArray[np.int64] = seconds[codes[seconds] != 0]
+    return ends
 
 
 def cut(data: bytes, header: Header, size: tuple[int, int], region: Region) -> bytearray | None:
@@ -164,29 +180,33 @@ def cut(data: bytes, header: Header, size: tuple[int, int], region: Region) -> b
     ``(16 * region.left, 16 * region.top)`` of the whole image; its size is :func:`cut_size`.
     None if the data do not hold an image of that size with a marker after each MCU.
     """
-    if _SIZE.unpack_from(data, len(header.before)) != size:
+    rows, columns = -(-size[0] // MCU), -(-size[1] // MCU)
+    width, left, top = region.columns, region.left, region.top
+    if _SIZE.unpack_from(data, len(header.before)) != size or width > _MOST_BLANKS:
         return None
-    columns = -(-size[1] // MCU)
-    begin = header.begin
-    ends = _markers(np.frombuffer(data, np.uint8, offset=begin))
-    if len(ends) != columns * -(-size[0] // MCU):
+    codes = np.frombuffer(bytearray(data), np.uint8)[header.begin :]
+    ends = _mcu_ends(codes)
+    if len(ends) != rows * columns:
         return None
-    starts = np.concatenate([[0], ends + 2]) + begin
-    rows = np.arange(region.top, region.top + len(region.first)) * columns
-    froms = starts[rows + region.first].tolist()
-    tos = starts[rows + region.last + 1].tolist()
-    left, right = region.left, region.left + region.columns
-    parts = [header.before, _SIZE.pack(*cut_size(size, region)), header.after]
-    for first, last, start, stop in zip(region.first, region.last, froms, tos, strict=True):
+    # Markers are numbered modulo 8 in their order, so they get their numbers in the result.
+    codes[ends] = _numbers(rows, columns, width % 8, -(top * width + left) % 8)
+    begins = np.concatenate([[0], ends + 1])
+    row_begins = np.arange(top, top + len(region.first)) * columns
+    froms = begins[row_begins + region.first].tolist()
+    tos = begins[row_begins + region.last + 1].tolist()
+    made_size = _SIZE.pack(*cut_size(size, region))
+    parts: list[bytes | memoryview] = [header.before, made_size, header.after]
+    blanks, one, source = header.blanks, len(header.blank) + 2, codes.data
+    number = 0
+    for first, last, begin, end in zip(region.first, region.last, froms, tos, strict=True):
+        after = last + 1 - left
         parts += (
-            header.blank * (first - left),
-            data[start:stop],
-            header.blank * (right - last - 1),
+            blanks[number % 8][: one * (first - left)],
+            source[begin:end],
+            blanks[(number + after) % 8][: one * (width - after)],
         )
-    made = bytearray(b"".join(parts))
-    numbered = np.frombuffer(made, np.uint8)[begin:]
-    at = _markers(numbered)
-    numbered[at + 1] = np.arange(len(at)) % 8 + _RST0
+        number += width
+    made = bytearray().join(parts)
     made[-1] = _EOI
     return made
 
