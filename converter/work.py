@@ -3,10 +3,9 @@
 Nothing here knows where it runs; :mod:`converter.run` calls it in this process or on Ray.
 """
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -29,15 +28,11 @@ from shards_spec.geometry import (
 )
 from shards_spec.layout import MANIFEST, sample_key, shard_stem
 from shards_spec.manifest import ShardEntry
+from shards_spec.process import settle_process
 from shards_spec.reader import ShardSeal, read_index, read_seal
 from shards_spec.resize import shrink
 from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import Quarantined, publish_shard, shard_content
-
-# Parameters of glibc's mallopt, from its malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_KEPT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,21 +266,6 @@ def would_now_succeed(recipe: Recipe, task: ShardTask, seal: ShardSeal) -> bool:
             for _ in builder.samples_of_frame(range(row, row + 1)):
                 return True
     return False
-
-
-@cache
-def settle_process() -> None:
-    """Set this process up for the work, once.
-
-    One thread for OpenCV: a worker has one core, and OpenCV's own threads would fight over the
-    others'. And glibc keeps the memory that it frees: left alone it gives every frame's megabytes
-    back to the system and faults them in again, a seventh of a build's time.
-    """
-    cv2.setNumThreads(1)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
 
 
 def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:

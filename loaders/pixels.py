@@ -1,8 +1,5 @@
 """Pixels: what an augmentation shows of a stored crop is decoded, and warped once."""
 
-import math
-import threading
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +14,7 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 MAX_STORED_PIXELS = 128 << 20
-_SIMD_BYTES, _PIXEL_BYTES = 64, 4
+_SIMD_BYTES = 64
 _LEVELS = np.arange(256, dtype=np.float32)
 
 
@@ -28,30 +25,32 @@ def _unaligned(size: int) -> NDArray[np.uint8]:
     memory: it takes twice as long.
     """
     whole = np.empty(size + 2 * _SIMD_BYTES, np.uint8)
-    begin = -whole.ctypes.data % _SIMD_BYTES + _PIXEL_BYTES
+    begin = -whole.ctypes.data % _SIMD_BYTES + 1
     return whole[begin : begin + size]
 
 
-class Scratch(threading.local):
-    """Memory that each thread uses again for every image: fresh memory costs more than the work."""
+class Scratch:
+    """Memory for an image that is used again for the next: fresh memory costs more than the work.
+
+    For one thread.
+    """
 
     def __init__(self) -> None:
-        self._buffers: dict[str, NDArray[np.uint8]] = {}
+        self._buffer = _unaligned(0)
 
-    def of(self, purpose: str, *shape: int) -> NDArray[np.uint8]:
-        """An array of this shape with any content; the next call for the purpose may reuse it."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(purpose)
-        if buffer is None or len(buffer) < size:
-            buffer = self._buffers[purpose] = _unaligned(size)
-        return buffer[:size].reshape(shape)
+    def of(self, height: int, width: int) -> Image:
+        """An image (height, width, 3) of any content; the next call reuses its memory."""
+        size = height * width * 3
+        if len(self._buffer) < size:
+            self._buffer = _unaligned(size)
+        return self._buffer[:size].reshape(height, width, 3)
 
 
 def decode_region(
     data: bytes, size: tuple[int, int], region: mcu.Region, scratch: Scratch
 ) -> tuple[Image, tuple[int, int]]:
-    """The region's bounding rectangle of a stored crop, (h, w, 4) RGB and a filler, in ``scratch``;
-    and the column and row of its first pixel.
+    """The region's bounding rectangle of a stored crop, (h, w, 3), in ``scratch``'s memory; and the
+    column and row of its first pixel.
 
     ``size`` is the (height, width) that the index states. What is outside the region may hold
     anything. A JPEG without a marker after each MCU is decoded whole.
@@ -65,9 +64,9 @@ def decode_region(
     part = mcu.cut(data, header, size, region) if header is not None else None
     if part is None:
         jpeg.check_size(data, *size)
-        return jpeg.decode_padded(data, scratch.of("decoded", *size, 4)), (0, 0)
-    made = scratch.of("decoded", *mcu.cut_size(size, region), 4)
-    return jpeg.decode_padded(part, made), (mcu.MCU * region.left, mcu.MCU * region.top)
+        return jpeg.decode(data, scratch.of(*size)), (0, 0)
+    made = scratch.of(*mcu.cut_size(size, region))
+    return jpeg.decode(part, made), (mcu.MCU * region.left, mcu.MCU * region.top)
 
 
 def decode_and_warp(
@@ -82,8 +81,7 @@ def decode_and_warp(
     black.
 
     ``affine`` (2, 3) maps output pixels to stored pixels; ``region`` is the output's footprint,
-    None if it shows nothing of the crop. Four channels are decoded and warped, then one is dropped:
-    SIMD is faster with four.
+    None if it shows nothing of the crop.
 
     Raises:
         FrameError: the JPEG is damaged, or not of that size.
@@ -94,16 +92,14 @@ def decode_and_warp(
     stored, (left, top) = decode_region(data, size, region, scratch)
     moved = affine.copy()
     moved[:, 2] -= left, top
-    warped = scratch.of("warped", *out.shape[:2], 4)
     cv2.warpAffine(
         stored,
         moved,
         (out.shape[1], out.shape[0]),
-        dst=warped,
+        dst=out,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_CONSTANT,
     )
-    cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out)
 
 
 def normalize(image: Image, pn: NDArray[np.float32], out: NDArray[np.float32]) -> None:

@@ -86,7 +86,7 @@ def make_images(
     maps = affines(columns, draws, options.res)
     sizes = [columns[name].tolist() for name in ("height", "width", "jpg_crc32c")]
     regions = footprints(maps, sizes[0], sizes[1], options.res)
-    single = scratch.of("image", options.res, options.res, 3)
+    single = np.empty((options.res, options.res, 3), np.uint8)
     for index, (data, height, width, crc) in enumerate(zip(jpegs, *sizes, strict=True)):
         image = outs[index] if options.image == "uint8" else single
         try:

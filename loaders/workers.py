@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from loaders.memory import BatchMemory
 from shards_spec.errors import RefitShardError
+from shards_spec.process import settle_process
 
 Slice = tuple[int, int]
 Batch = dict[str, Any]
@@ -85,8 +85,8 @@ class _Work(Dataset[_Result]):
 
 
 def _settle(_worker: int) -> None:
-    """A worker has one core; and it does not walk through all that it shares with its parent."""
-    cv2.setNumThreads(1)
+    """Set a worker up; the collector leaves alone what it shares with its parent."""
+    settle_process()
     gc.freeze()
 
 

@@ -1,7 +1,5 @@
 """JPEG of stored crops, through libjpeg-turbo."""
 
-from typing import Any
-
 import cv2
 import numpy as np
 import simplejpeg
@@ -36,32 +34,19 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
     return height, width
 
 
-def _decode(
-    data: bytes | bytearray | memoryview, channels: str, out: NDArray[Any] | None
+def decode(
+    data: bytes | bytearray | memoryview, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
+    """Decode to (H, W, 3) uint8 RGB, into ``out`` if given, which is of that size.
+
+    Raises:
+        FrameError: the data are damaged or cut short; nothing is guessed.
+    """
     try:
-        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, channels, buffer=out, strict=True)
+        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=True)
     except ValueError as error:
         raise FrameError("corrupt", str(error)) from error
     return image
-
-
-def decode(data: bytes | memoryview) -> NDArray[np.uint8]:
-    """Decode to (H, W, 3) uint8 RGB.
-
-    Raises:
-        FrameError: the data are damaged or cut short; nothing is guessed.
-    """
-    return _decode(data, "RGB", None)
-
-
-def decode_padded(data: bytes | bytearray, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Decode to (H, W, 4) uint8, RGB and a filler, into ``out``, which is of that size.
-
-    Raises:
-        FrameError: the data are damaged or cut short; nothing is guessed.
-    """
-    return _decode(data, "RGBX", out)
 
 
 def is_plain(data: bytes | memoryview) -> bool:

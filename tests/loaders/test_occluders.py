@@ -13,10 +13,10 @@ from PIL import Image as PillowImage
 
 from loaders import Occluders
 from loaders.occluder_import import read_pickle, read_voc
-from loaders.occluders import occluder_bytes, paste
+from loaders.occluders import occluder_bytes, paste_all
+from loaders.policy import Occlusion
 from refit_shard.cli import main
 from shards_spec.errors import SourceError, UsageError
-from shards_spec.resize import shrink
 from tests.refit_reference import psnr
 
 Image = NDArray[np.uint8]
@@ -207,15 +207,25 @@ def test_other_arrow_files_are_refused(tmp_path: Path) -> None:
         Occluders(str(path))
 
 
+def opened(cut_out: Image, folder: Path) -> Occluders:
+    """A file of one cut-out."""
+    path = folder / "occluders.arrow"
+    path.write_bytes(occluder_bytes([cut_out]))
+    return Occluders(str(path))
+
+
 @pytest.mark.parametrize("place", [(30.0, 40.0), (0.0, 0.0), (127.6, 3.2), (500.0, 10.0)])
 @pytest.mark.parametrize("size", [0.25, 0.5, 1.0])
-def test_pasting_blends_as_described(place: tuple[float, float], size: float) -> None:
+def test_pasting_blends_as_described(
+    place: tuple[float, float], size: float, tmp_path: Path
+) -> None:
     """Against the blend written out in floating point: no pixel off by more than a level."""
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (128, 128, 3)).astype(np.uint8)
     occluder = cut_outs(1)[0][:64, :48]  # so that every size is a whole number of halves
     w, h = round(occluder.shape[1] * size), round(occluder.shape[0] * size)
-    small = shrink(occluder, w, h).astype(float)
+    occluders = opened(occluder, tmp_path)
+    small = occluders.resized(0, w, h).astype(float)
     exact = cv2.resize(occluder, (w, h), interpolation=cv2.INTER_AREA)
     assert np.abs(small - exact).max() <= 1.0, "two halvings round twice"
     expected = image.astype(float)
@@ -226,15 +236,16 @@ def test_pasting_blends_as_described(place: tuple[float, float], size: float) ->
             if 0 <= y < 128 and 0 <= x < 128:
                 alpha = small[v, u, 3] / 255
                 expected[y, x] = alpha * small[v, u, :3] + (1 - alpha) * expected[y, x]
-    paste(image, occluder, *place, size)
+    paste_all(image, occluders, [Occlusion(index=0, x=place[0], y=place[1], size=size)])
     assert np.abs(image - expected).max() <= 1.01
 
 
 @pytest.mark.parametrize("size", [0.2, 0.33, 0.61, 0.87])
-def test_other_sizes_are_close_to_area_interpolation(size: float) -> None:
+def test_other_sizes_are_close_to_area_interpolation(size: float, tmp_path: Path) -> None:
     """On a photograph's texture, a shrunk cut-out is within 30 dB of ReFit's area interpolation."""
     texture = np.asarray(skimage.data.astronaut(), np.uint8)[:200, :200]  # type: ignore[no-untyped-call]
     photo = np.dstack([texture, np.full((200, 200), 255, np.uint8)])
     side = round(200 * size)
     area = np.asarray(cv2.resize(photo, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-    assert psnr(shrink(photo, side, side)[:, :, :3], area[:, :, :3]) >= 30.0
+    made = opened(photo, tmp_path).resized(0, side, side)
+    assert psnr(made[:, :, :3], area[:, :, :3]) >= 30.0
