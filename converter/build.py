@@ -13,6 +13,7 @@ from converter.plan import BuildOptions, Plan, identity, make_plan, plan_hash
 from converter.run import run_here, run_on_ray
 from converter.source import Source, read_source
 from converter.work import Recipe, ShardResult, ShardTask
+from shards_spec import jpeg
 from shards_spec.errors import BuildError, ShardError, UsageError
 from shards_spec.fields import schema_hash
 from shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
@@ -324,6 +325,7 @@ def _manifest(
         envelope=recipe.envelope,
         box_px=options.box_px,
         quality=options.quality,
+        restart_interval=0 if recipe.dataset.cropped else jpeg.RESTART_INTERVAL,
         seed=options.seed,
         source_sha256=prepared.source.sha256,
         source_rows=prepared.source.rows,

@@ -18,7 +18,7 @@ from shards_spec.layout import MANIFEST
 from shards_spec.storage import Folder
 
 FORMAT = "refit-shard"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_MANIFEST_BYTES = 256 << 20
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
@@ -46,6 +46,7 @@ class Manifest:
     envelope: Envelope
     box_px: int
     quality: int
+    restart_interval: int
     seed: int
     source_sha256: str
     source_rows: int
@@ -138,7 +139,15 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         },
         **{
             key: _take(content, key, int, where)
-            for key in ("box_px", "quality", "seed", "source_rows", "rows", "frames")
+            for key in (
+                "box_px",
+                "quality",
+                "restart_interval",
+                "seed",
+                "source_rows",
+                "rows",
+                "frames",
+            )
         },
         imgname_bytes=_take(content, "imgname_bytes", int, where),
         extrinsics=_take(content, "extrinsics", bool, where),

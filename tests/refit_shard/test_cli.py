@@ -191,7 +191,7 @@ def test_info_says_what_is_there(built: Own) -> None:
     assert said["bytes"] == sum(path.stat().st_size for path in files)
     text = refit("info", built.out.parent)
     assert text.code == 0
-    assert "format 1, own: box 256 px at quality 90" in text.out
+    assert "format 2, own: box 256 px at quality 90" in text.out
 
 
 def test_the_summary_counts_quarantine_by_reason_and_says_where_the_shards_are(

@@ -28,6 +28,7 @@ MANIFEST = Manifest(
     envelope=Envelope(),
     box_px=256,
     quality=90,
+    restart_interval=1,
     seed=0,
     source_sha256="s",
     source_rows=7,
