@@ -4,6 +4,7 @@ The crops are the project's own build of :func:`benchmarks.build_cases.cached_tr
 come out of a small made-up Pascal VOC folder by the project's own import.
 """
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from PIL import Image as PillowImage
 from benchmarks.build_cases import SEED, cached_tree, made_by, repeated, request
 from benchmarks.harness import REPOSITORY
 from benchmarks.photographs import Image, photo_frame
-from benchmarks.trees import Tree
 from converter.build import build, prepare
 from loaders.occluder_import import read_voc
 from loaders.occluders import occluder_bytes
@@ -33,12 +33,14 @@ _ANNOTATION = """<annotation><segmented>1</segmented><object><name>thing</name><
 
 @dataclass(frozen=True)
 class Crops:
-    """Shards of ``rows`` crops in the folder ``shards``, ``occluders``' file, and their frames."""
+    """Shards of ``rows`` crops in the folder ``shards``, the file of occluders, and the folder
+    of the frames that the crops' names are below.
+    """
 
     shards: Path
     rows: int
     occluders: Path
-    tree: Tree
+    frames: Path
 
 
 def _silhouette(width: int, height: int, rng: np.random.Generator) -> Image:
@@ -95,16 +97,15 @@ def cached_crops(
     sources = [one for name in packages for one in sorted((REPOSITORY / name).glob("*.py"))]
     key = made_by([Path(__file__), *sources])
     folder = tree.root.parent / f"crops-{passes}-{samples_per_shard}-{key}"
-    shards = folder / "bedlam"
+    shards, frames_of = folder / "bedlam", folder / "passes"
     if not (shards / MANIFEST).exists():  # it is written last
-        folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            many = repeated(tree, Path(scratch) / "passes", passes)
-            wanted = request(many, shards, workers=0, samples_per_shard=samples_per_shard)
-            build(prepare(wanted), lambda _: None)
+        shutil.rmtree(folder, ignore_errors=True)
+        many = repeated(tree, frames_of, passes)
+        wanted = request(many, shards, workers=0, samples_per_shard=samples_per_shard)
+        build(prepare(wanted), lambda _: None)
     importers = [REPOSITORY / "loaders" / name for name in ("occluder_import.py", "occluders.py")]
     stem = f"occluders-{occluders}-{made_by([Path(__file__), *importers])}.arrow"
     path = tree.root.parent / stem
     if not path.exists():
         _make_occluders(path, occluders)
-    return Crops(shards, tree.rows * passes, path, tree)
+    return Crops(shards, tree.rows * passes, path, frames_of)

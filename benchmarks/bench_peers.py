@@ -1,0 +1,235 @@
+"""How fast the stream is beside other loaders that give the same items.
+
+    pip install -e '.[bench]'
+    pip install --no-deps -r benchmarks/peers/mosaic.txt
+    python -m benchmarks.bench_peers
+
+Every loader gives batches of 64 of ReFit's training items, with all augmentation and occluders and
+all labels, of the same stored crops (:mod:`benchmarks.crops`), in samples/s:
+
+- *ours*: :class:`loaders.StreamingLoader`, by its number of threads;
+- *webdataset*, *MosaicML streaming*, *litData*: each with its own format and loader, as its
+  documentation advises, by the number of worker processes. The transform is the same for all,
+  :mod:`benchmarks.peers.transform`: decoded by simplejpeg, warped once, occluders and labels;
+- *ReFit's way*: every item from the whole 1280x720 PNG frame, with scikit-image.
+
+``uint8`` images leave factors and normalisation to the GPU, ``normalized`` ones are float32.
+Each measurement is in a fresh process, from when each worker has made two batches; the cases take
+turns (see :func:`benchmarks.harness.interleaved`). A peer that is not installed is left out.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.crops import Crops, cached_crops
+from benchmarks.harness import (
+    CACHE,
+    REPOSITORY,
+    RESULTS,
+    Spread,
+    interleaved,
+    machine,
+    markdown_table,
+    ratios,
+    spread,
+    write_json,
+)
+from benchmarks.peer_cases import OURS, PEERS, REFIT, TITLES, Case, measure, prepare
+from benchmarks.peers.transform import Kind
+
+PACKAGES = (
+    *("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch"),
+    *("webdataset", "mosaicml-streaming", "litdata", "scikit-image"),
+)
+PLOT = REPOSITORY / "docs" / "throughput.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the run. ``seconds``: that a measurement takes at least, beside its start."""
+
+    frames: int = 200
+    passes: int = 5
+    samples_per_shard: int = 256
+    occluders: int = 60
+    batch: int = 64
+    workers: tuple[int, ...] = (1, 2, 3, 4)
+    refit_workers: tuple[int, ...] = (1, 2)
+    images: tuple[Kind, ...] = ("uint8", "normalized")
+    seconds: float = 5.0
+    rounds: int = 5
+
+
+QUICK = Settings(
+    frames=4,
+    passes=4,
+    samples_per_shard=16,
+    occluders=4,
+    batch=4,
+    workers=(1,),
+    refit_workers=(1,),
+    images=("uint8",),
+    seconds=0.0,
+    rounds=1,
+)
+
+Measured = dict[Case, list[float]]
+
+
+def all_cases(settings: Settings, peers: Sequence[str]) -> list[Case]:
+    """Every measurement of a round."""
+    cases = [
+        Case(contender=name, image=image, workers=workers)
+        for image in settings.images
+        for name in (OURS, *peers)
+        for workers in settings.workers
+    ]
+    return cases + [
+        Case(contender=REFIT, image="normalized", workers=workers)
+        for workers in settings.refit_workers
+    ]
+
+
+def measure_all(cases: Sequence[Case], crops: Crops, settings: Settings) -> Measured:
+    """Every case in turns."""
+    work = {
+        str(number): partial(measure, case, crops, settings.batch, settings.seconds)
+        for number, case in enumerate(cases)
+    }
+    return dict(zip(cases, interleaved(work, settings.rounds).values(), strict=True))
+
+
+def best_of(measured: Measured, contender: str, image: Kind) -> Case:
+    """The number of workers that is fastest in the median."""
+    chosen = [one for one in measured if (one.contender, one.image) == (contender, image)]
+    return max(chosen, key=lambda case: median(measured[case]))
+
+
+def compare(measured: Measured) -> list[dict[str, Any]]:
+    """Our best over each other loader's best, where both give the same kind of image."""
+    compared = []
+    for contender, image in dict.fromkeys((one.contender, one.image) for one in measured):
+        if contender != OURS and any(
+            (one.contender, one.image) == (OURS, image) for one in measured
+        ):
+            ours, theirs = (best_of(measured, name, image) for name in (OURS, contender))
+            compared.append(
+                {
+                    **asdict(theirs),
+                    "our_workers": ours.workers,
+                    **asdict(ratios(measured[ours], measured[theirs])),
+                }
+            )
+    return compared
+
+
+def run(settings: Settings, cache: Path) -> dict[str, Any]:
+    """All measurements."""
+    cache.mkdir(parents=True, exist_ok=True)
+    crops = cached_crops(
+        cache,
+        frames=settings.frames,
+        passes=settings.passes,
+        samples_per_shard=settings.samples_per_shard,
+        occluders=settings.occluders,
+    )
+    skipped = {name: why for name in PEERS if (why := prepare(name, crops))}
+    peers = [name for name in PEERS if name not in skipped]
+    measured = measure_all(all_cases(settings, peers), crops, settings)
+    return {
+        "benchmark": "bench_peers",
+        "machine": machine(PACKAGES),
+        "settings": {**asdict(settings), "rows": crops.rows},
+        "skipped": skipped,
+        "samples_per_second": [
+            {**asdict(case), **asdict(spread(rates))} for case, rates in measured.items()
+        ],
+        "ours_over": compare(measured),
+    }
+
+
+def _spread(result: dict[str, Any]) -> Spread:
+    return Spread(result["median"], result["low"], result["high"])
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    settings, rates = results["settings"], results["samples_per_second"]
+    columns = sorted({one["workers"] for one in rates})
+    ours_over = {(one["contender"], one["image"]): one for one in results["ours_over"]}
+    rows = []
+    for contender, image in dict.fromkeys((one["contender"], one["image"]) for one in rates):
+        by_workers = {
+            one["workers"]: str(_spread(one))
+            for one in rates
+            if (one["contender"], one["image"]) == (contender, image)
+        }
+        over = ours_over.get((contender, image))
+        rows.append(
+            [
+                f"{TITLES[contender]}, {image}",
+                *(by_workers.get(workers, "") for workers in columns),
+                str(_spread(over)) if over else "",
+            ]
+        )
+    lines = [
+        f"Samples/s by the number of workers, batches of {settings['batch']}, {settings['rows']} "
+        f"crops, {settings['rounds']} rounds; median (least to most). "
+        f"{results['machine']['cpu']}, {results['machine']['cores']} cores.",
+        "",
+        markdown_table(
+            ["", *(f"{workers} workers" for workers in columns), "our best over its best"], rows
+        ),
+    ]
+    lines += [f"\nLeft out: {TITLES[name]}: {why}." for name, why in results["skipped"].items()]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_peers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
+    parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
+    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
+    parser.add_argument(
+        "--out", type=Path, help="default benchmarks/results/bench_peers.json; --quick keeps none"
+    )
+    parser.add_argument("--plot", type=Path, help="default docs/throughput.png; --quick draws none")
+    args = parser.parse_args(argv)
+    settings = QUICK if args.quick else Settings()
+    settings = replace(
+        settings,
+        rounds=settings.rounds if args.rounds is None else args.rounds,
+        seconds=settings.seconds if args.seconds is None else args.seconds,
+    )
+    results = run(settings, args.cache)
+    print(report(results))
+    out = args.out or (None if args.quick else RESULTS / "bench_peers.json")
+    if out is not None:
+        write_json(out, results)
+        print(f"\n{out}")
+    plot = args.plot or (None if args.quick else PLOT)
+    if plot is not None and find_spec("matplotlib") is None:
+        print("No plot: matplotlib is not installed.")
+    elif plot is not None:
+        from benchmarks.throughput_plot import draw  # noqa: PLC0415
+
+        draw(results, plot)
+        print(plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

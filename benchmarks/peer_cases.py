@@ -1,0 +1,152 @@
+"""What :mod:`benchmarks.bench_peers` measures: each loader over the same crops, as functions.
+
+A measurement runs in a fresh process, which ends with its workers.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.build_cases import made_by, process
+from benchmarks.crops import Crops
+from benchmarks.peers import records
+from benchmarks.peers.records import LoaderOptions
+from benchmarks.peers.transform import RES, Kind, Transform
+from loaders import StreamingLoader, StreamOptions
+
+Batch = dict[str, Any]
+
+OURS = "ours"
+REFIT = "refit"
+_EPOCH_SAMPLES = 200_000
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A loader with a format of its own. ``package`` is what is imported."""
+
+    title: str
+    package: str
+    module: str
+
+
+PEERS = {
+    "webdataset": Peer("webdataset", "webdataset", "benchmarks.peers.webdataset_peer"),
+    "mosaic": Peer("MosaicML streaming", "streaming", "benchmarks.peers.mosaic_peer"),
+    "litdata": Peer("litData", "litdata", "benchmarks.peers.litdata_peer"),
+}
+TITLES = {
+    OURS: "StreamingLoader (threads)",
+    **{name: peer.title for name, peer in PEERS.items()},
+    REFIT: "ReFit's way, whole frames",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One measurement."""
+
+    contender: str
+    image: Kind
+    workers: int
+
+
+# ---------------------------------------------------------------------------------------- data
+
+
+def _copy_of(name: str, crops: Crops) -> Path:
+    """Where a peer's copy of the crops is."""
+    module = find_spec(PEERS[name].module)
+    sources = [Path(one) for one in (module and module.origin, records.__file__) if one]
+    return crops.shards.parent / f"{name}-{made_by(sources)}"
+
+
+def _write(name: str, crops: Crops) -> str:
+    """Write a peer's copy of the crops, once; returns why it cannot be used, or nothing."""
+    try:
+        module = import_module(PEERS[name].module)
+    except Exception as error:
+        return f"does not import: {error}"
+    folder = _copy_of(name, crops)
+    if not folder.exists():
+        partial = folder.with_suffix(f".{time.time_ns()}")
+        partial.mkdir()
+        module.write(str(crops.shards), partial)
+        partial.rename(folder)
+    return ""
+
+
+def prepare(name: str, crops: Crops) -> str:
+    """Write a peer's copy of the crops, once, in a process of its own.
+
+    Returns why the peer cannot be used, or nothing.
+    """
+    if find_spec(PEERS[name].package) is None:
+        return "not installed"
+    with process() as pool:
+        return pool.submit(_write, name, crops).result()
+
+
+# ----------------------------------------------------------------------------------- measuring
+
+
+def open_loader(case: Case, crops: Crops, batch: int) -> Iterable[Batch]:
+    """The case's batches, more than will be asked for."""
+    options = LoaderOptions(batch=batch, workers=case.workers, samples=_EPOCH_SAMPLES)
+    if case.contender == OURS:
+        stream = StreamOptions(
+            image=case.image,
+            batch_size=batch,
+            num_workers=case.workers,
+            epoch_samples=_EPOCH_SAMPLES,
+            occluders=str(crops.occluders),
+        )
+        return StreamingLoader({"bedlam": (str(crops.shards), 1.0)}, stream)
+    if case.contender == REFIT:
+        refit = import_module("benchmarks.peers.refit_style")
+        made: Iterable[Batch] = refit.load(crops, options)
+        return made
+    module = import_module(PEERS[case.contender].module)
+    transform = Transform(crops.occluders, case.image)
+    loaded: Iterable[Batch] = module.load(_copy_of(case.contender, crops), transform, options)
+    return loaded
+
+
+def check(case: Case, batch: Batch, size: int) -> None:
+    """Refuse to time a loader that gives something else."""
+    shape, dtype = (size, 3, RES, RES), torch.float32
+    if case.image == "uint8":
+        shape, dtype = (size, RES, RES, 3), torch.uint8
+    image = batch["img"]
+    if image.shape != shape or image.dtype != dtype or batch["keypoints"].shape != (size, 49, 3):
+        raise RuntimeError(f"{case}: gave {image.dtype} {tuple(image.shape)}")
+
+
+def rate(case: Case, crops: Crops, batch: int, seconds: float) -> float:
+    """Samples/s in the steady state: over at least ``seconds``, once each worker made two batches.
+
+    Workers deliver in turns, so what is counted is whole turns of theirs.
+    """
+    batches = iter(open_loader(case, crops, batch))
+    for _ in range(2 * case.workers):
+        check(case, next(batches), batch)
+    count, elapsed = 0, 0.0
+    begin = time.perf_counter()
+    while elapsed < seconds or count < 2:
+        for _ in range(case.workers):
+            next(batches)
+        count += 1
+        elapsed = time.perf_counter() - begin
+    return count * case.workers * batch / elapsed
+
+
+def measure(case: Case, crops: Crops, batch: int, seconds: float) -> float:
+    """:func:`rate` in a fresh process."""
+    with process() as pool:
+        return pool.submit(rate, case, crops, batch, seconds).result()

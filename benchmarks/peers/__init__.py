@@ -1,0 +1,1 @@
+"""The stream's peers: the same crops through other loaders, each as its documentation advises."""

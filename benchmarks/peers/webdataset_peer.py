@@ -1,0 +1,46 @@
+"""webdataset: tars of a JPEG and a dictionary of labels, shuffled, batched in the workers."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import webdataset as wds
+from torch.utils.data import default_collate
+
+from benchmarks.peers.records import LoaderOptions, Record, records
+
+_SAMPLES_PER_TAR = 256
+_SHUFFLE = 1000
+
+
+def write(shards: str, folder: Path) -> None:
+    """Write the crops, with the labels as ``.pyd``, the fastest to read of its ways to keep them.
+
+    A whole ``mtime`` keeps the headers plain, which saves another tenth of a millisecond a sample.
+    """
+    pattern = str(folder / "crops-%06d.tar")
+    with wds.ShardWriter(pattern, maxcount=_SAMPLES_PER_TAR, verbose=0, mtime=0) as sink:
+        for record in records(shards):
+            jpeg = record.pop("jpeg")
+            sink.write({"__key__": f"{record['source_row']:08d}", "jpg": jpeg, "pyd": record})
+
+
+def _record(sample: dict[str, Any]) -> Record:
+    return {"jpeg": sample["jpg"], **sample["pyd"]}
+
+
+def load(
+    folder: Path, transform: Callable[[Record], dict[str, Any]], options: LoaderOptions
+) -> Iterable[Any]:
+    """Batches without end: each worker draws tars anew, as is advised for training."""
+    tars = sorted(str(tar) for tar in folder.glob("*.tar"))
+    dataset = (
+        wds.WebDataset(tars, resampled=True, shardshuffle=False)
+        .shuffle(_SHUFFLE)
+        .decode()
+        .map(_record)
+        .map(transform)
+        .batched(options.batch, collation_fn=default_collate)
+    )
+    loader: Iterable[Any] = wds.WebLoader(dataset, batch_size=None, **options.torch)
+    return loader
