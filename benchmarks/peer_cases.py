@@ -3,6 +3,7 @@
 A measurement runs in a fresh process, which ends with its workers.
 """
 
+import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,11 +30,17 @@ _EPOCH_SAMPLES = 200_000
 
 @dataclass(frozen=True)
 class Peer:
-    """A loader with a format of its own. ``package`` is what is imported."""
+    """A loader with a format of its own. ``package`` is what is imported, ``module`` ours to it."""
 
     title: str
     package: str
     module: str
+
+    @property
+    def sources(self) -> list[Path]:
+        """What its copy of the crops depends on."""
+        folder = Path(records.__file__).parent
+        return [folder / f"{self.module.rpartition('.')[2]}.py", folder / "records.py"]
 
 
 PEERS = {
@@ -62,9 +69,7 @@ class Case:
 
 def _copy_of(name: str, crops: Crops) -> Path:
     """Where a peer's copy of the crops is."""
-    module = find_spec(PEERS[name].module)
-    sources = [Path(one) for one in (module and module.origin, records.__file__) if one]
-    return crops.shards.parent / f"{name}-{made_by(sources)}"
+    return crops.shards.parent / f"{name}-{made_by(PEERS[name].sources)}"
 
 
 def _write(name: str, crops: Crops) -> str:
@@ -75,7 +80,8 @@ def _write(name: str, crops: Crops) -> str:
         return f"does not import: {error}"
     folder = _copy_of(name, crops)
     if not folder.exists():
-        partial = folder.with_suffix(f".{time.time_ns()}")
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         module.write(str(crops.shards), partial)
         partial.rename(folder)

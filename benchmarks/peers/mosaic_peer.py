@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+from streaming.base.util import clean_stale_shared_memory
 
 from benchmarks.peers.records import ARRAYS, FLOATS, INTS, LoaderOptions, Record, records
 
@@ -44,6 +45,7 @@ def load(
     folder: Path, transform: Callable[[Record], dict[str, Any]], options: LoaderOptions
 ) -> Iterable[Any]:
     """Batches of one long epoch, in which samples come repeatedly."""
+    clean_stale_shared_memory()  # of a run that was killed
     dataset = Crops(
         transform=transform,
         local=str(folder),
