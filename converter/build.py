@@ -1,5 +1,6 @@
 """The build of one data set: read, plan, make every shard, account for every row, publish."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,8 +39,9 @@ class BuildRequest:
     """One data set to build.
 
     ``root``: folder or URL of its frames. ``out``: folder or URL that its shards go to.
-    ``workers``: None for all cores, 0 for this process. ``max_bad``: the share of rows that may
-    end in quarantine. ``overwrite``: delete shards of another plan instead of refusing.
+    ``workers``: None for all cores, 0 for this process. ``shard_timeout``: seconds that a worker
+    may take for one shard, by default 2 a row and at least 600. ``max_bad``: the share of rows
+    that may end in quarantine. ``overwrite``: delete shards of another plan instead of refusing.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -52,6 +54,7 @@ class BuildRequest:
     options: BuildOptions = field(default_factory=BuildOptions)
     workers: int | None = None
     address: str | None = None
+    shard_timeout: float | None = None
     on_error: Literal["quarantine", "fail"] = "quarantine"
     max_bad: float = 0.05
     overwrite: bool = False
@@ -62,8 +65,12 @@ class BuildRequest:
             raise UsageError(f"--max-bad: must be 0 to 1, got {self.max_bad}")
         if self.workers is not None and not 0 <= self.workers <= 4096:
             raise UsageError(f"--workers: must be 0 to 4096, got {self.workers}")
-        if self.workers == 0 and self.address is not None:
-            raise UsageError("--workers 0 builds in this process; it does not go with --address")
+        for option in ("address", "shard_timeout"):
+            if self.workers == 0 and getattr(self, option) is not None:
+                name = "--" + option.replace("_", "-")
+                raise UsageError(f"--workers 0 builds in this process; it does not go with {name}")
+        if self.shard_timeout is not None and not 0 < self.shard_timeout <= 1e6:
+            raise UsageError(f"--shard-timeout: must be 0 to 1000000, got {self.shard_timeout:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +117,8 @@ def prepare(request: BuildRequest) -> Prepared:
     content = identity(dataset.name, source, options, envelope)
     recipe = Recipe(
         dataset=dataset,
-        root=request.root,
-        out=request.out,
+        root=_from_anywhere(request.root),
+        out=_from_anywhere(request.out),
         envelope=envelope,
         box_px=options.box_px,
         quality=options.quality,
@@ -127,6 +134,11 @@ def prepare(request: BuildRequest) -> Prepared:
         recipe=recipe,
         identity=content,
     )
+
+
+def _from_anywhere(path_or_url: str) -> str:
+    """The place for a worker, whose current folder may be another."""
+    return path_or_url if "://" in path_or_url else os.path.abspath(path_or_url)
 
 
 def make_task(prepared: Prepared, index: int) -> ShardTask:
@@ -187,7 +199,12 @@ def _run(
         run_here(prepared.recipe, tasks, on_result)
     else:
         run_on_ray(
-            prepared.recipe, tasks, on_result, workers=request.workers, address=request.address
+            prepared.recipe,
+            tasks,
+            on_result,
+            workers=request.workers,
+            address=request.address,
+            shard_timeout=request.shard_timeout,
         )
     return results, failures
 

@@ -2,10 +2,16 @@
 
 import importlib
 import itertools
+import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
+from converter.deadline import deadline
 from converter.work import Recipe, ShardResult, ShardTask, build_shard
 from shards_spec.errors import RefitShardError, StorageError, UsageError
 
@@ -13,6 +19,10 @@ from shards_spec.errors import RefitShardError, StorageError, UsageError
 _AHEAD = 2
 _RETRIES_OF_A_DEAD_WORKER = 5
 _POLL_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0
+# A shard's time limit: a hundred times what its rows take one core, and long enough for few rows.
+_SECONDS_A_ROW = 2.0
+_LEAST_SECONDS = 600.0
 
 OnResult = Callable[[int, ShardResult | BaseException], None]
 
@@ -47,16 +57,47 @@ def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
     if address is None:
         options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
     else:
-        options |= {"address": address}
+        options |= {"address": _answering(ray, address)}
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
-        raise UsageError(f"--address {address}: no Ray cluster there: {line}") from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _no_cluster(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _answering(ray: Any, address: str) -> str:
+    """The address, ``auto`` resolved, once its port answers: Ray itself would try for minutes."""
+    try:
+        if address == "auto":
+            found = ray._private.services.get_ray_address_from_environment("auto", None)
+        else:
+            found = address
+        place = urlsplit("//" + found.removeprefix("ray://"))
+        if not place.hostname or not place.port:
+            raise ValueError("must be auto, HOST:PORT or ray://HOST:PORT")
+        socket.create_connection((place.hostname, place.port), _ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+    return str(found)
+
+
+def _no_cluster(address: str | None, error: Exception) -> UsageError:
+    line = " ".join(str(error).split()) or "no answer"
+    return UsageError(f"--address {address}: cannot use a Ray cluster there: {line}")
+
+
+def build_shard_in_time(recipe: Recipe, task: ShardTask, seconds: float) -> ShardResult:
+    """A Ray task: build one shard, or die.
+
+    The worker keeps the time, since only it knows when a queued task began. Its death is seen at
+    once, frees its core, and Ray runs the task again; a shard that was finished in the very moment
+    is found whole and kept.
+    """
+    with deadline(seconds):
+        return build_shard(recipe, task)
 
 
 def run_on_ray(
@@ -66,24 +107,30 @@ def run_on_ray(
     *,
     workers: int | None,
     address: str | None,
+    shard_timeout: float | None,
 ) -> None:
     """Build the shards on Ray, a task each; at most a few more than the workers are in flight.
 
-    A task whose worker died is run again by Ray. One that fails is reported and the others go on.
+    A task whose worker died, or was killed ``shard_timeout`` seconds into it, is run again by
+    Ray, on another node where one has room. One that fails is reported and the others go on.
 
     Raises:
         StorageError, UsageError: nothing more can be written; the other tasks are dropped.
     """
     ray = _ray()
-    with ray_session(workers=workers, address=address):
-        count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        remote = ray.remote(num_cpus=1, max_retries=_RETRIES_OF_A_DEAD_WORKER)(build_shard)
+    with ray_session(workers=workers, address=address), _interrupts() as raise_interrupt:
+        remote = ray.remote(
+            num_cpus=1, max_retries=_RETRIES_OF_A_DEAD_WORKER, scheduling_strategy="SPREAD"
+        )(build_shard_in_time)
         shared = ray.put(recipe)
         running: dict[Any, int] = {}
         try:
             while True:
-                for task in itertools.islice(tasks, count + _AHEAD - len(running)):
-                    running[remote.remote(shared, task)] = task.index
+                raise_interrupt()
+                room = _room(ray, workers, address)
+                for task in itertools.islice(tasks, max(0, room - len(running))):
+                    seconds = shard_timeout or _time_limit(task)
+                    running[remote.remote(shared, task, seconds)] = task.index
                 if not running:
                     return
                 done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
@@ -91,7 +138,7 @@ def run_on_ray(
                     _collect(ray, reference, running.pop(reference), on_result)
         except Exception:
             # Not cancelled: a task that is cancelled while it ends makes Ray abort this process.
-            # An interrupt does not wait here: the end of the session stops the workers.
+            # An interrupt does not come here: the end of the session stops the workers.
             if running:
                 ray.wait(list(running), num_returns=len(running))
             raise
@@ -99,6 +146,48 @@ def run_on_ray(
 
 def _ray() -> Any:
     return importlib.import_module("ray")  # heavy, and only needed here
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Hold back Ctrl-C and SIGTERM; gives a function that raises what came, and the end does so.
+
+    Ray's client loses an interrupt that is raised within it, or breaks. A second one is not held.
+    """
+    heard: list[int] = []
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            raise KeyboardInterrupt
+
+    def raise_heard() -> None:
+        if heard:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+        yield raise_heard
+        return
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield raise_heard
+        raise_heard()
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def _room(ray: Any, workers: int | None, address: str | None) -> int:
+    """How many tasks may be in flight now; nodes come and go."""
+    if workers is not None and address is not None:
+        return workers  # a cluster has more cores, and would run those ahead too
+    return (workers or max(1, int(ray.cluster_resources().get("CPU", 0)))) + _AHEAD
+
+
+def _time_limit(task: ShardTask) -> float:
+    return max(_LEAST_SECONDS, _SECONDS_A_ROW * len(task.source_rows))
 
 
 def _collect(ray: Any, reference: Any, index: int, on_result: OnResult) -> None:
@@ -110,5 +199,8 @@ def _collect(ray: Any, reference: Any, index: int, on_result: OnResult) -> None:
             raise type(cause)(*cause.args) from error
         result = cause
     except ray.exceptions.RayError as error:
-        result = RefitShardError(f"its worker died again and again ({type(error).__name__})")
+        result = RefitShardError(
+            f"its worker died again and again ({type(error).__name__}): killed, out of memory, "
+            "or over the time limit (--shard-timeout)"
+        )
     on_result(index, result)

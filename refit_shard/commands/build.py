@@ -60,6 +60,13 @@ def add_parser(commands: Subparsers) -> None:
         "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
     )
     how.add_argument("--address", metavar="auto|ray://…", help="a Ray cluster, default a local one")
+    how.add_argument(
+        "--shard-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="kill a worker that takes longer for a shard, and build it again with another "
+        "(default 2 a row, at least 600)",
+    )
     how.add_argument("--box-px", type=int, default=256, help="pixels for the box (default 256)")
     how.add_argument("--quality", type=int, default=90, help="of the JPEGs (default 90)")
     how.add_argument(
@@ -143,6 +150,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
             options=options,
             workers=args.workers,
             address=args.address,
+            shard_timeout=args.shard_timeout,
             on_error=args.on_error,
             max_bad=args.max_bad,
             overwrite=args.overwrite,
@@ -248,10 +256,13 @@ def _table(done: "list[tuple[Summary, float]]") -> None:
 
 
 def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextManager[None]:
-    """Ray takes seconds to start: several data sets share one, a single build starts its own."""
+    """Ray takes seconds to start: several data sets share one, a single build starts its own.
+
+    A cluster is there already, or the user hears so before an npz is read.
+    """
     from converter.run import ray_session
 
-    if args.workers == 0 or builds < 2:
+    if args.workers == 0 or (builds < 2 and args.address is None):
         return nullcontext()
     return ray_session(workers=args.workers, address=args.address)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.trees import Tree
-from tests.small import Result, hashes, refit, refit_command
+from tests.small import Result, hashes, index_rows, quarantine, refit, refit_command
 
 _PATIENCE = 90.0
 
@@ -66,6 +66,17 @@ def make_many(tree: Tree, folder: Path, frames: int, people: int) -> Many:
     many.undisturbed.update(hashes(folder / "undisturbed" / "many"))
     assert len(many.undisturbed) == 2 * many.shards + 2
     return many
+
+
+def assert_undisturbed(many: Many, out: Path) -> None:
+    """Every file, hidden ones too, is that of an undisturbed build, and no other file is there."""
+    found = hashes(out / "many")
+    assert found.keys() == many.undisturbed.keys()
+    assert found == many.undisturbed
+    bad = quarantine(out / "many")
+    assert sorted(bad.values()) == ["corrupt"] * many.people + ["missing"] * many.people
+    rows = [row["source_row"] for row in index_rows(out / "many")]
+    assert sorted(rows + list(bad)) == list(range(many.rows))
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -127,10 +138,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def started(many: Many, out: Path, workers: int) -> Iterator[Running]:
+def started(many: Many, out: Path, workers: int, *more: object) -> Iterator[Running]:
     """Start a build; whatever of it is left at the end is killed."""
     process = subprocess.Popen(
-        refit_command(*many.args(out, workers)),
+        refit_command(*many.args(out, workers), *more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

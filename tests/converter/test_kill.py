@@ -7,25 +7,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.trees import Tree
-from tests.converter.many import Many, make_many, started
-from tests.small import error_line, hashes, index_rows, quarantine, refit, refit_process
+from tests.converter.many import Many, assert_undisturbed, make_many, started
+from tests.small import error_line, refit, refit_process
 
 
 @pytest.fixture(scope="module")
 def many(coco_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Many:
     """600 rows in 60 shards."""
     return make_many(coco_tree, tmp_path_factory.mktemp("many"), frames=120, people=5)
-
-
-def assert_undisturbed(many: Many, out: Path) -> None:
-    """Every file, hidden ones too, is that of an undisturbed build, and no other file is there."""
-    found = hashes(out / "many")
-    assert found.keys() == many.undisturbed.keys()
-    assert found == many.undisturbed
-    bad = quarantine(out / "many")
-    assert sorted(bad.values()) == ["corrupt"] * many.people + ["missing"] * many.people
-    rows = [row["source_row"] for row in index_rows(out / "many")]
-    assert sorted(rows + list(bad)) == list(range(many.rows))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
