@@ -60,7 +60,7 @@ def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
         options |= {"address": _answering(ray, address)}
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise _no_cluster(address, error) from error
     try:
         yield

@@ -109,6 +109,7 @@ def test_shards_mix_the_frames_of_the_whole_data_set() -> None:
         ("--workers", -1, "--workers: must be 0 to 4096, got -1"),
         ("--remap", "nothing", "--remap 'nothing': must be OLD=NEW"),
         ("--remap", "=new", "--remap '=new': must be OLD=NEW"),
+        ("--shard-timeout", 5, "does not go with --shard-timeout"),
         ("--address", "auto", "--workers 0 builds in this process; it does not go with --address"),
     ],
 )
