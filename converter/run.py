@@ -122,7 +122,8 @@ def run_on_ray(
         remote = ray.remote(
             num_cpus=1, max_retries=_RETRIES_OF_A_DEAD_WORKER, scheduling_strategy="SPREAD"
         )(build_shard_in_time)
-        shared = ray.put(recipe)
+        with _same_package():
+            shared = ray.put(recipe)
         running: dict[Any, int] = {}
         try:
             while True:
@@ -130,7 +131,8 @@ def run_on_ray(
                 room = _room(ray, workers, address)
                 for task in itertools.islice(tasks, max(0, room - len(running))):
                     seconds = shard_timeout or _time_limit(task)
-                    running[remote.remote(shared, task, seconds)] = task.index
+                    with _same_package():
+                        running[remote.remote(shared, task, seconds)] = task.index
                 if not running:
                     return
                 done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
@@ -177,6 +179,18 @@ def _interrupts() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _same_package() -> Iterator[None]:
+    """Say in one line that the head of a cluster cannot import what it is handed over ``ray://``."""
+    try:
+        yield
+    except (AttributeError, ImportError) as error:
+        raise UsageError(
+            f"--address: the cluster lacks this package or has another version of it ({error}); "
+            "install the same one on every node"
+        ) from error
 
 
 def _room(ray: Any, workers: int | None, address: str | None) -> int:
