@@ -82,7 +82,7 @@ def request(
     """A build of the tree."""
     return BuildRequest(
         dataset=find_dataset(tree.name),
-        npz=tree.npz,
+        npz=str(tree.npz),
         root=str(tree.root),
         out=str(out),
         options=BuildOptions(samples_per_shard=samples_per_shard, limit=limit),

@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from converter.datasets import Dataset
@@ -38,17 +37,18 @@ OnShard = Callable[[ShardResult], None]
 class BuildRequest:
     """One data set to build.
 
-    ``root``: folder or URL of its frames. ``out``: folder or URL that its shards go to.
-    ``workers``: None for all cores, 0 for this process. ``shard_timeout``: seconds that a worker
-    may take for one shard, by default 2 a row and at least 600. ``max_bad``: the share of rows
-    that may end in quarantine. ``overwrite``: delete shards of another plan instead of refusing.
+    ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
+    or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
+    ``shard_timeout``: seconds that a worker may take for one shard, by default 2 a row and at least
+    600. ``max_bad``: the share of rows that may end in quarantine. ``overwrite``: delete shards of
+    another plan instead of refusing.
 
     Raises:
         UsageError: a value is out of its bounds.
     """
 
     dataset: Dataset
-    npz: Path
+    npz: str
     root: str
     out: str
     options: BuildOptions = field(default_factory=BuildOptions)
@@ -104,7 +104,9 @@ def prepare(request: BuildRequest) -> Prepared:
 
     Raises:
         SourceError: the npz cannot be used.
+        StorageError: the object store of the npz or of the frames cannot be reached.
     """
+    open_folder(request.root).reach()
     dataset, options = request.dataset, request.options
     source = read_source(
         request.npz,

@@ -18,20 +18,21 @@ from converter.layouts import Cure, find_cure
 from converter.npz import Npz
 from converter.remedies import FIXES, NPZ_FIX, fix_of
 from converter.source import REQUIRED, ROW_SHAPES
-from shards_spec.errors import RefitShardError, SourceError
+from shards_spec.errors import RefitShardError, SourceError, StorageError
 from shards_spec.storage import open_folder
 
 _SHOWN_REMAPS = 6
+_REACH_FIX = "make the folder readable, or the store reachable"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A data set and where it is: its npz, and the folder or URL of its frames; ``out`` is where
-    its shards would go.
+    """A data set and where it is, by path or URL: its npz and the folder of its frames; ``out`` is
+    where its shards would go.
     """
 
     dataset: Dataset
-    npz: Path
+    npz: str
     root: str
     out: str
 
@@ -52,7 +53,7 @@ def check_npz(place: Place) -> list[Finding]:
     name = place.dataset.name
     try:
         npz = Npz(place.npz)
-    except SourceError as error:
+    except (SourceError, StorageError) as error:
         return [Finding(name, "npz", "fail", str(error), NPZ_FIX)]
     npz.close()
     missing = [key for key in REQUIRED if key not in npz.entries]
@@ -191,6 +192,9 @@ def check_dataset(
     except SourceError as error:
         report.findings.append(Finding(name, "labels", "fail", str(error), NPZ_FIX))
         return report
+    except StorageError as error:
+        report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))
+        return report
     report.findings += check_labels(prepared)
     try:
         findings, gone = check_presence(prepared)
@@ -200,6 +204,5 @@ def check_dataset(
         report.findings += check_frames(prepared, frames, on_frame)
         report.bytes = _needed(prepared, place.out) if frames else 0
     except RefitShardError as error:  # a folder that may not be listed, an object store that is off
-        fix = "make the folder readable, or the store reachable"
-        report.findings.append(Finding(name, "present", "fail", str(error), fix))
+        report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))
     return report

@@ -35,8 +35,10 @@ class Estimate:
 def _listing(folder: Folder) -> dict[str, int]:
     try:
         return folder.names()
-    except StorageError:  # a file in a folder's place, or no permission: no frame is read there
-        return {}
+    except StorageError:
+        if folder.local is None:
+            raise
+        return {}  # a file in a folder's place, or no permission: no frame is read there
 
 
 def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from pyarrow import fs
 
-from shards_spec.errors import FrameError
+from shards_spec.errors import FrameError, ShardError
 from shards_spec.storage import Folder
 
 MAX_PIXELS = 128 << 20
@@ -31,7 +31,31 @@ def read_frame(root: Folder, path: str) -> bytes:
 
     Raises:
         FrameError: missing, empty, too large or unreadable.
+        StorageError: the object store failed, which says nothing of the frame.
     """
+    data = _read_local(root, path) if root.local is not None else _read_remote(root, path)
+    if not data:
+        raise FrameError("empty", "zero bytes")
+    return data
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise FrameError("too_large", f"{size} bytes, the limit is {MAX_FILE_BYTES}")
+
+
+def _read_remote(root: Folder, path: str) -> bytes:
+    try:
+        with root.open(path) as file:
+            _check_size(file.size())
+            return bytes(file.read())
+    except ShardError as error:
+        raise FrameError("missing", "no such object") from error
+    except ValueError as error:
+        raise FrameError("unreadable", str(error)) from error
+
+
+def _read_local(root: Folder, path: str) -> bytes:
     place = f"{root.path}/{path}"
     try:
         kind = root.filesystem.get_file_info(place).type
@@ -41,14 +65,10 @@ def read_frame(root: Folder, path: str) -> bytes:
             raise FrameError("unreadable", "not a regular file")
         with root.filesystem.open_input_file(place) as file:
             size = file.size()
-            if size > MAX_FILE_BYTES:
-                raise FrameError("too_large", f"{size} bytes, the limit is {MAX_FILE_BYTES}")
-            data = bytes(file.read(size))
+            _check_size(size)
+            return bytes(file.read(size))
     except (OSError, ValueError) as error:
         raise FrameError("unreadable", str(error)) from error
-    if not data:
-        raise FrameError("empty", "zero bytes")
-    return data
 
 
 def _header(data: bytes) -> Image.Image:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from shards_spec.errors import UsageError
+from shards_spec.errors import UsageError, explain
 from shards_spec.layout import LOCK
-from shards_spec.storage import Folder, explain
+from shards_spec.storage import Folder
 
 
 @contextmanager

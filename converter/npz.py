@@ -1,18 +1,20 @@
 """Reading npz files that nobody vouches for: no pickle, and no memory before its size is known."""
 
+import hashlib
 import lzma
 import tokenize
 import warnings
 import zipfile
 import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shards_spec.errors import SourceError
+from shards_spec.errors import ShardError, SourceError
+from shards_spec.files import open_file
 
 MAX_ARRAY_BYTES = 16 << 30
 _DAMAGE = (
@@ -44,22 +46,28 @@ def _read_header(stream: IO[bytes]) -> Entry:
 class Npz:
     """An open npz: ``entries`` from the headers alone, arrays one at a time.
 
+    ``path`` may be a URL; then a temporary copy is read.
+
     Raises:
         SourceError: the file is missing, is no npz, or an array in it is damaged.
+        StorageError: the object store failed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except FileNotFoundError:
-            raise SourceError(f"{path}: missing") from None
-        except _DAMAGE as error:
-            raise SourceError(f"{path}: not an npz file ({error})") from error
         self.entries: dict[str, Entry] = {}
-        for info in self._zip.infolist():
-            if info.filename.endswith(".npy"):
-                self.entries[info.filename.removesuffix(".npy")] = self._entry(info)
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(open_file(path))
+                self._zip = stack.enter_context(zipfile.ZipFile(self._file))
+            except (FileNotFoundError, ShardError):
+                raise SourceError(f"{path}: missing") from None
+            except _DAMAGE as error:
+                raise SourceError(f"{path}: not an npz file ({error})") from error
+            for info in self._zip.infolist():
+                if info.filename.endswith(".npy"):
+                    self.entries[info.filename.removesuffix(".npy")] = self._entry(info)
+            self._open = stack.pop_all()
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
         try:
@@ -104,6 +112,11 @@ class Npz:
             raise SourceError(f"{self.path}: {key!r} is damaged ({error})") from error
         return array
 
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+        self._file.seek(0)
+        return hashlib.file_digest(self._file, "sha256").hexdigest()
+
     def close(self) -> None:
         """Close the file."""
-        self._zip.close()
+        self._open.close()

@@ -3,8 +3,8 @@
 import hashlib
 import posixpath
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class Source:
     ``faults``: rows that cannot be used, found before any frame is read.
     """
 
-    npz: Path
+    npz: str
     sha256: str
     imgnames: list[str]
     paths: list[str]
@@ -310,26 +310,25 @@ def _check_duplicates(source: Source) -> None:
 
 
 def read_source(
-    npz_path: Path,
+    npz_path: str,
     root: str,
     *,
     use_pose_3d: bool,
     remaps: Sequence[tuple[str, str]] = (),
     limit: int | None = None,
 ) -> Source:
-    """Read and check one npz. Only the first ``limit`` rows are considered.
+    """Read and check one npz, by path or URL. Only the first ``limit`` rows are considered.
 
     Raises:
         SourceError: a key is missing, or of another shape or kind than it must be.
+        StorageError: the object store failed.
     """
-    npz = Npz(npz_path)
-    columns = _Columns(npz, limit)
-    imgnames, undecodable = columns.texts("imgname")
-    labels = _read_labels(columns, use_pose_3d=use_pose_3d)
-    npz.close()
+    with closing(Npz(npz_path)) as npz:
+        columns = _Columns(npz, limit)
+        imgnames, undecodable = columns.texts("imgname")
+        labels = _read_labels(columns, use_pose_3d=use_pose_3d)
+        sha256 = npz.sha256()
     known = [key for key in ROW_SHAPES if key in columns]
-    with npz_path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     paths = [frame_path(name, root, remaps) for name in imgnames]
     source = Source(
         npz=npz_path,

@@ -29,14 +29,15 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRequest:
-    """``npz``, ``root``: 3dpw_test's annotations and the folder or URL of its frames. ``target``:
+    """``npz``, ``root``: 3dpw_test's annotations and the folder of its frames, paths or URLs.
+    ``target``:
     the npz to write. ``rows``: how many are drawn. ``workers``: threads, None for all cores.
 
     Raises:
         UsageError: a value is out of its bounds.
     """
 
-    npz: Path
+    npz: str
     root: str
     target: Path
     rows: int = 3000
@@ -48,7 +49,7 @@ class SubsetRequest:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise UsageError(f"--{name}: must be {low} to {high}, got {value}")
-        if self.target.resolve() == self.npz.resolve():
+        if self.target.resolve() == Path(self.npz).resolve():
             raise UsageError(
                 f"{self.npz}: DATASET_FILES names one file for 3dpw_test and for 3dpw_test_sub, "
                 "which would be overwritten; give 3dpw_test_sub an npz of its own"
@@ -108,7 +109,7 @@ def crop_path(path: str, row: int) -> str | None:
     return f"{CROPS_FOLDER}/{rest.removesuffix(_SUFFIX)}_{row}{_SUFFIX}"
 
 
-def read_columns(npz_path: Path, rows: int, seed: int) -> tuple[Columns, NDArray[np.int64], int]:
+def read_columns(npz_path: str, rows: int, seed: int) -> tuple[Columns, NDArray[np.int64], int]:
     """Every key of the npz at the drawn rows; those rows; and how many there were.
 
     Raises:
@@ -135,7 +136,7 @@ def read_columns(npz_path: Path, rows: int, seed: int) -> tuple[Columns, NDArray
     return columns, drawn, total
 
 
-def _names(columns: Columns, where: Path) -> list[str]:
+def _names(columns: Columns, where: str) -> list[str]:
     values = columns["imgname"]
     if values.ndim != 1 or values.dtype.kind not in "US":
         raise SourceError(
@@ -154,7 +155,7 @@ def _names(columns: Columns, where: Path) -> list[str]:
     return names
 
 
-def _numbers(columns: Columns, key: str, width: int, where: Path) -> NDArray[np.float64]:
+def _numbers(columns: Columns, key: str, width: int, where: str) -> NDArray[np.float64]:
     """A column as float64 (rows, width); numbers written as strings are read."""
     values = columns[key]
     try:

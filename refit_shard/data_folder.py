@@ -12,6 +12,7 @@ from typing import Any
 
 from converter.datasets import DATASETS, Dataset
 from shards_spec.errors import UsageError
+from shards_spec.files import is_file
 
 FILE_NAME = "data_config.py"
 PACKAGED = Path(__file__).resolve().parent.parent / FILE_NAME
@@ -56,18 +57,21 @@ class DataConfig:
             )
         return os.path.abspath(path)
 
-    def npz(self, dataset: Dataset) -> Path:
-        """The data set's annotations.
+    def npz(self, dataset: Dataset) -> str:
+        """Path or URL of the data set's annotations.
 
         Raises:
             UsageError: the file is not listed, or is not there.
+            StorageError: its object store cannot be asked.
         """
         files = self.names.get("DATASET_FILES")
         listed = files if isinstance(files, (list, tuple)) else []
         for split in listed:
             if isinstance(split, dict) and dataset.name in split:
-                path: Path = self.base / Path(str(split[dataset.name])).expanduser()
-                if not path.is_file():
+                path = str(split[dataset.name])
+                if "://" not in path:
+                    path = str(self.base / Path(path).expanduser())
+                if not is_file(path):
                     raise UsageError(
                         f"{path}: missing; DATASET_FILES in {self.path} names it as the "
                         f"annotations of {dataset.name!r}: put the npz there or change the entry"

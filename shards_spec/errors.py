@@ -4,7 +4,28 @@ The message says what broke, what was expected, what came and what to do; the co
 prints it as one line and ends with ``exit_code``.
 """
 
+import errno
+import re
+import textwrap
 from typing import ClassVar
+
+_HINTS = {
+    errno.ENOSPC: "no space left; free some and run the same command again",
+    errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
+    errno.EFBIG: "the file would exceed a size limit (ulimit -f)",
+    errno.EROFS: "the file system is read-only; choose another --out",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+# How pyarrow words what S3 and Google's store answered.
+_STORE = re.compile(r"AWS Error (\w+)|google::cloud::Status\((\w+)")
+_REFUSALS = {
+    *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"),
+    *("INVALID_CLIENT_TOKEN_ID", "UNRECOGNIZED_CLIENT", "PERMISSION_DENIED", "UNAUTHENTICATED"),
+}
+_LONGEST = 300
 
 
 class RefitShardError(Exception):
@@ -50,3 +71,23 @@ class StorageError(RefitShardError):
 
 class BuildError(RefitShardError):
     """A build ended without publishing its manifest."""
+
+
+def explain(error: OSError, where: str) -> StorageError:
+    """The one line for a failure of the operating system or of an object store."""
+    text = _HINTS.get(error.errno or 0) or _of_store(str(error)) or error.strerror or str(error)
+    return StorageError(f"{where}: {text}")
+
+
+def _of_store(text: str) -> str | None:
+    """What an object store's error means, or None where it is none of a store."""
+    found = _STORE.search(text)
+    if found is None:
+        return None
+    code = found[1] or found[2]
+    if code in _REFUSALS:
+        return f"the store refuses these credentials ({code})"
+    if code == "NO_SUCH_BUCKET":
+        return "no such bucket"
+    said = textwrap.shorten(text, _LONGEST, placeholder=" …")
+    return f"the store failed, also when asked again ({said}); run the same command again"

@@ -1,43 +1,27 @@
 """Folders and files behind paths or URLs: reading, and publishing whole or not at all.
 
-A local file appears by rename after fsync. An object store has no rename: there an upload is
-closed only once its last byte was accepted, and the object appears then.
+A local file appears by rename after fsync, an object by a whole upload
+(:mod:`shards_spec.object_store`).
 """
 
-import errno
 import hashlib
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import fs
 
-from shards_spec.errors import ShardError, StorageError, UsageError
+from shards_spec.errors import ShardError, StorageError, UsageError, explain
 from shards_spec.layout import TEMPORARY_SUFFIX
+from shards_spec.object_store import RemoteFile, tuned, upload
 
 _CHUNK = 8 << 20
-
-
-def explain(error: OSError, where: str) -> StorageError:
-    """The one line for a failure of the operating system or of an object store."""
-    hints = {
-        errno.ENOSPC: "no space left; free some and run the same command again",
-        errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
-        errno.EFBIG: "the file would exceed a size limit (ulimit -f)",
-        errno.EROFS: "the file system is read-only; choose another --out",
-        errno.EACCES: "permission denied",
-        errno.EPERM: "permission denied",
-        errno.ENOENT: "no such file or folder",
-        errno.ENOTDIR: "a part of the path is a file, not a folder",
-    }
-    return StorageError(f"{where}: {hints.get(error.errno or 0) or error.strerror or error}")
 
 
 @dataclass(frozen=True)
@@ -58,23 +42,48 @@ class Folder:
         return Folder(f"{self.url.rstrip('/')}/{name}", self.filesystem, f"{self.path}/{name}")
 
     def names(self) -> dict[str, int]:
-        """Files directly in this folder, by name, with their size in bytes."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        try:
-            found = self.filesystem.get_file_info(selector)
-        except OSError as error:
-            raise explain(error, self.url) from error
-        return {info.base_name: info.size for info in found if info.is_file}
+        """Files directly in this folder, by name, with their size in bytes.
+
+        Raises:
+            StorageError: it cannot be listed; its bucket does not exist.
+        """
+        return {info.base_name: info.size for info in self._listing() if info.is_file}
 
     def folders(self) -> list[str]:
         """Paths or URLs of the folders directly in this one, sorted."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        found = self.filesystem.get_file_info(selector)
+        found = self._listing()
         names = [info.base_name for info in found if info.type == fs.FileType.Directory]
         return [self.child(name).url for name in sorted(names)]
 
-    def open(self, name: str) -> pa.NativeFile:
-        """Open a file for random access; a local one is mapped into memory.
+    def _listing(self) -> list[Any]:
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        try:
+            found: list[Any] = self.filesystem.get_file_info(selector)
+        except OSError as error:
+            raise explain(error, self.url) from error
+        if not found:
+            self.reach()
+        return found
+
+    def reach(self) -> None:
+        """Make sure that an object store answers, lets us in and has the bucket.
+
+        Raises:
+            StorageError: it does not.
+        """
+        if self.local is not None:
+            return
+        bucket = self.path.partition("/")[0]
+        try:
+            kind = self.filesystem.get_file_info(bucket).type
+        except OSError as error:
+            raise explain(error, self.url) from error
+        if kind == fs.FileType.NotFound:
+            raise StorageError(f"{self.url}: no such bucket")
+
+    def open(self, name: str) -> Any:
+        """Open a file for random access: a local one as pyarrow maps it into memory, an object as
+        :class:`RemoteFile`.
 
         Raises:
             ShardError: the file is missing.
@@ -86,7 +95,7 @@ class Folder:
                 if place.exists() and not place.is_file():  # a FIFO would be waited for, for ever
                     raise ShardError(f"{self.url}/{name}: not a plain file")
                 return pa.memory_map(str(place))
-            return self.filesystem.open_input_file(f"{self.path}/{name}")
+            return RemoteFile(self.filesystem, f"{self.path}/{name}", f"{self.url}/{name}")
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name}: missing") from error
         except OSError as error:
@@ -103,11 +112,14 @@ class Folder:
             return bytes(file.read())
 
     def create(self) -> None:
-        """Make the folder and its parents.
+        """Make the folder and its parents; an object store has none, but must have the bucket.
 
         Raises:
             StorageError: it cannot be made.
         """
+        if self.local is None:
+            self.reach()
+            return
         try:
             self.filesystem.create_dir(self.path, recursive=True)
         except OSError as error:
@@ -150,9 +162,8 @@ class Folder:
             else:
                 with tempfile.TemporaryFile() as stream:
                     yield stream
-                    stream.seek(0)
-                    with self.filesystem.open_output_stream(f"{self.path}/{name}") as upload:
-                        shutil.copyfileobj(stream, upload, _CHUNK)
+                    stream.flush()
+                    upload(self.filesystem, f"{self.path}/{name}", stream)
         except OSError as error:
             raise explain(error, f"{self.url}/{name}") from error
 
@@ -160,6 +171,32 @@ class Folder:
         """Publish a small file."""
         with self.publish(name) as stream:
             stream.write(data)
+
+    @contextmanager
+    def near(self, *names: str) -> Iterator["Folder"]:
+        """This folder if it is local, else a temporary one that holds copies of these files.
+
+        Raises:
+            ShardError, StorageError: as :meth:`open`.
+        """
+        if self.local is not None:
+            yield self
+            return
+        with tempfile.TemporaryDirectory(prefix="refit-shard-") as place:
+            for name in names:
+                with (Path(place) / name).open("wb") as copy:
+                    self.download(name, copy)
+            yield Folder(self.url, fs.LocalFileSystem(), place)
+
+    def download(self, name: str, target: BinaryIO) -> None:
+        """Copy a file's bytes.
+
+        Raises:
+            ShardError, StorageError: as :meth:`open`.
+        """
+        with self.open(name) as file:
+            while chunk := file.read(_CHUNK):
+                target.write(chunk)
 
 
 @contextmanager
@@ -185,26 +222,22 @@ def open_folder(path_or_url: str) -> Folder:
     """A folder by local path or by URL (``s3://``, ``gs://``, ``file://``); it need not exist.
 
     Raises:
-        UsageError: the path is empty, or the URL's scheme is not known to pyarrow.
+        UsageError: the path is empty, or the URL is of another kind.
     """
     if not path_or_url:
         raise UsageError("a path is empty; '.' is the current folder")
     if "://" not in path_or_url:
         path = os.path.abspath(path_or_url)
         return Folder(path_or_url.rstrip("/") or "/", fs.LocalFileSystem(), path)
+    if "?" in path_or_url:
+        raise UsageError(
+            f"{path_or_url}: a URL's options go into the environment: AWS_ENDPOINT_URL, AWS_REGION"
+        )
     try:
         filesystem, path = fs.FileSystem.from_uri(path_or_url)
+        filesystem = tuned(filesystem)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UsageError(f"{path_or_url}: cannot open this URL: {error}") from error
+    if not path:
+        raise UsageError(f"{path_or_url}: names no bucket")
     return Folder(path_or_url.rstrip("/"), filesystem, path.rstrip("/"))
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Publish a small local file; its folder is made if need be.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    folder = open_folder(str(path.parent))
-    folder.create()
-    folder.write(path.name, data)

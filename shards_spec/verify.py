@@ -116,14 +116,16 @@ def _check_rows(folder: Folder, shard: Shard, npy: NpyLayout) -> None:
 def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick: bool) -> Verdict:
     """Check one shard; ``quick`` skips the tar's members and the decoding."""
     rows = np.zeros(0, np.int64)
+    index, tar = f"{entry.name}.arrow", f"{entry.name}.tar"
     try:
-        _check_file(folder, f"{entry.name}.arrow", entry.arrow_bytes, entry.arrow_sha256)
-        _check_file(folder, f"{entry.name}.tar", entry.tar_bytes, entry.tar_sha256)
-        open_index(folder, entry, extrinsics=manifest.extrinsics).validate(full=True)
-        shard = Shard(folder, entry, extrinsics=manifest.extrinsics)
-        rows = shard.view("source_row")
-        if not quick:
-            _check_rows(folder, shard, NpyLayout.of(manifest))
+        with folder.near(index, tar) as near:
+            _check_file(near, index, entry.arrow_bytes, entry.arrow_sha256)
+            _check_file(near, tar, entry.tar_bytes, entry.tar_sha256)
+            open_index(near, entry, extrinsics=manifest.extrinsics).validate(full=True)
+            shard = Shard(near, entry, extrinsics=manifest.extrinsics)
+            rows = shard.view("source_row")
+            if not quick:
+                _check_rows(near, shard, NpyLayout.of(manifest))
     except ShardError as error:
         return Verdict(shard=entry.name, rows=rows, problem=str(error))
     except pa.ArrowException as error:

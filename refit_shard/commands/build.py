@@ -42,8 +42,8 @@ def add_parser(commands: Subparsers) -> None:
     what = parser.add_argument_group("what to build")
     what.add_argument("--dataset", action="append", metavar="NAME", help="may be given repeatedly")
     what.add_argument("--config", metavar="YAML", help="a training config: its DATASET.LIST")
-    what.add_argument("--npz", metavar="FILE", help="your own annotations, with --root and --name")
-    what.add_argument("--root", metavar="DIR", help="the frames of --npz")
+    what.add_argument("--npz", metavar="FILE|URL", help="your own annotations, with --root, --name")
+    what.add_argument("--root", metavar="DIR|URL", help="the frames of --npz")
     what.add_argument("--name", metavar="NAME", help="the name of --npz")
     what.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
     what.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
@@ -103,6 +103,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     from converter.plan import BuildOptions
     from converter.source import parse_remaps
     from refit_shard.data_folder import datasets_of_config, find_data_config
+    from shards_spec.files import is_file
     from shards_spec.layout import check_dataset_name
 
     if not args.out or args.out.endswith("://"):
@@ -125,13 +126,13 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         if not all(own):
             raise UsageError("build: --npz, --root and --name go together")
         check_dataset_name(args.name)
-        if not Path(args.npz).is_file():
+        if not is_file(args.npz):
             raise UsageError(f"--npz {args.npz}: no such file")
         if "://" not in args.root and not Path(args.root).is_dir():
             raise UsageError(f"--root {args.root}: no such folder")
         dataset = Dataset(name=args.name, root_variable="--root")
         root = args.root if "://" in args.root else os.path.abspath(args.root)
-        places = [(dataset, Path(args.npz), root)]
+        places = [(dataset, args.npz, root)]
     else:
         config = find_data_config(args.data_config)
         names = dict.fromkeys(args.dataset or [])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
 from refit_shard.commands.build import DEFAULT_OUT
-from shards_spec.errors import UsageError
+from shards_spec.errors import RefitShardError, StorageError, UsageError
 
 if TYPE_CHECKING:
     from converter.datasets import Dataset
@@ -62,12 +62,12 @@ def _is_set(config: "DataConfig", dataset: "Dataset") -> bool:
 def _has_npz(config: "DataConfig", dataset: "Dataset") -> bool:
     try:
         config.npz(dataset)
-    except UsageError:
+    except (UsageError, StorageError):
         return False
     return True
 
 
-def _split(error: UsageError) -> tuple[str, str]:
+def _split(error: RefitShardError) -> tuple[str, str]:
     """An error's line as what is wrong and what to do: ours put a colon between the two."""
     detail, _, fix = str(error).partition(": set it to ")
     if fix:
@@ -93,7 +93,7 @@ def find_place(
         findings.append(Finding(name, "root", "fail", *_split(error)))
     try:
         npz = config.npz(dataset)
-    except UsageError as error:
+    except (UsageError, StorageError) as error:
         detail, fix = _split(error)
         fix = "make it: refit-shard subset-3dpw" if dataset.cropped else fix
         findings.append(Finding(name, "npz", "fail" if needed else "warn", detail, fix))

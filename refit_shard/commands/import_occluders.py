@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     from loaders.occluder_import import read_pickle, read_voc
     from loaders.occluders import occluder_bytes
-    from shards_spec.storage import write_file
+    from shards_spec.files import write_file
 
     if (args.pickle is None) == (args.voc is None):
         raise UsageError("import-occluders: give FILE.pkl or --voc DIR")

@@ -106,7 +106,7 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
 def run(args: argparse.Namespace) -> int:
     """Write the sheet."""
     from refit_shard.sheet import compose, png
-    from shards_spec.storage import write_file
+    from shards_spec.files import write_file
 
     if args.n < 1:
         raise UsageError(f"--n: must be at least 1, got {args.n}")

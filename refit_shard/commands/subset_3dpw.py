@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
+from shards_spec.errors import UsageError
 
 if TYPE_CHECKING:
     from converter.subset import SubsetPlan
@@ -43,14 +44,26 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def target_of(config: "DataConfig", npz: Path) -> Path:
-    """The npz to write: the data config's, else one beside 3dpw_test's ``npz``."""
+def target_of(config: "DataConfig", npz: str) -> Path:
+    """The npz to write: the data config's, else one beside 3dpw_test's ``npz``.
+
+    Raises:
+        UsageError: that is a URL.
+    """
+    named = _named_target(config) or f"{npz.rpartition('/')[0]}/{NAME}.npz"
+    if "://" in named:
+        raise UsageError(
+            f"{named}: subset-3dpw writes its npz to a file; name one for {NAME!r} in DATASET_FILES"
+        )
+    return config.base / Path(named).expanduser()
+
+
+def _named_target(config: "DataConfig") -> str | None:
     files = config.names.get("DATASET_FILES")
     for split in files if isinstance(files, (list, tuple)) else []:
         if isinstance(split, dict) and NAME in split:
-            path: Path = config.base / Path(str(split[NAME])).expanduser()
-            return path
-    return npz.with_name(f"{NAME}.npz")
+            return str(split[NAME])
+    return None
 
 
 def _prepare(args: argparse.Namespace) -> "SubsetPlan":

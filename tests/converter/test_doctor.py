@@ -30,7 +30,7 @@ def own(tmp_path: Path) -> Own:
 def examine(own: Own, sample: int | None = None, dataset: Dataset | None = None) -> Report:
     """Everything that is said of one's own data set."""
     dataset = dataset or Dataset(name="own", root_variable="OWN_ROOT")
-    place = Place(dataset=dataset, npz=own.npz, root=str(own.root), out=str(own.out))
+    place = Place(dataset=dataset, npz=str(own.npz), root=str(own.root), out=str(own.out))
     planned: list[int] = []
     seen: list[None] = []
     report = check_dataset(place, sample, planned.append, lambda: seen.append(None))
@@ -99,7 +99,7 @@ def test_a_hostile_header_is_a_finding(own: Own) -> None:
         for key in ("imgname", "center", "scale"):
             archive.writestr(f"{key}.npy", b"\x93NUMPY\x01\x00" + size + header)
     dataset = Dataset(name="own", root_variable="OWN_ROOT")
-    (one,) = check_npz(Place(dataset=dataset, npz=own.npz, root=str(own.root), out=""))
+    (one,) = check_npz(Place(dataset=dataset, npz=str(own.npz), root=str(own.root), out=""))
     assert one.status == "fail"
 
 
