@@ -18,7 +18,7 @@ from converter.remedies import fix_of
 from converter.resample import RES
 from shards_spec.errors import FrameError
 from shards_spec.geometry import box_meets_image, box_side
-from shards_spec.storage import open_folder
+from shards_spec.storage import Folder, open_folder
 
 Size = tuple[int, int]  # H, W
 
@@ -78,11 +78,11 @@ def _near(implied: NDArray[np.float32], size: Size) -> bool:
     return bool((np.abs(implied - size) <= _PRINCIPAL_TOLERANCE * np.array(size)).all())
 
 
-def _look(prepared: Prepared, rows: NDArray[np.int64]) -> _Seen:
+def _look(prepared: Prepared, root: Folder, rows: NDArray[np.int64]) -> _Seen:
     """Decode one frame and hold it against the labels of all of its rows."""
     source = prepared.source
     try:
-        data = read_frame(open_folder(prepared.request.root), source.paths[int(rows[0])])
+        data = read_frame(root, source.paths[int(rows[0])])
         height, width = decode_frame(data).shape[:2]
     except FrameError as error:
         return _Seen(faults=tuple(_Fault(row, error.reason, str(error)) for row in rows.tolist()))
@@ -130,10 +130,11 @@ def check_frames(
 ) -> list[Finding]:
     """Whether frames open whole, have the size that their labels imply, and hold their boxes."""
     dataset, source = prepared.recipe.dataset, prepared.source
+    root = open_folder(prepared.request.root)
     seen = []
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for one in pool.map(lambda rows: _look(prepared, rows), frames):
+        for one in pool.map(lambda rows: _look(prepared, root, rows), frames):
             seen.append(one)
             on_frame()
     finally:

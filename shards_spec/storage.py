@@ -223,6 +223,7 @@ def open_folder(path_or_url: str) -> Folder:
 
     Raises:
         UsageError: the path is empty, or the URL is of another kind.
+        StorageError: the bucket's region cannot be found out.
     """
     if not path_or_url:
         raise UsageError("a path is empty; '.' is the current folder")
@@ -236,8 +237,10 @@ def open_folder(path_or_url: str) -> Folder:
     try:
         filesystem, path = fs.FileSystem.from_uri(path_or_url)
         filesystem = tuned(filesystem)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UsageError(f"{path_or_url}: cannot open this URL: {error}") from error
+    except OSError as error:  # without a region in the environment, AWS was asked for it
+        raise explain(error, path_or_url) from error
     if not path:
         raise UsageError(f"{path_or_url}: names no bucket")
     return Folder(path_or_url.rstrip("/"), filesystem, path.rstrip("/"))

@@ -208,7 +208,7 @@ def test_google_s_client_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> No
     folder = open_folder("gs://anonymous@bucket/prefix")
     assert folder.path == "bucket/prefix"
     assert folder.filesystem.__reduce__()[1][0]["retry_time_limit"] == timedelta(seconds=1)
-    for use in (folder.create, folder.names, lambda: folder.write("name", b"abc")):
+    for use in (folder.create, lambda: folder.write("name", b"abc")):
         with pytest.raises(StorageError, match=r"gs://.*the store failed, also when asked again"):
             use()
 
