@@ -63,7 +63,7 @@ def _attempts() -> int:
 class RemoteFile:
     """An object to read, as pyarrow's own file but for this: a read that comes short is an error.
 
-    ``where``: its URL, for errors. Only :meth:`read_at` may be called by several threads.
+    ``where``: its URL, for errors. Several threads may call :meth:`read_at`.
 
     Raises:
         FileNotFoundError, OSError: it cannot be opened.
@@ -95,26 +95,20 @@ class RemoteFile:
         return self._size
 
     def read_at(self, count: int, offset: int) -> bytes:
-        """Bytes from anywhere. What the store cut off is not noticed here: hold a checksum to it.
+        """``count`` bytes at ``offset``; fewer only where the object ends.
 
         Raises:
             StorageError: they cannot be read.
         """
-        try:
-            return bytes(self._file.read_at(count, offset))
-        except OSError as error:
-            raise explain(error, self._where) from error
+        return bytes(self._whole(count, offset))
 
     def read(self, count: int | None = None) -> bytearray:
-        """The next ``count`` bytes, or all that are left; fewer only at the end.
+        """The next ``count`` bytes, or all that are left; fewer only where the object ends.
 
         Raises:
             StorageError: they cannot be read.
         """
-        left = self._size - self._position
-        data = bytearray(left if count is None else min(count, left))
-        if data:
-            self._fill(data)
+        data = self._whole(self._size if count is None else count, self._position)
         self._position += len(data)
         return data
 
@@ -122,24 +116,26 @@ class RemoteFile:
         """All bytes that are left, as :meth:`read`."""
         return pa.py_buffer(self.read())
 
-    def _fill(self, data: bytearray) -> None:
-        """Fill the whole of ``data``.
+    def _whole(self, count: int, offset: int) -> bytearray:
+        """Bytes, all of them.
 
         pyarrow takes an answer's length for granted. So the last byte is marked: if it is still
         the mark, it is read again under another one.
         """
+        data = bytearray(max(0, min(count, self._size - offset)))
+        if not data:
+            return data
         for mark in (0x5A, 0xA5):
             data[-1] = mark
             try:
-                self._file.seek(self._position)
-                self._file.readinto(data)
+                self._file.get_stream(offset, len(data)).readinto(data)
             except OSError as error:
                 raise explain(error, self._where) from error
             if data[-1] != mark:
-                return
+                return data
         raise StorageError(
-            f"{self._where}: the store gave less than the {len(data)} bytes asked for at "
-            f"{self._position}; was the object replaced? Run the same command again"
+            f"{self._where}: the store gave less than the {len(data)} bytes asked for at {offset}; "
+            "was the object replaced? Run the same command again"
         )
 
 

@@ -14,7 +14,7 @@ from pyarrow import fs
 from shards_spec import object_store
 from shards_spec.errors import ShardError, StorageError, UsageError
 from shards_spec.files import is_file, open_file
-from shards_spec.storage import open_folder
+from shards_spec.storage import Folder, open_folder
 from tests.storage.conftest import Store
 from tests.storage.proxy import Fault, Harm, Held, cut, error, hung_up, shortened
 
@@ -36,7 +36,8 @@ def test_what_is_written_is_read_again(store: Store) -> None:
     assert open_folder(f"{store.url}/").folders() == [f"{store.url}/a"]
     with folder.open("large") as file:
         assert file.size() == len(LARGE)
-        assert file.read_at(1000, 12345) == LARGE[12345:13345]
+        for count, offset in ((1000, 12345), (1, 0), (0, 5), (9, len(LARGE) - 3), (9, len(LARGE))):
+            assert file.read_at(count, offset) == LARGE[offset : offset + count]
     folder.remove("small")
     folder.remove("small")
     assert store.keys() == ["a/b/empty", "a/b/large"]
@@ -131,6 +132,12 @@ def test_an_answer_that_breaks_off_once_is_asked_for_again(store: Store, harm: H
     assert fault.done == 1
 
 
+def read_at(folder: Folder, count: int, offset: int) -> bytes:
+    """Bytes from the middle."""
+    with folder.open("large") as file:
+        return bytes(file.read_at(count, offset))
+
+
 @pytest.mark.parametrize("harm", [cut, shortened, error(500, "InternalError")])
 def test_answers_that_stay_short_are_an_error_and_never_data(store: Store, harm: Harm) -> None:
     store.put("large", LARGE)
@@ -139,6 +146,7 @@ def test_answers_that_stay_short_are_an_error_and_never_data(store: Store, harm:
     for read in (
         lambda: folder.read("large", limit=len(LARGE)),
         lambda: folder.fingerprint("large"),
+        lambda: read_at(folder, 1000, 5),
         lambda: open_file(f"{store.url}/large"),
     ):
         with pytest.raises(StorageError, match=f"{store.url}/large: the store ") as raised:
