@@ -6,6 +6,7 @@ Some rows of the npz are drawn; each becomes a crop of its own, ``imageCrops/…
 """
 
 import posixpath
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,24 +116,23 @@ def read_columns(npz_path: str, rows: int, seed: int) -> tuple[Columns, NDArray[
     Raises:
         SourceError: a key is missing, cannot be read, or has another number of rows.
     """
-    npz = Npz(npz_path)
-    for key in ("imgname", "center", "scale"):
-        if key not in npz.entries:
-            found = ", ".join(npz.entries) or "none"
-            raise SourceError(f"{npz_path}: key {key!r} is missing; found: {found}")
-    total = (npz.entries["imgname"].shape or (0,))[0]
-    if total == 0:
-        raise SourceError(f"{npz_path}: holds no rows")
-    drawn = subset_rows(total, rows, seed)
-    columns = {}
-    for key, entry in npz.entries.items():
-        if entry.shape[:1] != (total,):
-            raise SourceError(
-                f"{npz_path}: {key!r} must have {total} rows like 'imgname', got shape "
-                f"{entry.shape}; save the npz without it"
-            )
-        columns[key] = npz.read(key)[drawn]
-    npz.close()
+    with closing(Npz(npz_path)) as npz:
+        for key in ("imgname", "center", "scale"):
+            if key not in npz.entries:
+                found = ", ".join(npz.entries) or "none"
+                raise SourceError(f"{npz_path}: key {key!r} is missing; found: {found}")
+        total = (npz.entries["imgname"].shape or (0,))[0]
+        if total == 0:
+            raise SourceError(f"{npz_path}: holds no rows")
+        drawn = subset_rows(total, rows, seed)
+        columns = {}
+        for key, entry in npz.entries.items():
+            if entry.shape[:1] != (total,):
+                raise SourceError(
+                    f"{npz_path}: {key!r} must have {total} rows like 'imgname', got shape "
+                    f"{entry.shape}; save the npz without it"
+                )
+            columns[key] = npz.read(key)[drawn]
     return columns, drawn, total
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.trees import make_tree
 from loaders import StreamingLoader, StreamOptions
 from shards_spec.errors import ShardError, StorageError
 from tests.small import (
@@ -349,3 +350,25 @@ def test_a_build_that_is_killed_in_mid_upload_leaves_no_object_and_goes_on(
 def test_a_worker_of_ray_writes_the_same_bytes(remote: Remote) -> None:
     remote.store.proxy.plant("^(PUT|GET|HEAD)", error(503, "SlowDown"), times=1, after=10)
     remote.assert_whole(refit_process(*remote.command(workers=1)))
+
+
+def test_the_subset_of_3dpw_is_cut_in_the_store(store: Store, tmp_path: Path) -> None:
+    tree = make_tree("3dpw_test", tmp_path / "tree", frames=3)
+    target = tmp_path / "3dpw_test_sub.npz"
+    root = store.put_tree("3dpw", tree.root)
+    config = tmp_path / "config.py"
+    files = {"3dpw_test": str(tree.npz), "3dpw_test_sub": str(target)}
+    config.write_text(f"PW3D_ROOT = {root!r}\nDATASET_FILES = [{files!r}]\n")
+    where = ["--data-config", config]
+    result = refit("subset-3dpw", *where, "--rows", 3)
+    assert result.code == 0, result.err
+    crops = store.keys("3dpw/imageCrops/")
+    assert len(crops) == 3
+    out = ["--out", f"{store.url}/shards", "--workers", 0]
+    assert refit("build", "--dataset", "3dpw_test_sub", *where, *out).code == 0
+    assert refit("verify", f"{store.url}/shards").code == 0
+    assert "0 crops written, 3 kept" in refit("subset-3dpw", *where, "--rows", 3).out
+    config.write_text(config.read_text().replace(str(target), f"{store.url}/sub.npz"))
+    refused = refit("subset-3dpw", *where, "--rows", 3)
+    assert refused.code == 2
+    assert "subset-3dpw writes its npz to a file" in error_line(refused)
