@@ -18,7 +18,7 @@ from converter.layouts import Cure, find_cure
 from converter.npz import Npz
 from converter.remedies import FIXES, NPZ_FIX, fix_of
 from converter.source import REQUIRED, ROW_SHAPES
-from shards_spec.errors import RefitShardError, SourceError, StorageError
+from shards_spec.errors import RefitShardError, SourceError, StorageError, UsageError
 from shards_spec.storage import open_folder
 
 _SHOWN_REMAPS = 6
@@ -192,7 +192,7 @@ def check_dataset(
     except SourceError as error:
         report.findings.append(Finding(name, "labels", "fail", str(error), NPZ_FIX))
         return report
-    except StorageError as error:
+    except (StorageError, UsageError) as error:
         report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))
         return report
     report.findings += check_labels(prepared)
