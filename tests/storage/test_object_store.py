@@ -22,7 +22,7 @@ from tests.storage.proxy import Fault, Harm, Held, cut, error, hung_up, shortene
 # pyarrow sends a larger object in parts of ten megabytes.
 LARGE = os.urandom(1 << 20) * 11
 PARTS = 2
-BUSY = [error(500, "InternalError"), error(503, "SlowDown"), hung_up]
+BUSY = [error(503, "SlowDown"), hung_up]
 
 
 def test_what_is_written_is_read_again(store: Store) -> None:
