@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards_spec.errors import ShardError
+from shards_spec.errors import ShardError, explain
 from shards_spec.fields import FIELD, npy_dtype, npy_header, numpy_view
 from shards_spec.layout import sample_key
 from shards_spec.manifest import Manifest
 from shards_spec.reader import ShardSet, open_index
-from shards_spec.storage import Folder, explain
+from shards_spec.storage import Folder
 
 TAR_BLOCK = 512
 _MOST_OPEN_TARS = 512

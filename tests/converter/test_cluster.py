@@ -244,7 +244,7 @@ def test_what_travels_is_labels_and_not_pixels(many: Many, out: Path) -> None:
     prepared = prepare(
         BuildRequest(
             dataset=Dataset(name="many", root_variable="--root"),
-            npz=many.folder / "many.npz",
+            npz=str(many.folder / "many.npz"),
             root=str(many.folder / "root"),
             out=str(out / "many"),
             options=BuildOptions(samples_per_shard=300),
