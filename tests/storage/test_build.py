@@ -113,7 +113,7 @@ def remote(store: Store, local: Local) -> Remote:
 
 def batches(url: str) -> list[dict[str, Any]]:
     """An epoch of the loader."""
-    options = StreamOptions(batch_size=4, num_workers=2, occluders=None, epoch_samples=8)
+    options = StreamOptions(batch_size=4, num_workers=0, occluders=None, epoch_samples=8)
     return list(StreamingLoader({"own": (url, 1.0)}, options))
 
 
