@@ -305,7 +305,7 @@ def test_the_loader_takes_a_failing_store_for_an_error_and_never_for_a_bad_sampl
     remote: Remote, on_error: str
 ) -> None:
     assert remote.build().code == 0
-    options = StreamOptions(batch_size=4, num_workers=2, on_error=on_error)  # type: ignore[arg-type]
+    options = StreamOptions(batch_size=4, num_workers=0, on_error=on_error)  # type: ignore[arg-type]
     loader = StreamingLoader({"own": (f"{remote.out}/own", 1.0)}, options)
     fault = remote.store.proxy.plant(r"^GET .*\.tar", error(503, "SlowDown"))
     with pytest.raises(
