@@ -123,22 +123,33 @@ def batches_in_order(
     memory = BatchMemory(workers * prefetch + _SPARE_PIECES, (batch_size, *shape), dtype)
     tasks = (_Task(begin, end, memory.take()) for begin, end in slices)
     results = _results(_Work(maker, memory), tasks, workers, prefetch)
-    while True:
-        try:
-            result = next(results)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "worker" not in str(error):
-                raise
-            raise RefitShardError(
-                f"a loader's worker process died ({str(error).splitlines()[0]}); if it was killed "
-                "for its memory, lower num_workers or prefetch; a saved state goes on from here"
-            ) from error
-        finished = _finished(result, memory)
-        del result  # or it would hold memory while the loop works
-        yield finished
-        del finished
+    try:
+        while (result := _next(results)) is not None:
+            finished = _finished(result, memory)
+            del result  # or it would hold memory while the loop works
+            yield finished
+            del finished
+    finally:
+        del results  # ends the workers, also where somebody keeps the error and so this frame
+
+
+def _next(results: Iterator[_Result]) -> _Result | None:
+    """The next result, None after the last.
+
+    Raises:
+        RefitShardError: a worker was killed.
+    """
+    try:
+        return next(results, None)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        said = str(error).splitlines()[0].rstrip(". ")
+    # Not from the other error, whose frames would hold the workers.
+    raise RefitShardError(
+        f"a loader's worker process died ({said}); if it was killed for its memory, lower "
+        "num_workers or prefetch; a saved state goes on from here"
+    )
 
 
 def _finished(result: _Result, memory: BatchMemory) -> tuple[Batch, Made]:

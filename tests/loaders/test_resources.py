@@ -1,14 +1,12 @@
-"""Nothing stays behind: threads, file handles, memory; and processes of either kind work."""
+"""Nothing stays behind: processes, threads, file handles, memory; and a child's stream is ours."""
 
 import contextlib
 import gc
 import multiprocessing
-import os
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -16,12 +14,8 @@ from pathlib import Path
 import pytest
 
 from shards_spec.records import most_open_tars
+from tests.loaders.remains import open_files, remains, remains_after
 from tests.loaders.streams import all_items, items, stream
-
-
-def open_files() -> int:
-    """File handles of this process."""
-    return len(os.listdir("/proc/self/fd"))
 
 
 def resident_kib() -> int:
@@ -33,10 +27,10 @@ def resident_kib() -> int:
 @pytest.mark.parametrize("num_workers", [0, 1, 6])
 @pytest.mark.parametrize("how", ["break", "error", "close", "end", "del"])
 def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) -> None:
-    """However the loop is left, no thread and no file handle remains."""
+    """However the loop is left, no process, thread or file handle remains."""
     all_items(stream(shards, num_workers=2))  # what is opened once for good
     gc.collect()
-    threads, files = threading.active_count(), open_files()
+    before = remains()
     loader = stream(shards, num_workers=num_workers, prefetch=4, epoch_samples=240)
     if how == "break":
         for _ in loader:
@@ -55,11 +49,10 @@ def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) 
         iterator = iter(loader)
         next(iterator)
         del iterator
-    gc.collect()
-    assert threading.active_count() == threads
+    found = remains_after(before) if num_workers else remains()
+    assert (found.children, found.threads) == (before.children, before.threads)
     del loader
-    gc.collect()
-    assert open_files() == files
+    assert remains_after(before) == before
 
 
 def test_a_loader_holds_few_file_handles(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,11 +60,20 @@ def test_a_loader_holds_few_file_handles(shards: Path, monkeypatch: pytest.Monke
     expected = all_items(stream(shards))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
     before = open_files()
-    loader = stream(shards, num_workers=3)
+    loader = stream(shards)
     shard_count = sum(len(source.shards.manifest.shards) for source in loader._maker.sources)
     assert shard_count > most_open_tars() == 5
     assert all_items(loader) == expected
     assert open_files() - before == 5
+
+
+def test_a_loader_with_workers_opens_no_tar_here(shards: Path) -> None:
+    """Only its workers read; their handles end with them."""
+    all_items(stream(shards, num_workers=2))
+    before = remains()
+    loader = stream(shards, num_workers=3)
+    all_items(loader)
+    assert remains_after(before) == before
 
 
 def test_memory_is_flat(shards: Path) -> None:
@@ -93,7 +95,7 @@ def send_items(queue: "Queue[list[str]]", shards: Path) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_child_process_has_the_same_stream(shards: Path, method: str) -> None:
-    """Made in a forked or in a spawned child, also after the parent has used threads."""
+    """Made in a forked or in a spawned child, also after the parent has had workers."""
     expected = all_items(stream(shards, num_workers=2))
     context = multiprocessing.get_context(method)
     queue: Queue[list[str]] = context.Queue()

@@ -1,0 +1,42 @@
+"""What a process still holds: children, threads, file handles."""
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def children(pid: int | str = "self") -> list[int]:
+    """Processes that a process has started and not yet ended, zombies too."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += map(int, (task / "children").read_text().split())
+    return sorted(found)
+
+
+def open_files() -> int:
+    """File handles of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+@dataclass(frozen=True)
+class Remains:
+    """Children, threads and file handles of this process."""
+
+    children: list[int]
+    threads: int
+    files: int
+
+
+def remains() -> Remains:
+    """Those of now."""
+    return Remains(children(), threading.active_count(), open_files())
+
+
+def remains_after(before: Remains) -> Remains:
+    """Those of now; a queue's thread ends a moment after its queue, so it is waited for."""
+    end = time.monotonic() + 20
+    while (now := remains()) != before and time.monotonic() < end:
+        time.sleep(0.01)
+    return now
