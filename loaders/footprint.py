@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 # Stored pixels beside a point that its colour depends on: one by bilinear interpolation, and two
 # by libjpeg's interpolation of chroma, which weighs in the next chroma sample.
 REACH = 3.0
+_MAX_SIDE = 0xFFFF  # of any JPEG: a damaged index may say anything
 
 
 def _corners(maps: Floats, res: int) -> Floats:
@@ -62,9 +63,10 @@ def footprints(
 ) -> list[Region | None]:
     """The MCUs that each output (res, res) shows; None where it shows nothing of the stored crop.
 
-    ``maps`` (n, 2, 3): affine maps from output to stored pixels.
+    ``maps`` (n, 2, 3): affine maps from output to stored pixels, which turn and mirror, and then
+    stretch along the axes.
     """
-    rows = -(-max(heights) // MCU)
+    rows = -(-min(max(heights), _MAX_SIDE) // MCU)
     low, high, seen = _extent(_corners(maps, res), rows)
     columns = -(-np.asarray(widths) // MCU)
     seen &= (high >= -REACH) & (low <= columns[:, None] * MCU - 1 + REACH)
