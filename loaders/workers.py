@@ -5,6 +5,7 @@ the stream, and its result is a whole batch.
 """
 
 import gc
+import multiprocessing
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from loaders.memory import BatchMemory
-from shards_spec.errors import RefitShardError
+from shards_spec.errors import RefitShardError, UsageError
 from shards_spec.process import settle_process
 
 Slice = tuple[int, int]
@@ -93,6 +94,11 @@ def _settle(_worker: int) -> None:
 def _results(work: _Work, tasks: Iterable[_Task], workers: int, prefetch: int) -> Iterator[_Result]:
     if workers == 0:
         return (work[task] for task in tasks)
+    if multiprocessing.current_process().daemon:
+        raise UsageError(
+            f"num_workers={workers}: this process is itself a worker (daemonic), which can have "
+            "no workers of its own; pass num_workers=0"
+        )
     return iter(
         DataLoader(
             work,
@@ -117,7 +123,10 @@ def batches_in_order(
     workers; no process, thread or file stays.
 
     Raises:
-        RefitShardError: what making a batch raised, in its place; or a worker was killed.
+        RefitShardError: what making a batch raised, in its place; or a worker was killed while
+            this waited for a batch. If it is killed at another time, PyTorch raises its
+            RuntimeError in the main thread, wherever that is.
+        UsageError: this process may have no children.
     """
     shape, dtype = maker.image
     memory = BatchMemory(workers * prefetch + _SPARE_PIECES, (batch_size, *shape), dtype)
@@ -145,7 +154,8 @@ def _next(results: Iterator[_Result]) -> _Result | None:
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         said = str(error).splitlines()[0].rstrip(". ")
-    # Not from the other error, whose frames would hold the workers.
+    # This frame stays as long as the error; nor is it from the other one, whose frames have them.
+    del results
     raise RefitShardError(
         f"a loader's worker process died ({said}); if it was killed for its memory, lower "
         "num_workers or prefetch; a saved state goes on from here"

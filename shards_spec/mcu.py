@@ -23,6 +23,7 @@ _YCBCR_420 = bytes([3, 1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1])
 _SCAN = bytes([3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0])
 _MAX_HEADER = 4096
 _MOST_BLANKS = 256  # in a row; a wider image is decoded whole
+_NARROW = 4  # px; libjpeg interpolates chroma only in wider images
 # Bits of an MCU of no content: for each block, no change of its mean, and the end of the block.
 _LUMA_BLOCKS, _CHROMA_BLOCKS = 4, 2
 
@@ -178,11 +179,15 @@ def cut(data: bytes, header: Header, size: tuple[int, int], region: Region) -> b
 
     ``size`` is the height and width of the whole image. The result's first pixel is pixel
     ``(16 * region.left, 16 * region.top)`` of the whole image; its size is :func:`cut_size`.
-    None if the data do not hold an image of that size with a marker after each MCU.
+    None if the data do not hold an image of that size with a marker after each MCU, or if chroma
+    would not be interpolated in the result as in the whole image.
     """
     rows, columns = -(-size[0] // MCU), -(-size[1] // MCU)
     width, left, top = region.columns, region.left, region.top
     if _SIZE.unpack_from(data, len(header.before)) != size or width > _MOST_BLANKS:
+        return None
+    made_size = cut_size(size, region)
+    if made_size[1] <= _NARROW and left > 0:
         return None
     codes = np.frombuffer(bytearray(data), np.uint8)[header.begin :]
     ends = _mcu_ends(codes)
@@ -194,8 +199,7 @@ def cut(data: bytes, header: Header, size: tuple[int, int], region: Region) -> b
     row_begins = np.arange(top, top + len(region.first)) * columns
     froms = begins[row_begins + region.first].tolist()
     tos = begins[row_begins + region.last + 1].tolist()
-    made_size = _SIZE.pack(*cut_size(size, region))
-    parts: list[bytes | memoryview] = [header.before, made_size, header.after]
+    parts: list[bytes | memoryview] = [header.before, _SIZE.pack(*made_size), header.after]
     blanks, one, source = header.blanks, len(header.blank) + 2, codes.data
     number = 0
     for first, last, begin, end in zip(region.first, region.last, froms, tos, strict=True):

@@ -1,5 +1,6 @@
 """What a process still holds: children, threads, file handles."""
 
+import contextlib
 import os
 import threading
 import time
@@ -11,7 +12,8 @@ def children(pid: int | str = "self") -> list[int]:
     """Processes that a process has started and not yet ended, zombies too."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, (task / "children").read_text().split())
     return sorted(found)
 
 

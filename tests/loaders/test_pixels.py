@@ -174,6 +174,16 @@ def test_augmentations_of_stored_crops_lose_nothing(seed: int) -> None:
     assert np.array_equal(found, expected(stored, affine, 256))
 
 
+@pytest.mark.parametrize("width", range(32, 40))
+@pytest.mark.parametrize("mirror", [False, True])
+def test_only_a_narrow_last_column_is_seen(width: int, mirror: bool) -> None:
+    """Its chroma is interpolated as in the whole image."""
+    stored = jpeg.encode(colourful(48, width, 12), 60)
+    for x in np.arange(35.0, 44.0, 0.3):
+        affine = turn(0.0, 0.2, mirror, x + 0.1 * 33, 24.0, 33)
+        assert np.array_equal(shown(stored, (48, width), affine, 33), expected(stored, affine, 33))
+
+
 def test_a_jpeg_without_markers_gives_the_same() -> None:
     """As 3dpw_test_sub's: it is decoded whole."""
     image = colourful(90, 120, 8)

@@ -4,9 +4,6 @@ import contextlib
 import gc
 import multiprocessing
 import resource
-import signal
-import subprocess
-import sys
 import time
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -125,32 +122,6 @@ def test_a_forked_child_uses_the_parents_loader(shards: Path) -> None:
     assert queue.get(timeout=60) == rest
     child.join(60)
     assert child.exitcode == 0
-
-
-LOOP = """
-import sys
-from pathlib import Path
-from tests.loaders.streams import stream
-loader = stream(Path(sys.argv[1]), num_workers=3, epoch_samples=10**9, batch_size=2)
-for step, batch in enumerate(loader):
-    if step == 3:
-        print("running", flush=True)
-"""
-
-
-def test_ctrl_c_ends_the_run(shards: Path) -> None:
-    """An interrupt ends the process with KeyboardInterrupt, not with a hang."""
-    command = [sys.executable, "-c", LOOP, str(shards)]
-    root = Path(__file__).resolve().parents[2]
-    with subprocess.Popen(
-        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "running\n"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    assert process.returncode != 0
-    assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_a_slow_loop_gets_the_same_batches(shards: Path) -> None:
