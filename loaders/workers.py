@@ -7,9 +7,11 @@ the stream, and its result is a whole batch.
 import gc
 import multiprocessing
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -99,19 +101,32 @@ def _results(work: _Work, tasks: Iterable[_Task], workers: int, prefetch: int) -
             f"num_workers={workers}: this process is itself a worker (daemonic), which can have "
             "no workers of its own; pass num_workers=0"
         )
-    return iter(
-        DataLoader(
-            work,
-            batch_size=None,
-            sampler=tasks,
-            num_workers=workers,
-            prefetch_factor=prefetch,
-            collate_fn=lambda result: result,
-            worker_init_fn=_settle,
-            multiprocessing_context="fork",
-            generator=torch.Generator(),  # so that the global one is not drawn from
-        )
+    loader = DataLoader(
+        work,
+        batch_size=None,
+        sampler=tasks,
+        num_workers=workers,
+        prefetch_factor=prefetch,
+        collate_fn=lambda result: result,
+        worker_init_fn=_settle,
+        multiprocessing_context="fork",
+        generator=torch.Generator(),  # so that the global one is not drawn from
     )
+    with _without_opencvs_threads():
+        return iter(loader)
+
+
+@contextmanager
+def _without_opencvs_threads() -> Iterator[None]:
+    """End OpenCV's threads while workers are forked: a child that believed it had them would wait
+    for them for ever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def batches_in_order(

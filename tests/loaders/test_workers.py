@@ -218,3 +218,25 @@ def test_a_run_that_is_ended_leaves_no_process(
     if how == signal.SIGINT:
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert errors.count("Traceback") == 1
+
+
+OPENCV = """
+import sys
+from pathlib import Path
+import cv2
+import numpy as np
+from tests.loaders.streams import all_items, stream
+cv2.setNumThreads(4)
+cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)  # starts its threads
+expected = all_items(stream(Path(sys.argv[1])))
+for _ in range(3):
+    assert all_items(stream(Path(sys.argv[1]), num_workers=2)) == expected
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)
+assert cv2.getNumThreads() == 4
+"""
+
+
+def test_opencvs_threads_in_the_loop_do_not_stop_the_workers(shards: Path) -> None:
+    """A program that has used OpenCV in parallel gets its batches, and keeps its threads."""
+    command = [sys.executable, "-c", OPENCV, str(shards)]
+    subprocess.run(command, cwd=Path(__file__).resolve().parents[2], check=True, timeout=60)
