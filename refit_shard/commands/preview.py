@@ -86,9 +86,8 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
     from loaders.pixels import MEAN, STD
     from refit_shard.sheet import draw_skeleton, fit, label
 
-    loader = StreamingLoader.from_config(
-        args.stream, shards=args.shards, batch_size=args.n, seed=args.seed, epoch_samples=args.n
-    )
+    sizes = {"batch_size": args.n, "epoch_samples": args.n, "num_workers": 0}
+    loader = StreamingLoader.from_config(args.stream, shards=args.shards, seed=args.seed, **sizes)
     batch = next(iter(loader))
     cells = []
     for index, name in enumerate(batch["dataset_name"]):
