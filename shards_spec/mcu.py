@@ -168,9 +168,8 @@ def _numbers(rows: int, columns: int, width: int, offset: int) -> NDArray[np.uin
 
 
 def _mcu_ends(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Where the second byte of each marker stands: at 0xFF and anything but 0."""
-    seconds = np.flatnonzero(codes[:-1] == 0xFF) + 1
-    ends: NDArray[np.int64] = seconds[codes[seconds] != 0]
+    """Where the second byte of each marker stands: behind 0xFF, and not 0."""
+    ends: NDArray[np.int64] = np.flatnonzero((codes[:-1] == 0xFF) & (codes[1:] != 0)) + 1
     return ends
 
 
