@@ -49,7 +49,7 @@ PEERS = {
     "litdata": Peer("litData", "litdata", "benchmarks.peers.litdata_peer"),
 }
 TITLES = {
-    OURS: "StreamingLoader (threads)",
+    OURS: "StreamingLoader (processes)",
     **{name: peer.title for name, peer in PEERS.items()},
     REFIT: "ReFit's way, whole frames",
 }

@@ -36,7 +36,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         )
     axes.set_xticks(sorted({one["workers"] for one in rates}))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("workers (threads of ours, processes of the others)")
+    axes.set_xlabel("workers (processes)")
     axes.set_ylabel("samples per second")
     axes.set_title(
         f"ReFit's items from the same crops, {results['machine']['cores']} cores", fontsize=11

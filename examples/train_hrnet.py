@@ -68,7 +68,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--save-every", type=positive, default=1000, metavar="STEPS")
     add("--log-every", type=positive, default=10, metavar="STEPS")
     add("--batch-size", type=positive, help="default the config's TRAIN.BATCH_SIZE")
-    add("--workers", type=int, metavar="N", help="threads; default the config's NUM_WORKERS")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="worker processes; default the config's NUM_WORKERS",
+    )
     add("--lr", type=above_zero, default=1e-4, help="of Adam (default %(default)s)")
     add(
         "--amp",

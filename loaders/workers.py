@@ -27,6 +27,11 @@ Batch = dict[str, Any]
 # Beside those being made: the one that the loop works on, the next one, and a few that it may keep.
 _SPARE_PIECES = 8
 
+# Results that are not done with. Were they only held by an iterator that is part of a cycle, the
+# garbage collector would take their queues apart before the workers could be told to end, and that
+# would be waited for, 5 s a worker.
+_RUNNING: set[Iterator["_Result"]] = set()
+
 
 @dataclass(frozen=True)
 class Made:
@@ -147,6 +152,7 @@ def batches_in_order(
     memory = BatchMemory(workers * prefetch + _SPARE_PIECES, (batch_size, *shape), dtype)
     tasks = (_Task(begin, end, memory.take()) for begin, end in slices)
     results = _results(_Work(maker, memory), tasks, workers, prefetch)
+    _RUNNING.add(results)
     try:
         while (result := _next(results)) is not None:
             finished = _finished(result, memory)
@@ -154,6 +160,7 @@ def batches_in_order(
             yield finished
             del finished
     finally:
+        _RUNNING.discard(results)
         del results  # ends the workers, also where somebody keeps the error and so this frame
 
 

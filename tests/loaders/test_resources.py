@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shards_spec.records import most_open_tars
-from tests.loaders.remains import open_files, remains, remains_after
+from tests.loaders.remains import open_files, remains
 from tests.loaders.streams import all_items, items, stream
 
 
@@ -46,10 +46,10 @@ def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) 
         iterator = iter(loader)
         next(iterator)
         del iterator
-    found = remains_after(before) if num_workers else remains()
+    found = remains()
     assert (found.children, found.threads) == (before.children, before.threads)
     del loader
-    assert remains_after(before) == before
+    assert remains() == before
 
 
 def test_a_loader_holds_few_file_handles(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_a_loader_with_workers_opens_no_tar_here(shards: Path) -> None:
     before = remains()
     loader = stream(shards, num_workers=3)
     all_items(loader)
-    assert remains_after(before) == before
+    assert remains() == before
 
 
 def test_memory_is_flat(shards: Path) -> None:
