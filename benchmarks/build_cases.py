@@ -95,7 +95,7 @@ def request(
 
 @dataclass(frozen=True)
 class LoadedFrame:
-    """A frame's file and, ready to encode, the crops of its people."""
+    """A frame's file and, ready to encode, the crops of its people, in the encoder's BGR."""
 
     data: bytes
     rows: range
@@ -127,7 +127,10 @@ def load(tree: Tree, pinned_to: int | None) -> None:
         data = read_frame(root, task.paths[begin])
         frame = oriented(recipe, Views(decode_frame(data)), task, begin)
         crops = [
-            np.ascontiguousarray(cut(frame, plan_row(recipe, frame, task, row)))
+            np.asarray(
+                cv2.cvtColor(cut(frame, plan_row(recipe, frame, task, row)), cv2.COLOR_RGB2BGR),
+                np.uint8,
+            )
             for row in range(begin, end)
         ]
         frames.append(LoadedFrame(data, range(begin, end), crops))
@@ -137,12 +140,12 @@ def load(tree: Tree, pinned_to: int | None) -> None:
 def bound(part: slice) -> int:
     """Decode each frame of the part once and encode its crops; returns the number of crops."""
     loaded = _LOADED[0]
-    quality = loaded.recipe.quality
+    options = jpeg.encoder_options(loaded.recipe.quality)
     count = 0
     for frame in loaded.frames[part]:
         pyspng.load(frame.data)
         for crop in frame.crops:
-            jpeg.encode(crop, quality)
+            cv2.imencode(".jpg", crop, options)
         count += len(frame.crops)
     return count
 

@@ -11,14 +11,19 @@ from shards_spec.errors import FrameError
 RESTART_INTERVAL = 1
 
 
-def encode(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    """Encode (H, W, 3) uint8 RGB as a baseline JPEG with 4:2:0 chroma and a marker an MCU."""
-    options = (
+def encoder_options(quality: int) -> tuple[int, ...]:
+    """OpenCV's options of a stored crop: baseline, 4:2:0 chroma, a marker an MCU."""
+    return (
         *(cv2.IMWRITE_JPEG_QUALITY, quality),
         *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
         *(cv2.IMWRITE_JPEG_RST_INTERVAL, RESTART_INTERVAL),
     )
-    return cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+
+
+def encode(rgb: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as a stored crop is; see :func:`encoder_options`."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, encoder_options(quality))[1].tobytes()
 
 
 def size(data: bytes | memoryview) -> tuple[int, int]:
