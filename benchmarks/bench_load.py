@@ -1,0 +1,254 @@
+"""How fast the stream is beside the bare decoder, and where a sample's time goes.
+
+    python -m benchmarks.bench_load
+
+Stored crops and occluders come from :mod:`benchmarks.crops`. Measured in samples/s, in turns (see
+:func:`benchmarks.harness.interleaved`), each in a fresh process that may use two cores:
+
+- *bare decode*: simplejpeg decodes the stored JPEGs, held in memory, to RGB into memory that is
+  used again; on one core, and on two by two threads. It decodes whole crops, and does nothing else.
+  *Without markers* decodes the same crops encoded again without restart markers, which make the
+  stored ones larger and slower to decode whole;
+- the loader: :class:`loaders.StreamingLoader` with ReFit's augmentation and occluders, batches of
+  64, with 1 and 2 workers, after a warm-up. *Crops whole* is the loader with the decoding of
+  regions taken away.
+
+Ratios are taken round by round. Then the stages of a sample's time on one core, and how much of the
+stored crops is decoded (:mod:`benchmarks.load_stages`).
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks.build_cases import process
+from benchmarks.crops import Crops, cached_crops
+from benchmarks.harness import (
+    CACHE,
+    RESULTS,
+    Spread,
+    interleaved,
+    machine,
+    markdown_table,
+    ratios,
+    spread,
+    write_json,
+)
+from benchmarks.load_cases import CORES, Amounts, Decoding, Loading, measure
+from benchmarks.load_stages import measure_shares, measure_stages
+from benchmarks.peers.transform import Kind
+
+PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "crc32c", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the run. ``seconds``: that a measurement takes at least, after ``warm_up`` batches.
+
+    ``stage_batches``: made in each round of the stages, twice.
+    """
+
+    frames: int = 200
+    passes: int = 5
+    samples_per_shard: int = 256
+    occluders: int = 60
+    batch: int = 64
+    images: tuple[Kind, ...] = ("uint8", "normalized")
+    warm_up: int = 30
+    seconds: float = 5.0
+    stage_batches: int = 40
+    rounds: int = 5
+
+
+QUICK = Settings(
+    frames=4,
+    passes=4,
+    samples_per_shard=16,
+    occluders=4,
+    batch=4,
+    images=("uint8",),
+    warm_up=1,
+    seconds=0.0,
+    stage_batches=2,
+    rounds=1,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """One case over another, and what it should be; no target where it is for information."""
+
+    title: str
+    above: str
+    below: str
+    target: float | None = None
+
+
+def all_cases(settings: Settings) -> dict[str, Decoding | Loading]:
+    """Every measurement of a round."""
+    cases: dict[str, Decoding | Loading] = {
+        "bare decode, 1 core": Decoding(threads=1),
+        "bare decode, 2 cores": Decoding(threads=2),
+        "bare decode without markers, 2 cores": Decoding(threads=2, markers=False),
+    }
+    for image in settings.images:
+        cases[f"{image}, 1 worker"] = Loading(image=image, workers=1)
+        cases[f"{image}, 2 workers"] = Loading(image=image, workers=2)
+        cases[f"{image}, 2 workers, crops whole"] = Loading(image=image, workers=2, whole=True)
+    return cases
+
+
+def all_ratios(settings: Settings) -> list[Ratio]:
+    """What is compared."""
+    targets = {"uint8": 0.75, "normalized": 0.6}
+    made = []
+    for image in settings.images:
+        two = f"{image}, 2 workers"
+        bare, plain = "bare decode, 2 cores", "bare decode without markers, 2 cores"
+        made += [
+            Ratio(
+                title=f"{image} over bare decode",
+                above=two,
+                below=bare,
+                target=targets[image],
+            ),
+            Ratio(title=f"{image} over bare decode without markers", above=two, below=plain),
+            Ratio(
+                title=f"{image}, 2 workers over 1",
+                above=two,
+                below=f"{image}, 1 worker",
+                target=1.9,
+            ),
+            Ratio(title=f"{image}, regions over whole", above=two, below=f"{two}, crops whole"),
+        ]
+    return made
+
+
+def measure_speed(crops: Crops, settings: Settings) -> dict[str, Any]:
+    """Every case in turns, and their ratios."""
+    amounts = Amounts(batch=settings.batch, warm_up=settings.warm_up, seconds=settings.seconds)
+    cases = all_cases(settings)
+    work = {name: partial(measure, case, crops, amounts) for name, case in cases.items()}
+    measured = interleaved(work, settings.rounds)
+    compared = [
+        asdict(one) | asdict(ratios(measured[one.above], measured[one.below]))
+        for one in all_ratios(settings)
+    ]
+    rates = {name: asdict(spread(values)) for name, values in measured.items()}
+    return {"samples_per_second": rates, "ratios": compared}
+
+
+def measure_inside(crops: Crops, settings: Settings) -> dict[str, Any]:
+    """The stages of each kind of image, and the shares that are decoded."""
+    stages = []
+    for image in settings.images:
+        with process() as pool:
+            stages.append(
+                pool.submit(
+                    measure_stages,
+                    image,
+                    crops,
+                    batch=settings.batch,
+                    batches_a_round=settings.stage_batches,
+                    rounds=settings.rounds,
+                ).result()
+            )
+    shares = measure_shares(crops, batch=settings.batch, count=settings.stage_batches)
+    return {"stages": stages, "decoded": shares}
+
+
+def run(settings: Settings, cache: Path) -> dict[str, Any]:
+    """All measurements."""
+    cache.mkdir(parents=True, exist_ok=True)
+    crops = cached_crops(
+        cache,
+        frames=settings.frames,
+        passes=settings.passes,
+        samples_per_shard=settings.samples_per_shard,
+        occluders=settings.occluders,
+    )
+    return {
+        "benchmark": "bench_load",
+        "machine": machine(PACKAGES),
+        "settings": {**asdict(settings), "rows": crops.rows, "cores": CORES},
+        **measure_speed(crops, settings),
+        **measure_inside(crops, settings),
+    }
+
+
+def _spread(result: Mapping[str, Any]) -> str:
+    return str(Spread(result["median"], result["low"], result["high"]))
+
+
+def _stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
+    times = [one["microseconds"] for one in stages]
+    titles = {"bare": "bare decode, whole crop", "whole": "a whole sample"}
+    rows = [
+        [titles.get(name, name), *(f"{one[name]:.1f}" for one in times)]
+        for name in ("bare", "whole", *(name for name in times[0] if name not in titles))
+    ]
+    return markdown_table(["µs a sample, one core", *(one["image"] for one in stages)], rows)
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    settings, decoded = results["settings"], results["decoded"]
+    rates = [[name, _spread(one)] for name, one in results["samples_per_second"].items()]
+    compared = [
+        [one["title"], _spread(one), "" if one["target"] is None else f"{one['target']:g}"]
+        for one in results["ratios"]
+    ]
+    return "\n".join(
+        [
+            f"{settings['rows']} crops, {decoded['stored_bytes_a_sample'] / 1e3:.1f} kB each, "
+            f"batches of {settings['batch']}, {settings['rounds']} rounds; median (least to most). "
+            f"{results['machine']['cpu']}, {settings['cores']} of {results['machine']['cores']} "
+            "cores.",
+            "",
+            markdown_table(["", "samples/s"], rates),
+            "",
+            markdown_table(["", "ratio", "target"], compared),
+            "",
+            _stage_table(results["stages"]),
+            "",
+            f"Decoded: {decoded['bytes']:.0%} of the bytes, {decoded['pixels']:.0%} of the pixels; "
+            f"shown: {decoded['mcus']:.0%} of the MCUs.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_load",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
+    parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
+    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
+    parser.add_argument(
+        "--out", type=Path, help="default benchmarks/results/bench_load.json; --quick keeps none"
+    )
+    args = parser.parse_args(argv)
+    given = {name: getattr(args, name) for name in ("rounds", "seconds")}
+    settings = replace(
+        QUICK if args.quick else Settings(),
+        **cast(dict[str, Any], {name: value for name, value in given.items() if value is not None}),
+    )
+    results = run(settings, args.cache)
+    print(report(results))
+    out = args.out or (None if args.quick else RESULTS / "bench_load.json")
+    if out is not None:
+        write_json(out, results)
+        print(f"\n{out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What :mod:`benchmarks.bench_load` measures, as functions. Each runs in a fresh process."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from benchmarks.build_cases import process
+from benchmarks.crops import Crops
+from benchmarks.harness import cores
+from benchmarks.peers.transform import Kind
+from loaders import StreamingLoader, StreamOptions
+from shards_spec import ShardSet, jpeg, mcu
+from shards_spec.records import OpenTars, RecordReader
+
+CORES = 2  # that the loader may use, its loop included
+_EPOCH_SAMPLES = 1 << 40  # one epoch holds every measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Bare decode of the stored bytes in ``threads`` threads; or, without ``markers``, of the same
+    crops encoded again without restart markers.
+    """
+
+    threads: int
+    markers: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """The loader; ``whole`` decodes every crop whole, as one without restart markers."""
+
+    image: Kind
+    workers: int
+    whole: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """How much is measured: ``warm_up`` batches before, then at least ``seconds``."""
+
+    batch: int
+    warm_up: int
+    seconds: float
+
+
+def options(image: Kind, crops: Crops, batch: int, workers: int) -> StreamOptions:
+    """ReFit's augmentation with occluders, of the crops."""
+    return StreamOptions(
+        image=image,
+        batch_size=batch,
+        num_workers=workers,
+        epoch_samples=_EPOCH_SAMPLES,
+        occluders=str(crops.occluders),
+    )
+
+
+def pin(count: int) -> None:
+    """Let this process, and those that it starts, use ``count`` cores."""
+    os.sched_setaffinity(0, set(cores()[-count:]))
+    cv2.setNumThreads(1)
+
+
+# ---------------------------------------------------------------------------------- bare decode
+
+
+def stored_jpegs(crops: Crops) -> list[bytes]:
+    """Every stored JPEG, in memory."""
+    reader = RecordReader(ShardSet.open(str(crops.shards)), OpenTars())
+    return [reader.read(row).jpeg for row in range(crops.rows)]
+
+
+def without_markers(data: bytes, quality: int) -> bytes:
+    """A JPEG decoded and encoded again with the same options but for restart markers."""
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    plain = (*jpeg.encoder_options(quality), cv2.IMWRITE_JPEG_RST_INTERVAL, 0)
+    return cv2.imencode(".jpg", bgr, plain)[1].tobytes()
+
+
+def decode_for(seconds: float, jpegs: list[bytes]) -> int:
+    """Decode one after the other to RGB, into memory that is used again; returns their number.
+
+    It goes over all of them at least once.
+    """
+    sizes = [jpeg.size(data) for data in jpegs]
+    memory = np.empty(max(height * width * 3 for height, width in sizes), np.uint8)
+    outs = [memory[: h * w * 3].reshape(h, w, 3) for h, w in sizes]
+    begin, count = time.perf_counter(), 0
+    for data, out in cycle(zip(jpegs, outs, strict=True)):
+        simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+        count += 1
+        if count >= len(jpegs) and time.perf_counter() - begin >= seconds:
+            break
+    return count
+
+
+def decoding_rate(case: Decoding, crops: Crops, amounts: Amounts) -> float:
+    """Samples/s of bare decode, each thread on its own part, on as many cores as threads."""
+    pin(case.threads)
+    jpegs = stored_jpegs(crops)
+    if not case.markers:
+        quality = ShardSet.open(str(crops.shards)).manifest.quality
+        jpegs = [without_markers(data, quality) for data in jpegs]
+    parts = [jpegs[number :: case.threads] for number in range(case.threads)]
+    with ThreadPoolExecutor(case.threads) as pool:
+        list(pool.map(partial(decode_for, 0.0), parts))
+        begin = time.perf_counter()
+        count = sum(pool.map(partial(decode_for, amounts.seconds), parts))
+        return count / (time.perf_counter() - begin)
+
+
+# ------------------------------------------------------------------------------------- loading
+
+
+def loading_rate(case: Loading, crops: Crops, amounts: Amounts) -> float:
+    """Samples/s of the loader, after a warm-up: the first touch of shared memory is slow.
+
+    Workers deliver in turns, so what is counted is whole turns of theirs. They end with
+    this process.
+    """
+    pin(CORES)
+    made = options(case.image, crops, amounts.batch, case.workers)
+    loader = StreamingLoader({"bedlam": (str(crops.shards), 1.0)}, made)
+    whole = patch.object(mcu, "find_header", lambda _data: None) if case.whole else nullcontext()
+    with whole:
+        batches = iter(loader)
+        for _ in range(amounts.warm_up):
+            next(batches)
+    turns, elapsed = 0, 0.0
+    begin = time.perf_counter()
+    while elapsed < amounts.seconds or turns == 0:
+        for _ in range(case.workers):
+            next(batches)
+        turns += 1
+        elapsed = time.perf_counter() - begin
+    return turns * case.workers * amounts.batch / elapsed
+
+
+def measure(case: Decoding | Loading, crops: Crops, amounts: Amounts) -> float:
+    """Samples/s of a case in a fresh process."""
+    with process() as pool:
+        if isinstance(case, Decoding):
+            return pool.submit(decoding_rate, case, crops, amounts).result()
+        return pool.submit(loading_rate, case, crops, amounts).result()
