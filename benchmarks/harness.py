@@ -116,6 +116,22 @@ def memory(process: int | str = "self") -> int:
     return _status_bytes(process, "VmRSS") - _status_bytes(process, "RssShmem")
 
 
+def memory_together(processes: Sequence[int]) -> int:
+    """Memory that processes hold together, bytes; what they share is counted once.
+
+    Of what others map too, such as libraries, they have their share. A process that ended has none.
+    """
+    held = 0
+    for process in processes:
+        try:
+            text = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+        held += int(found[1]) * _KIB if found else 0
+    return held
+
+
 def _status_bytes(process: int | str, field: str) -> int:
     try:
         text = Path(f"/proc/{process}/status").read_text(encoding="utf-8")

@@ -1,0 +1,287 @@
+"""How soon a loader gives its first batch, and what memory it holds, at a million rows.
+
+    python -m benchmarks.bench_startup
+
+Two data sets of finished shards (:mod:`benchmarks.many_shards` says what of them is shared): a
+million rows in 500 shards, and 10,000 in 5. Each start is a fresh process, 2 workers, batches of
+64, ReFit's augmentation and occluders; the starts take turns (see
+:func:`benchmarks.harness.interleaved`):
+
+- *first batch*: seconds from before ``import loaders``. *Cold*: every file of the set was dropped
+  from the page cache before (``posix_fadvise``); Python's own files and libraries were not;
+- *resumed*: seconds from after the imports to the first batch of a loader that is made, and takes
+  the state of step 200,000;
+- *memory* of all processes of the loader together, the most of some readings over many batches,
+  less that of an idle interpreter that imported torch. Shared pages are counted once (PSS), the
+  page cache is not. Libraries that other programs on the machine have loaded too count in part.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks.crops import Crops, cached_crops
+from benchmarks.harness import (
+    CACHE,
+    REPOSITORY,
+    RESULTS,
+    Spread,
+    interleaved,
+    machine,
+    markdown_table,
+    ratios,
+    spread,
+    write_json,
+)
+from benchmarks.many_shards import cached_sets
+from benchmarks.peers.transform import Kind
+
+PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch")
+FIRST_BATCH_SECONDS = 3.0
+OVER_FEW_ROWS = 1.5
+RESUMED_SECONDS = 1.0
+MEMORY_BYTES = 600e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the run. ``memory_batches``: over which a loader's memory is read."""
+
+    frames: int = 200
+    passes: int = 5
+    samples_per_shard: int = 256
+    occluders: int = 60
+    rows_a_shard: int = 2000
+    many_shards: int = 500
+    few_shards: int = 5
+    tars: int = 8
+    batch: int = 64
+    workers: int = 2
+    images: tuple[Kind, ...] = ("uint8", "normalized")
+    caches: tuple[str, ...] = ("warm", "cold")
+    resume_step: int = 200_000
+    memory_batches: int = 3000
+    rounds: int = 5
+
+
+QUICK = Settings(
+    frames=4,
+    passes=4,
+    samples_per_shard=16,
+    occluders=4,
+    rows_a_shard=40,
+    many_shards=10,
+    few_shards=2,
+    tars=2,
+    batch=4,
+    images=("uint8",),
+    caches=("cold",),
+    memory_batches=10,
+    rounds=1,
+)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The two data sets and the occluders."""
+
+    many: Path
+    few: Path
+    crops: Crops
+
+
+def fresh(arguments: Sequence[object]) -> dict[str, Any]:
+    """What :mod:`benchmarks.first_batch` measures, in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.first_batch", *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured
+
+
+def start(
+    folder: Path, image: Kind, sets: Sets, settings: Settings, *more: object
+) -> dict[str, Any]:
+    """One start of a loader."""
+    return fresh(
+        [
+            *("--shards", folder, "--occluders", sets.crops.occluders, "--image", image),
+            *("--batch", settings.batch, "--workers", settings.workers, *more),
+        ]
+    )
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Have the system forget the contents of a folder's files; they are written out first."""
+    for path in folder.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def start_cases(sets: Sets, settings: Settings) -> dict[str, Callable[[], float]]:
+    """Every start, by image, page cache and rows; and the resumed ones."""
+
+    def first_batch(folder: Path, image: Kind, cache: str) -> float:
+        if cache == "cold":
+            drop_from_cache(folder)
+        return float(start(folder, image, sets, settings)["seconds"])
+
+    def resumed(image: Kind) -> float:
+        made = start(sets.many, image, sets, settings, "--step", settings.resume_step)
+        return float(made["seconds"] - made["import_seconds"])
+
+    cases: dict[str, Callable[[], float]] = {}
+    for image in settings.images:
+        for cache in settings.caches:
+            for name, folder in (("many", sets.many), ("few", sets.few)):
+                cases[f"{image}, {cache}, {name} rows"] = partial(first_batch, folder, image, cache)
+        cases[f"{image}, resumed"] = partial(resumed, image)
+    return cases
+
+
+def measure_starts(sets: Sets, settings: Settings) -> dict[str, Any]:
+    """Every start in turns; many rows over few."""
+    measured = interleaved(start_cases(sets, settings), settings.rounds)
+    pairs = [f"{image}, {cache}" for image in settings.images for cache in settings.caches]
+    return {
+        "seconds": {name: asdict(spread(values)) for name, values in measured.items()},
+        "many_over_few": {
+            pair: asdict(ratios(measured[f"{pair}, many rows"], measured[f"{pair}, few rows"]))
+            for pair in pairs
+        },
+    }
+
+
+def measure_memory(sets: Sets, settings: Settings) -> dict[str, Any]:
+    """Memory of the loaders over many batches of the large set, and of the idle interpreter."""
+    idle = fresh(["--idle"])["bytes"]
+    loaders = []
+    for image in settings.images:
+        made = start(sets.many, image, sets, settings, "--batches", settings.memory_batches)
+        readings = made["memory_bytes"]
+        loaders.append(
+            {
+                "image": image,
+                "samples": made["samples"],
+                "readings_bytes": readings,
+                "above_idle_bytes": max(readings) - idle,
+            }
+        )
+    return {"idle_bytes": idle, "loaders": loaders}
+
+
+def run(settings: Settings, cache: Path) -> dict[str, Any]:
+    """All measurements."""
+    cache.mkdir(parents=True, exist_ok=True)
+    crops = cached_crops(
+        cache,
+        frames=settings.frames,
+        passes=settings.passes,
+        samples_per_shard=settings.samples_per_shard,
+        occluders=settings.occluders,
+    )
+    made = cached_sets(
+        crops,
+        shards=(settings.many_shards, settings.few_shards),
+        rows_a_shard=settings.rows_a_shard,
+        tars=settings.tars,
+    )
+    sets = Sets(made[settings.many_shards], made[settings.few_shards], crops)
+    return {
+        "benchmark": "bench_startup",
+        "machine": machine(PACKAGES),
+        "settings": {
+            **asdict(settings),
+            "many_rows": settings.many_shards * settings.rows_a_shard,
+            "few_rows": settings.few_shards * settings.rows_a_shard,
+        },
+        "starts": measure_starts(sets, settings),
+        "memory": measure_memory(sets, settings),
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    settings, starts, memory = (results[name] for name in ("settings", "starts", "memory"))
+    rows = []
+    for name, one in starts["seconds"].items():
+        target = RESUMED_SECONDS if name.endswith("resumed") else FIRST_BATCH_SECONDS
+        rows.append([name, str(Spread(**one)), f"{target:g}"])
+    over = [
+        [name, str(Spread(**one)), f"{OVER_FEW_ROWS:g}"]
+        for name, one in starts["many_over_few"].items()
+    ]
+    held = [
+        [
+            one["image"],
+            str(one["samples"]),
+            f"{one['readings_bytes'][0] / 1e6:.0f}",
+            f"{one['readings_bytes'][-1] / 1e6:.0f}",
+            f"{one['above_idle_bytes'] / 1e6:.0f}",
+        ]
+        for one in memory["loaders"]
+    ]
+    return "\n".join(
+        [
+            f"Many rows: {settings['many_rows']} in {settings['many_shards']} shards; few: "
+            f"{settings['few_rows']} in {settings['few_shards']}. {settings['workers']} workers, "
+            f"batches of {settings['batch']}; {settings['rounds']} rounds; median (least to most). "
+            f"{results['machine']['cpu']}, {results['machine']['cores']} cores.",
+            "",
+            markdown_table(["to the first batch", "s", "at most"], rows),
+            "",
+            markdown_table(["many rows over few", "ratio", "at most"], over),
+            "",
+            markdown_table(
+                ["memory", "samples", "first, MB", "last, MB", "most above idle, MB"], held
+            ),
+            "",
+            f"Idle interpreter with torch: {memory['idle_bytes'] / 1e6:.0f} MB; a loader's memory "
+            f"above it should be at most {MEMORY_BYTES / 1e6:.0f} MB.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_startup",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, help="repeats of every start (default 5)")
+    parser.add_argument("--memory-batches", type=int, help="for the memory (default 3000)")
+    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made (3 GB)")
+    parser.add_argument(
+        "--out", type=Path, help="default benchmarks/results/bench_startup.json; --quick keeps none"
+    )
+    args = parser.parse_args(argv)
+    given = {name: getattr(args, name) for name in ("rounds", "memory_batches")}
+    settings = replace(
+        QUICK if args.quick else Settings(),
+        **cast(dict[str, Any], {name: value for name, value in given.items() if value is not None}),
+    )
+    results = run(settings, args.cache)
+    print(report(results))
+    out = args.out or (None if args.quick else RESULTS / "bench_startup.json")
+    if out is not None:
+        write_json(out, results)
+        print(f"\n{out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

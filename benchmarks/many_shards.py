@@ -1,0 +1,132 @@
+"""Large data sets of finished shards for the benchmark of the start, made in a minute.
+
+Every shard has an Arrow index of its own: true columns, sealed, with keys, names and rows of the
+npz that no other shard has. The tars are hard links of a few that are really written, with stored
+crops of :mod:`benchmarks.crops` and their records. So what shards share is the tar: its JPEGs,
+their checksums and labels, at the offsets that the index states. The loader takes only offsets from
+the index and all else from the tar, and cannot tell; ``refit-shard verify`` would, by the keys.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.build_cases import SEED, made_by
+from benchmarks.crops import Crops
+from shards_spec import ShardSet
+from shards_spec.fields import FIELD, arrow_column
+from shards_spec.layout import MANIFEST, QUARANTINE, sample_key, shard_stem
+from shards_spec.manifest import Manifest, ShardEntry
+from shards_spec.records import NpyLayout, OpenTars, RecordReader
+from shards_spec.writer import (
+    ShardWriter,
+    arrow_bytes,
+    quarantine_bytes,
+    shard_content,
+    shard_metadata,
+)
+
+_ROWS_A_FRAME = 2
+
+
+@dataclass(frozen=True)
+class Written:
+    """A tar that was really written, and the index that belongs to it."""
+
+    path: Path
+    sha256: str
+    size: int
+    index: pa.RecordBatch
+
+
+def _write_tar(path: Path, crops: Crops, rows: Sequence[int]) -> Written:
+    """A tar of the given crops, one after the other; a crop may be there more than once."""
+    data_set = ShardSet.open(str(crops.shards))
+    reader, dtype = RecordReader(data_set, OpenTars()), NpyLayout.of(data_set.manifest).dtype
+    with path.open("wb") as stream:
+        writer = ShardWriter(stream, dtype)
+        for number, row in enumerate(rows):
+            stored = reader.read(row)
+            record = np.frombuffer(bytearray(stored.record), dtype)[0:1].reshape(())
+            record["key"] = sample_key(data_set.manifest.dataset, number)
+            record["source_row"] = number
+            writer.add(record, stored.jpeg)
+        sha256, size, index = writer.finish()
+    return Written(path, sha256, size, index)
+
+
+def _write_index(path: Path, tar: Written, manifest: Manifest, first_row: int) -> ShardEntry:
+    """The index of a shard that is ``tar`` under another name, its rows from ``first_row`` on."""
+    rows = range(first_row, first_row + tar.index.num_rows)
+    own = {
+        "key": [sample_key(manifest.dataset, row) for row in rows],
+        "imgname": [f"made/{row // _ROWS_A_FRAME:08d}.png" for row in rows],
+        "source_row": np.array(rows),
+    }
+    columns = [
+        arrow_column(FIELD[name], own[name]) if name in own else tar.index.column(name)
+        for name in tar.index.schema.names
+    ]
+    index = pa.RecordBatch.from_arrays(columns, schema=tar.index.schema)
+    content = shard_content(
+        plan_hash=manifest.plan_hash,
+        tar_sha256=tar.sha256,
+        tar_bytes=tar.size,
+        frames=len(rows) // _ROWS_A_FRAME,
+        quarantined=(),
+    )
+    data = arrow_bytes(index.replace_schema_metadata(shard_metadata(index, content)))
+    path.write_bytes(data)
+    return ShardEntry(
+        name=path.stem,
+        rows=len(rows),
+        tar_bytes=tar.size,
+        tar_sha256=tar.sha256,
+        arrow_bytes=len(data),
+        arrow_sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _make_set(folder: Path, crops: Crops, tars: Sequence[Written], shards: int) -> None:
+    base = ShardSet.open(str(crops.shards)).manifest
+    rows = shards * tars[0].index.num_rows
+    plan = hashlib.sha256(f"{base.plan_hash}/{rows}".encode()).hexdigest()
+    manifest = replace(base, plan_hash=plan, source_rows=rows, rows=rows, quarantined={})
+    entries = []
+    for number in range(shards):
+        tar = tars[number % len(tars)]
+        path = folder / f"{shard_stem(base.dataset, number)}.arrow"
+        entries.append(_write_index(path, tar, manifest, number * tar.index.num_rows))
+        os.link(tar.path, path.with_suffix(".tar"))
+    finished = replace(manifest, frames=rows // _ROWS_A_FRAME, shards=tuple(entries))
+    (folder / QUARANTINE).write_bytes(quarantine_bytes([]))
+    (folder / MANIFEST).write_bytes(finished.to_json())
+
+
+def cached_sets(
+    crops: Crops, *, shards: Sequence[int], rows_a_shard: int, tars: int
+) -> dict[int, Path]:
+    """Folders of data sets of so many shards each, by that number, of ``tars`` tars; made once."""
+    key = made_by([Path(__file__)])
+    sizes = "-".join(map(str, shards))
+    folder = crops.shards.parent / f"many-{sizes}-{rows_a_shard}-{tars}-{key}"
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        rng = np.random.default_rng(SEED)
+        written = []
+        for number in range(tars):
+            rows = rng.permutation(np.arange(rows_a_shard) % crops.rows).tolist()
+            written.append(_write_tar(partial / f"{number}.tar", crops, rows))
+        for count in shards:
+            (partial / str(count)).mkdir()
+            _make_set(partial / str(count), crops, written, count)
+        partial.rename(folder)
+    return {count: folder / str(count) for count in shards}
