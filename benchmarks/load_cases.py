@@ -81,7 +81,7 @@ def stored_jpegs(crops: Crops) -> list[bytes]:
 
 def without_markers(data: bytes, quality: int) -> bytes:
     """A JPEG decoded and encoded again with the same options but for restart markers."""
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    bgr = cv2.cvtColor(jpeg.decode(data), cv2.COLOR_RGB2BGR)
     plain = (*jpeg.encoder_options(quality), cv2.IMWRITE_JPEG_RST_INTERVAL, 0)
     return cv2.imencode(".jpg", bgr, plain)[1].tobytes()
 

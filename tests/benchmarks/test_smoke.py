@@ -4,9 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import bench_build, bench_peers
+from benchmarks import bench_build, bench_gpu, bench_load, bench_peers, bench_startup
+from benchmarks.load_stages import STAGES
 from benchmarks.peer_cases import OURS, PEERS, REFIT
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What several benchmarks make alike is made once."""
+    return tmp_path_factory.mktemp("cache")
 
 
 def test_bench_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,3 +56,61 @@ def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for name, why in results["skipped"].items():
         assert f"Left out: {PEERS[name].title}: {why}" in printed
     assert "| ReFit's way" in printed
+
+
+def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stages leave no time out, and what is decoded is less than the whole, and enough."""
+    out = tmp_path / "results.json"
+    assert bench_load.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert set(results["samples_per_second"]) == {*bench_load.all_cases(bench_load.QUICK)}
+    assert all(one["median"] > 0 for one in results["samples_per_second"].values())
+    assert all(one["median"] > 0 for one in results["ratios"])
+    (stages,) = results["stages"]
+    times = stages["microseconds"]
+    assert set(times) == {"bare", "whole", *STAGES}
+    unused = {"normalise"}  # for images of uint8
+    assert {name for name, one in times.items() if one == 0} == unused
+    decoded = results["decoded"]
+    assert 0 < decoded["mcus"] <= decoded["pixels"] < 1
+    assert 0 < decoded["bytes"] < 1
+    assert "| uint8, regions over whole |" in capsys.readouterr().out
+
+
+def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_startup.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert results["settings"]["many_rows"] == 400
+    seconds = results["starts"]["seconds"]
+    assert set(seconds) == {"uint8, cold, many rows", "uint8, cold, few rows", "uint8, resumed"}
+    assert all(one["median"] > 0 for one in seconds.values())
+    (loader,) = results["memory"]["loaders"]
+    assert loader["above_idle_bytes"] == (
+        max(loader["readings_bytes"]) - results["memory"]["idle_bytes"]
+    )
+    assert "| uint8, resumed |" in capsys.readouterr().out
+
+
+def test_bench_gpu(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    arguments = ["--quick", "--device", "cpu", "--cache", str(cache), "--out", str(out)]
+    assert bench_gpu.main(arguments) == 0
+    results = json.loads(out.read_text())
+    assert [one["batch"] for one in results["batches"]] == [2]
+    assert all(one["median"] > 0 for one in results["batches"][0]["images_per_second"].values())
+    assert 0 <= results["batches"][0]["waiting"]["median"] < 1
+    assert "| 2 |" in capsys.readouterr().out
+
+
+def test_bench_gpu_says_that_there_is_no_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, the same in the results, and nothing is made."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cache, out = tmp_path / "cache", tmp_path / "results.json"
+    assert bench_gpu.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    skipped = json.loads(out.read_text())["skipped"]
+    assert skipped
+    assert f"not measured: {skipped}" in capsys.readouterr().out
+    assert not cache.exists()

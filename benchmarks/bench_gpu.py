@@ -1,0 +1,250 @@
+"""Whether the stream keeps a GPU busy: HRNet-W48, forward and backward in bfloat16.
+
+    pip install -e '.[train]'
+    python -m benchmarks.bench_gpu
+
+The model is the training example's (``examples/hrnet_model.py``), its weights random; the loss is
+the mean of its outputs' squares, and there is no optimizer, so a training step takes longer than
+one here and asks less of the loader. Measured in images/s, by batch size, in turns:
+
+- *on the device*: one batch of normalised images is there already;
+- *from the loader*: uint8 batches of :class:`loaders.StreamingLoader`, with ReFit's augmentation
+  and occluders, go through :func:`loaders.finalize` on the device. *Waiting* is the share of time
+  in which the loop asks for the next batch. Every step is waited for, so the device is idle then.
+
+Without a GPU it says so and ends; ``--device cpu --quick`` runs a small model on the CPU.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from itertools import repeat
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from benchmarks.crops import Crops, cached_crops
+from benchmarks.harness import (
+    CACHE,
+    RESULTS,
+    Spread,
+    cores,
+    interleaved,
+    machine,
+    markdown_table,
+    ratios,
+    spread,
+    write_json,
+)
+from examples.hrnet_model import HumanModel
+from loaders import StreamingLoader, StreamOptions, finalize
+from shards_spec.errors import RefitShardError
+
+PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "torch", "timm")
+MOST_WAITING = 0.02
+_EPOCH_SAMPLES = 1 << 40
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the run. ``steps``: of one measurement, after ``warm_up`` others."""
+
+    frames: int = 200
+    passes: int = 5
+    samples_per_shard: int = 256
+    occluders: int = 60
+    model: str = "hrnet_w48"
+    batches: tuple[int, ...] = (64, 128, 256)
+    workers: int = 2
+    warm_up: int = 10
+    steps: int = 50
+    rounds: int = 3
+
+
+QUICK = Settings(
+    frames=4,
+    passes=4,
+    samples_per_shard=16,
+    occluders=4,
+    model="hrnet_w18_small",
+    batches=(2,),
+    workers=1,
+    warm_up=1,
+    steps=1,
+    rounds=1,
+)
+
+
+class Steps:
+    """Forward and backward of the model on a device; each step is waited for."""
+
+    def __init__(self, model: str, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.device = device
+        self._model = HumanModel(model)
+        self._model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def step(self, images: Tensor) -> None:
+        """One step on ``images`` (B, 3, H, W), normalised, on the device."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            predicted = self._model(images.contiguous(memory_format=torch.channels_last))
+        loss = torch.stack([part.float().square().mean() for part in predicted]).sum()
+        self._model.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def rate(
+        self, batches: Iterator[Batch], ready: Callable[[Batch], Tensor], settings: Settings
+    ) -> tuple[float, float]:
+        """Images/s, and the share of time in which the loop asks for the next batch."""
+        for _ in range(settings.warm_up):
+            self.step(ready(next(batches)))
+        images, waited = 0, 0.0
+        begin = time.perf_counter()
+        for _ in range(settings.steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            made = ready(batch)
+            del batch  # its memory is the loader's again
+            self.step(made)
+            images += len(made)
+        elapsed = time.perf_counter() - begin
+        return images / elapsed, waited / elapsed
+
+
+def measure_batch(steps: Steps, crops: Crops, batch: int, settings: Settings) -> dict[str, Any]:
+    """Both cases at one batch size, in turns."""
+    held = {"img": torch.randn(batch, 3, 256, 256, device=steps.device)}
+    waiting: list[float] = []
+
+    def on_device() -> float:
+        return steps.rate(repeat(held), itemgetter("img"), settings)[0]
+
+    def from_loader() -> float:
+        options = StreamOptions(
+            image="uint8",
+            batch_size=batch,
+            num_workers=settings.workers,
+            epoch_samples=_EPOCH_SAMPLES,
+            occluders=str(crops.occluders),
+        )
+        loader = StreamingLoader({"bedlam": (str(crops.shards), 1.0)}, options)
+        with closing(cast(Generator[Batch, None, None], iter(loader))) as batches:
+            rate, waited = steps.rate(
+                batches, lambda one: cast(Tensor, finalize(one, steps.device)["img"]), settings
+            )
+        waiting.append(waited)
+        return rate
+
+    measured = interleaved({"device": on_device, "loader": from_loader}, settings.rounds)
+    return {
+        "batch": batch,
+        "images_per_second": {name: asdict(spread(rates)) for name, rates in measured.items()},
+        "ratio": asdict(ratios(measured["loader"], measured["device"])),
+        "waiting": asdict(spread(waiting[1:])),
+    }
+
+
+def run(settings: Settings, cache: Path, device: torch.device) -> dict[str, Any]:
+    """All measurements; a batch that does not fit into the device's memory is left out."""
+    cache.mkdir(parents=True, exist_ok=True)
+    crops = cached_crops(
+        cache,
+        frames=settings.frames,
+        passes=settings.passes,
+        samples_per_shard=settings.samples_per_shard,
+        occluders=settings.occluders,
+    )
+    steps = Steps(settings.model, device)
+    measured, left_out = [], []
+    for batch in settings.batches:
+        try:
+            measured.append(measure_batch(steps, crops, batch, settings))
+        except torch.OutOfMemoryError:
+            left_out.append(batch)
+    return {
+        "settings": asdict(settings),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "batches": measured,
+        "out_of_memory": left_out,
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    settings = results["settings"]
+    rows = [
+        [
+            str(one["batch"]),
+            *(str(Spread(**one["images_per_second"][name])) for name in ("device", "loader")),
+            str(Spread(**one["ratio"])),
+            str(Spread(**one["waiting"])),
+        ]
+        for one in results["batches"]
+    ]
+    columns = ["batch", "on the device", "from the loader", "ratio", "waiting (share of time)"]
+    lines = [
+        f"{settings['model']} on {results['device']}, {settings['workers']} workers; images/s over "
+        f"{settings['steps']} steps, {settings['rounds']} rounds; median (least to most). "
+        f"{results['machine']['cpu']}, {results['machine']['cores']} cores.",
+        "",
+        markdown_table(columns, rows),
+        "",
+        f"Waiting should be at most {MOST_WAITING:g} of the time.",
+    ]
+    lines += [f"Left out: batch {one}, out of memory." for one in results["out_of_memory"]]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep the results."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 3)")
+    parser.add_argument("--workers", type=int, help="of the loader (default one a core)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
+    parser.add_argument(
+        "--out", type=Path, help="default benchmarks/results/bench_gpu.json; --quick keeps none"
+    )
+    args = parser.parse_args(argv)
+    settings = QUICK if args.quick else Settings(workers=len(cores()))
+    settings = replace(
+        settings,
+        rounds=settings.rounds if args.rounds is None else args.rounds,
+        workers=settings.workers if args.workers is None else args.workers,
+    )
+    results: dict[str, Any] = {"benchmark": "bench_gpu", "machine": machine(PACKAGES)}
+    if args.device == "cuda" and not torch.cuda.is_available():
+        results["skipped"] = "no GPU that torch can use"
+        print(f"bench_gpu: not measured: {results['skipped']}")
+    else:
+        try:
+            results |= run(settings, args.cache, torch.device(args.device))
+        except RefitShardError as error:
+            print(f"bench_gpu: {error}", file=sys.stderr)
+            return error.exit_code
+        print(report(results))
+    out = args.out or (None if args.quick else RESULTS / "bench_gpu.json")
+    if out is not None:
+        write_json(out, results)
+        print(f"\n{out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
