@@ -75,7 +75,7 @@ def maps(draw: st.DrawFn, res: int) -> Floats:
     """Squares turned, mirrored or not, and then stretched, as rounding a crop's size does."""
     affine = turn(draw(ANGLES), draw(SCALES), draw(st.booleans()), draw(PLACES), draw(PLACES), res)
     stretch = np.array([draw(st.floats(0.5, 2)), draw(st.floats(0.5, 2))])
-    return affine * stretch[:, None]
+    return np.asarray(affine * stretch[:, None], np.float64)
 
 
 @given(st.data(), SIDES, SIDES, RES)

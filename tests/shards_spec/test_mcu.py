@@ -27,7 +27,7 @@ def colourful(height: int, width: int, seed: int) -> U8:
     coarse = rng.integers(0, 256, (height // 9 + 1, width // 9 + 1, 3), np.uint8)
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
     noise = rng.integers(-20, 21, image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image + noise, 0, 255), np.uint8)
 
 
 def random_region(size: Size, seed: int) -> mcu.Region:
@@ -50,7 +50,8 @@ def held(size: Size, region: mcu.Region) -> NDArray[np.bool_]:
 def sure(size: Size, region: mcu.Region) -> NDArray[np.bool_]:
     """Which pixels must be as in the whole image: those that no left-out MCU is near."""
     missing = (~held(size, region)).astype(np.uint8)
-    return cv2.dilate(missing, np.ones((2 * BESIDE + 1,) * 2, np.uint8)) == 0
+    near = cv2.dilate(missing, np.ones((2 * BESIDE + 1,) * 2, np.uint8))
+    return np.asarray(near == 0, np.bool_)
 
 
 def part_of(data: bytes, size: Size, region: mcu.Region) -> bytes | None:
