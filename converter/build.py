@@ -360,6 +360,11 @@ def _too_many_bad(
     folder: Folder, counts: dict[str, int], bad: int, rows: int, max_bad: float
 ) -> BuildError:
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    if bad == rows:
+        return BuildError(
+            f"{folder.url}: all {rows} rows are in quarantine ({reasons}), so there is nothing to "
+            f"publish; see {folder.url}/{QUARANTINE}, mend the data and run the same command again"
+        )
     return BuildError(
         f"{folder.url}: {bad} of {rows} rows are in quarantine ({bad / rows:.1%}; {reasons}), more "
         f"than --max-bad {max_bad:g}; see {folder.url}/{QUARANTINE}, mend the data and run the "

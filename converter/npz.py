@@ -66,7 +66,10 @@ class Npz:
                 raise SourceError(f"{path}: not an npz file ({error})") from error
             for info in self._zip.infolist():
                 if info.filename.endswith(".npy"):
-                    self.entries[info.filename.removesuffix(".npy")] = self._entry(info)
+                    key = info.filename.removesuffix(".npy")
+                    if key in self.entries:
+                        raise SourceError(f"{path}: holds {key!r} twice; save it again")
+                    self.entries[key] = self._entry(info)
             self._open = stack.pop_all()
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:

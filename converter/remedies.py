@@ -18,6 +18,7 @@ FIXES: dict[str, str] = {
     "box_outside_image": "build leaves these rows out; many: the labels are of other frames",
     "bad_box": "build leaves these rows out; many: make the npz again",
     "nonfinite_label": "build leaves these rows out; many: make the npz again",
+    "bad_camera": "mend img_focal in the npz: it is in pixels; leave the key out if it is unknown",
     "duplicate_row": "build leaves the repeats out; many: make the npz again",
     "size_mismatch": "mend orig_shape in the npz: it is [H, W] in pixels",
     "bad_imgname": "mend imgname in the npz: it must be valid UTF-8",

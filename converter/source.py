@@ -284,6 +284,9 @@ def _check_labels(source: Source) -> None:
             bad = ~np.isfinite(values).reshape(source.rows, -1).all(axis=1)
             for row in np.flatnonzero(bad).tolist():
                 source.fault(row, "nonfinite_label", f"{name} holds NaN or infinity")
+    if "img_focal" in labels:
+        focal = labels["img_focal"]
+        _fault_rows(source, focal <= 0, "bad_camera", lambda row: f"img_focal {focal[row]:g}")
     if "orig_shape" in labels:
         stated = labels["orig_shape"]
         no_size = np.asarray(((stated < 1) | (stated > MAX_PIXELS)).any(axis=1))

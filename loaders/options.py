@@ -2,6 +2,7 @@
 
 import math
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from loaders.policy import AugmentationPolicy
 from shards_spec.errors import UsageError
 
 RATIO_TOLERANCE = 1e-6
+_MAX_RATIO = 1e9  # far beyond 1, so that percentages hear what they sum to
+MAX_CONFIG_BYTES = 1 << 20
 DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
 
 
@@ -113,8 +116,10 @@ def check_ratios(names: Sequence[str], ratios: Sequence[float]) -> None:
     if not names:
         raise UsageError("sources: none given")
     for name, ratio in zip(names, ratios, strict=True):
-        if not isinstance(ratio, (int, float)) or not math.isfinite(ratio) or ratio < 0:
-            raise UsageError(f"{name}: its ratio must be a number of at least 0, got {ratio!r}")
+        if not isinstance(ratio, (int, float)) or not 0 <= ratio <= _MAX_RATIO:
+            raise UsageError(
+                f"{name}: its ratio must be a number of at least 0, and 1 in all, got {ratio!r:.60}"
+            )
     total = math.fsum(ratios)
     if abs(total - 1.0) > RATIO_TOLERANCE:
         raise UsageError(f"the ratios must sum to 1, they sum to {total:.9g}: {list(ratios)}")
@@ -170,7 +175,7 @@ class TrainingConfig:
 def _list_of(section: Mapping[str, Any], key: str, where: str) -> list[Any]:
     value = section.get(key)
     if not isinstance(value, (list, tuple)) or not value:
-        raise UsageError(f"{where}: DATASET.{key} must be a list, got {value!r}")
+        raise UsageError(f"{where}: DATASET.{key} must be a list, got {reprlib.repr(value)}")
     return list(value)
 
 
@@ -190,7 +195,9 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
             f"{where}: DATASET.LIST has {len(names)} names, DATASET.PARTITION {len(ratios)} ratios"
         )
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
-        raise UsageError(f"{where}: DATASET.LIST must name each data set once, got {names!r}")
+        raise UsageError(
+            f"{where}: DATASET.LIST must name each data set once, got {reprlib.repr(names)}"
+        )
     check_ratios(names, ratios)
     train = content.get("TRAIN")
     return TrainingConfig(
@@ -210,9 +217,14 @@ def read_config(path: str) -> TrainingConfig:
         UsageError: it is missing, not YAML, or says nothing usable of the data.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    if len(data) > MAX_CONFIG_BYTES:
+        raise UsageError(f"{path}: more than {MAX_CONFIG_BYTES} bytes; is it a training config?")
+    try:
+        content = yaml.safe_load(data.decode())
+    except Exception as error:  # a tag that does not fit its value fails in many ways
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     return parse_config(content, path)

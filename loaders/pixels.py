@@ -13,7 +13,6 @@ Image = NDArray[np.uint8]
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-MAX_STORED_PIXELS = 128 << 20
 _SIMD_BYTES = 64
 _LEVELS = np.arange(256, dtype=np.float32)
 
@@ -58,7 +57,7 @@ def decode_region(
     Raises:
         FrameError: the JPEG is damaged, or not of that size.
     """
-    if size[0] * size[1] > MAX_STORED_PIXELS:
+    if size[0] * size[1] > jpeg.MAX_PIXELS:
         raise FrameError("too_large", f"{size[1]}x{size[0]} px")
     header = mcu.find_header(data)
     part = mcu.cut(data, header, size, region) if header is not None else None

@@ -14,11 +14,15 @@ from loaders.occluders import Occluders, paste_all
 from loaders.options import RenderOptions
 from loaders.pixels import MEAN, STD, Scratch, decode_and_warp, normalize
 from loaders.policy import Augmentation, Draws, explicit
+from shards_spec import jpeg
 from shards_spec.errors import FrameError, RefitShardError, UsageError
 from shards_spec.fields import EXTRINSICS
 from shards_spec.geometry import box_side, output_to_source, source_to_stored
 
 Batch = dict[str, Any]
+
+_FARTHEST = 1e9  # px
+_LEAST_AREA = 1e-12  # stored pixels an output pixel
 
 
 class StoredSample(Protocol):
@@ -46,6 +50,17 @@ def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDAr
         columns["center"], box_side(draws.sc * columns["scale"]), draws.rot, draws.flip, res
     )
     return source_to_stored(to_source, columns["window"], columns["k"])
+
+
+def usable(maps: NDArray[np.float64], sides: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of the maps (n, 2, 3) lead between pixels and back, into an image of sides (n, 2).
+
+    No build writes others, but shards come from anywhere.
+    """
+    area = np.abs(np.linalg.det(maps[:, :, :2]))
+    near = np.abs(maps).reshape(len(maps), -1).max(1) < _FARTHEST
+    image = ((sides > 0) & (sides <= jpeg.MAX_SIDE)).all(1)
+    return np.asarray(image & near & (area > _LEAST_AREA))  # NaN is neither
 
 
 def image_shape(options: RenderOptions) -> tuple[int, int, int]:
@@ -83,14 +98,24 @@ def make_images(
 
     ``on_bad`` hears of a sample that does not decode; it raises, or the image is replaced later.
     """
-    maps = affines(columns, draws, options.res)
-    sizes = [columns[name].tolist() for name in ("height", "width", "jpg_crc32c")]
-    regions = footprints(maps, sizes[0], sizes[1], options.res)
+    sides = np.stack([columns["height"], columns["width"]], 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        maps = affines(columns, draws, options.res)
+        good = usable(maps, sides)
+    if not good.all():
+        maps[~good], sides[~good] = np.eye(2, 3), 1
+    heights, widths = sides.T.tolist()
+    regions = footprints(maps, heights, widths, options.res)
     single = np.empty((options.res, options.res, 3), np.uint8)
-    for index, (data, height, width, crc) in enumerate(zip(jpegs, *sizes, strict=True)):
+    crcs = columns["jpg_crc32c"].tolist()
+    for index, (data, height, width, crc) in enumerate(
+        zip(jpegs, heights, widths, crcs, strict=True)
+    ):
         image = outs[index] if options.image == "uint8" else single
         try:
             check_crc(data, crc)
+            if not good[index]:
+                raise FrameError("bad_box", "its box or its size makes no sense; build it again")
             decode_and_warp(data, (height, width), regions[index], maps[index], image, scratch)
         except FrameError as error:
             on_bad(index, error)

@@ -18,6 +18,15 @@ from loaders.workers import Batch, Made, batches_in_order
 from shards_spec.errors import UsageError
 
 STATE_VERSION = 1
+_FARTHEST = 2**53  # whole numbers up to here are exact as float64, which the mixer counts in
+
+
+def _equal(stated: Any, value: Any) -> bool:
+    """Whether a value of a saved state is this loader's; one that cannot be compared is not."""
+    try:
+        return bool(stated == value)
+    except (ValueError, RuntimeError):  # an array or a tensor
+        return False
 
 
 class StreamingLoader:
@@ -192,7 +201,7 @@ class StreamingLoader:
         self._resumed = self._epoch_end > self._position
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
+        if not isinstance(state, Mapping) or not _equal(state.get("version"), STATE_VERSION):
             raise UsageError("load_state_dict: not a state of this loader's version")
         wanted = {
             "seed": self.options.seed,
@@ -200,7 +209,7 @@ class StreamingLoader:
             "sources": self._maker.identity,
         }
         for key, value in wanted.items():
-            if state.get(key) != value:
+            if not _equal(state.get(key), value):
                 raise UsageError(
                     f"load_state_dict: the state's {key} is {state.get(key)!r}, this loader's is "
                     f"{value!r}"
@@ -214,7 +223,7 @@ class StreamingLoader:
         draws: Any = state.get("draws")
         if (
             not isinstance(draws, list)
-            or not all(isinstance(one, int) and one >= 0 for one in (*numbers, *draws))
+            or not all(isinstance(one, int) and 0 <= one <= _FARTHEST for one in (*numbers, *draws))
             or len(draws) != len(self._maker.sources)
             or sum(draws) != state["position"]
             or state["position"] < state["epoch_start"]

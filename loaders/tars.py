@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,15 @@ class TarSample:
 def _load_npy(data: bytes, key: str) -> NDArray[Any]:
     if len(data) > _MAX_NPY_BYTES:
         raise ShardError(f"{key}: its .npy has {len(data)} bytes")
+    stream = io.BytesIO(data)
     try:
-        record: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except (ValueError, SyntaxError, TokenError) as error:  # the header is read as a literal
         raise ShardError(f"{key}: its .npy is damaged ({error})") from error
+    if shape or dtype.hasobject or dtype.itemsize != len(data) - stream.tell():
+        raise ShardError(f"{key}: its .npy is damaged (not one record)")
+    record: NDArray[Any] = np.frombuffer(data, dtype, offset=stream.tell()).reshape(())
     return record
 
 

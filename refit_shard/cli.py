@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = args.run(args)
     except RefitShardError as error:
-        print(f"refit-shard: {error}", file=sys.stderr)
+        from refit_shard.console import say
+
+        say(f"refit-shard: {error}", error=True)
         return error.exit_code
     except (MemoryError, RecursionError) as error:
         print(f"refit-shard: the input is too large or too deep: {error}", file=sys.stderr)

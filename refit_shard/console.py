@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _LINE_SECONDS = 10.0
 
@@ -36,13 +37,23 @@ def human_seconds(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def plain(text: str) -> str:
+    """The text with everything escaped that could steer a terminal or end the line."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """Print one line, which may quote data that nobody vouches for."""
+    print(plain(line), file=sys.stderr if error else sys.stdout)
+
+
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on stdout; numbers to the right."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(plain(title)), title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(plain(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = 200
@@ -53,7 +64,7 @@ class Meter:
     """Progress of long work, on stderr; a context manager. ``total`` and ``done`` are samples."""
 
     def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
-        self._title = title
+        self._title = plain(title)
         self._total = total
         self._done = 0
         self._bytes = 0
@@ -65,14 +76,14 @@ class Meter:
         self._lines = not quiet and not console.is_terminal
         if not quiet and console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rates]}"),
                 TimeRemainingColumn(),
                 console=console,
             )
-            self._task = self._bar.add_task(title, total=total, rates="")
+            self._task = self._bar.add_task(self._title, total=total, rates="")
 
     def __enter__(self) -> "Meter":
         if self._bar is not None:

@@ -104,24 +104,17 @@ def datasets_of_config(path: str) -> list[Dataset]:
     """The data sets that ``DATASET.LIST`` of a YAML config names.
 
     Raises:
-        UsageError: the file is missing, is not YAML, or has no such list.
+        UsageError: a loader would refuse the file, or a name is not known.
     """
-    import yaml
+    from loaders.options import read_config
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise UsageError(f"--config {path}: not YAML: {line}") from error
-    section = content.get("DATASET") if isinstance(content, dict) else None
-    names = section.get("LIST") if isinstance(section, dict) else None
-    if not isinstance(names, list) or not names:
-        raise UsageError(f"--config {path}: must hold DATASET: LIST: [names of data sets]")
-    unknown = [name for name in names if not isinstance(name, str) or name not in DATASETS]
+        names = read_config(path).names
+    except UsageError as error:
+        raise UsageError(f"--config {error}") from error
+    unknown = [name for name in names if name not in DATASETS]
     if unknown:
         raise UsageError(
             f"--config {path}: unknown data set {unknown[0]!r}; known: {', '.join(DATASETS)}"
         )
-    return [DATASETS[name] for name in dict.fromkeys(names)]
+    return [DATASETS[name] for name in names]

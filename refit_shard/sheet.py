@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from refit_shard.console import plain
+
 Image = NDArray[np.uint8]
 Points = NDArray[np.floating]
 
@@ -12,6 +14,8 @@ CELL = 256
 COLUMNS = 6
 
 RIGHT, LEFT, MIDDLE = (255, 96, 64), (64, 208, 255), (255, 224, 64)
+_MOST_TEXT = 64
+
 WHITE, BOX = (255, 255, 255), (96, 255, 96)
 
 # SPIN's 24 joints; a bone is drawn where both its ends are known.
@@ -37,7 +41,7 @@ BONES = (
 
 
 def _pixel(point: Points) -> tuple[int, int]:
-    x, y = np.clip(np.round(point[:2]), -10_000, 10_000).astype(int).tolist()
+    x, y = np.clip(np.nan_to_num(point[:2]).round(), -10_000, 10_000).astype(int).tolist()
     return x, y
 
 
@@ -62,6 +66,7 @@ def draw_box(image: Image, corners: Points) -> None:
 def label(image: Image, text: str) -> Image:
     """The image with a line of text below it."""
     strip = np.zeros((18, image.shape[1], 3), np.uint8)
+    text = plain(text[:_MOST_TEXT])
     cv2.putText(strip, text, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, WHITE, 1, cv2.LINE_AA)
     return np.vstack([image, strip])
 

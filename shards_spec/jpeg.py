@@ -9,6 +9,9 @@ from shards_spec.errors import FrameError
 
 # A marker after every MCU, so that a reader can take out those that it needs (shards_spec.mcu).
 RESTART_INTERVAL = 1
+# Of a stored crop. A JPEG of a few bytes can state 65535 x 65535.
+MAX_PIXELS = 128 << 20
+MAX_SIDE = 65535
 
 
 def encoder_options(quality: int) -> tuple[int, ...]:
@@ -67,7 +70,9 @@ def check_size(data: bytes | memoryview, height: int, width: int) -> None:
     """Refuse a JPEG that is not of the size that the index states, before memory is taken.
 
     Raises:
-        FrameError: another size, or not a JPEG.
+        FrameError: another size, too large a one, or not a JPEG.
     """
+    if height * width > MAX_PIXELS:
+        raise FrameError("too_large", f"{width}x{height} px")
     if size(data) != (height, width):
         raise FrameError("corrupt", f"the JPEG is not {width}x{height}, as the index says")

@@ -10,6 +10,7 @@ LOCK = ".build.lock"
 TEMPORARY_SUFFIX = ".tmp"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SHARD_FILE = re.compile(rf"{_NAME.pattern}-\d{{6,}}\.(tar|arrow)")
 
 
 def check_dataset_name(name: str) -> str:
@@ -20,7 +21,7 @@ def check_dataset_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"dataset name {name!r}: must be 1 to 63 of a-z, 0-9, '-' and '_', "
+            f"dataset name {name!r:.80}: must be 1 to 63 of a-z, 0-9, '-' and '_', "
             "and begin with a letter or digit"
         )
     return name
@@ -34,3 +35,8 @@ def sample_key(dataset: str, source_row: int) -> str:
 def shard_stem(dataset: str, index: int) -> str:
     """File name of a shard without ``.tar`` or ``.arrow``."""
     return f"{dataset}-{index:06d}"
+
+
+def is_of_a_build(name: str) -> bool:
+    """Whether a build leaves a file of this name, finished or not."""
+    return name in (MANIFEST, QUARANTINE, LOCK) or _SHARD_FILE.fullmatch(name) is not None

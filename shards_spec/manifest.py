@@ -11,15 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shards_spec.errors import FormatError, ShardError
+from shards_spec.errors import FormatError, ShardError, UsageError
 from shards_spec.fields import schema_hash
 from shards_spec.geometry import Envelope
-from shards_spec.layout import MANIFEST
+from shards_spec.layout import MANIFEST, check_dataset_name, is_of_a_build
 from shards_spec.storage import Folder
 
 FORMAT = "refit-shard"
 FORMAT_VERSION = 2
 MAX_MANIFEST_BYTES = 256 << 20
+# As many as the eight digits of a key number; a loader's order of them fits any memory.
+MAX_ROWS = 10**8
+_MAX_NUMBER = 2**63 - 1
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 
@@ -64,7 +67,7 @@ class Manifest:
 
 def _take(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value: Any = content.get(key)
-    if type(value) is not kind or (isinstance(value, int) and value < 0):
+    if type(value) is not kind or (kind is int and not 0 <= value <= _MAX_NUMBER):
         raise ShardError(
             f"{where}: {key!r} must be {kind.__name__}, got {value!r:.60}; the file is damaged"
         )
@@ -100,12 +103,17 @@ def _check_version(content: Any, where: str) -> None:
 
 def _check_agreement(manifest: Manifest, where: str) -> None:
     """What a writer never writes is damage."""
+    try:
+        check_dataset_name(manifest.dataset)
+    except UsageError as error:
+        raise ShardError(f"{where}: {error}; the file is damaged") from error
     envelope, names = manifest.envelope, {entry.name for entry in manifest.shards}
     wrong = {
         "'rows' is not the sum over the shards": manifest.rows
         != sum(entry.rows for entry in manifest.shards),
         "'source_rows' is not 'rows' and 'quarantined' together": manifest.source_rows
         != manifest.rows + sum(manifest.quarantined.values()),
+        f"'rows' is not 1 to {MAX_ROWS}": not 1 <= manifest.rows <= MAX_ROWS,
         "'imgname_bytes' is not 1 to 4096": not 1 <= manifest.imgname_bytes <= 4096,
         "two shards have one name": len(names) != len(manifest.shards),
         "'box_px' and 'quality' must be positive": min(manifest.box_px, manifest.quality) < 1,
@@ -178,6 +186,7 @@ def read_manifest(folder: Folder) -> Manifest:
     where = f"{folder.url}/{MANIFEST}"
     names = folder.names()
     if MANIFEST not in names:
-        state = "its build is not finished: run the build again" if names else "no shards there"
+        begun = any(map(is_of_a_build, names))
+        state = "its build is not finished: run the build again" if begun else "no shards there"
         raise ShardError(f"{where}: missing; {state}")
     return parse_manifest(folder.read(MANIFEST, limit=MAX_MANIFEST_BYTES), where)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shards_spec.errors import FormatError, ShardError
 from shards_spec.fields import FIELD, arrow_schema, fields_of, numpy_view
-from shards_spec.layout import MANIFEST
+from shards_spec.layout import MANIFEST, is_of_a_build
 from shards_spec.manifest import Manifest, ShardEntry, read_manifest
 from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import METADATA_KEY, Quarantined, content_sha256
@@ -35,6 +35,8 @@ class ShardSeal:
 def read_index(folder: Folder, name: str) -> pa.RecordBatch:
     """The index table ``name`` as one record batch, mapped where the folder is local.
 
+    It is checked in full: pyarrow reads outside its memory where offsets are wrong.
+
     Raises:
         ShardError: the file is missing or not an Arrow file of one batch.
     """
@@ -47,7 +49,7 @@ def read_index(folder: Folder, name: str) -> pa.RecordBatch:
                     f"{where}: must hold one record batch, holds {reader.num_record_batches}"
                 )
             batch = reader.get_batch(0)
-            batch.validate()
+            batch.validate(full=True)
             _ = batch.schema.names  # decodes them
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ShardError(f"{where}: not a readable Arrow file ({error})") from error
@@ -62,11 +64,7 @@ def check_schema(batch: pa.RecordBatch, *, extrinsics: bool, where: str) -> None
     """
     expected = arrow_schema(extrinsics=extrinsics)
     if not batch.schema.equals(expected):
-        differing = [
-            str(field.name)
-            for field in expected
-            if field.name not in batch.schema.names or batch.schema.field(field.name) != field
-        ]
+        differing = [str(field.name) for field in expected if field not in list(batch.schema)]
         named = ", ".join(differing) or "their order or number"
         raise FormatError(f"{where}: columns differ from the format's: {named}")
 
@@ -78,7 +76,6 @@ def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
         ShardError: it is missing, or it or a column is damaged.
     """
     try:
-        batch.validate(full=True)
         content = json.loads((batch.schema.metadata or {})[METADATA_KEY])
         stated = content.pop("sha256")
         if stated != content_sha256(batch, content):
@@ -103,7 +100,14 @@ def open_index(folder: Folder, entry: ShardEntry, *, extrinsics: bool) -> pa.Rec
         raise ShardError(
             f"{folder.url}/{name}: {batch.num_rows} rows, the manifest says {entry.rows}"
         )
+    if any(map(_has_nulls, batch.columns)):
+        raise ShardError(f"{folder.url}/{name}: a value is missing")
     return batch
+
+
+def _has_nulls(column: pa.Array) -> bool:
+    parts = [column, column.flatten()] if pa.types.is_fixed_size_list(column.type) else [column]
+    return any(part.null_count for part in parts)
 
 
 class Shard:
@@ -251,4 +255,4 @@ def find_data_sets(path_or_url: str) -> list[str]:
 
 
 def _holds_shards(folder: Folder) -> bool:
-    return any(name == MANIFEST or name.endswith((".tar", ".arrow")) for name in folder.names())
+    return any(map(is_of_a_build, folder.names()))

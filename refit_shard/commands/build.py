@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import os
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +54,13 @@ def add_parser(commands: Subparsers) -> None:
         help="replace a prefix of imgname; may be given repeatedly",
     )
     how = parser.add_argument_group("how")
-    how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
+    how.add_argument(
+        "--out",
+        type=os.path.expanduser,  # a shell leaves the ~ of --out=~/shards alone
+        default=DEFAULT_OUT,
+        metavar="DIR|URL",
+        help=f"default {DEFAULT_OUT}",
+    )
     how.add_argument(
         "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
     )
@@ -162,6 +167,8 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
 
 def _describe(prepared: "Prepared") -> None:
     """Say what the npz holds and what it does not."""
+    from refit_shard.console import say
+
     source, plan = prepared.source, prepared.plan
     name = prepared.recipe.dataset.name
     lines = [
@@ -171,12 +178,13 @@ def _describe(prepared: "Prepared") -> None:
     ]
     if source.faults:
         lines.append(f"{name}: {len(source.faults)} rows cannot be used, before any image is read")
-    print("\n".join(lines), file=sys.stderr)
+    for line in lines:
+        say(line, error=True)
 
 
 def _dry_run(args: argparse.Namespace, prepared: "list[Prepared]") -> int:
     from converter.estimate import estimate
-    from refit_shard.console import as_json, human_bytes, human_seconds, print_table
+    from refit_shard.console import as_json, human_bytes, human_seconds, print_table, say
 
     found = [(one, estimate(one)) for one in prepared]
     if args.json:
@@ -209,7 +217,7 @@ def _dry_run(args: argparse.Namespace, prepared: "list[Prepared]") -> int:
     )
     for one, plan in found:
         if plan.missing:
-            print(
+            say(
                 f"{one.recipe.dataset.name}: missing below {one.request.root}: "
                 f"{', '.join(plan.examples)}, …"
             )
@@ -233,7 +241,7 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
 
 
 def _table(done: "list[tuple[Summary, float]]") -> None:
-    from refit_shard.console import human_bytes, human_seconds, print_table
+    from refit_shard.console import human_bytes, human_seconds, print_table, say
 
     columns = ["data set", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
     rows = []
@@ -253,7 +261,7 @@ def _table(done: "list[tuple[Summary, float]]") -> None:
         )
     print_table("built", columns, rows)
     for summary, _ in done:
-        print(f"{summary.dataset}: {summary.out}")
+        say(f"{summary.dataset}: {summary.out}")
 
 
 def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextManager[None]:
@@ -271,7 +279,7 @@ def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextMa
 def run(args: argparse.Namespace) -> int:
     """Build each data set; what is finished stays, whatever happens to the next."""
     from converter.build import prepare
-    from refit_shard.console import as_json
+    from refit_shard.console import as_json, say
 
     wanted = requests(args)
     if args.dry_run:
@@ -289,13 +297,11 @@ def run(args: argparse.Namespace) -> int:
                 except UsageError:
                     raise
                 except RefitShardError as error:
-                    print(f"refit-shard: {error}", file=sys.stderr)
+                    say(f"refit-shard: {error}", error=True)
                     errors.append(error)
     except KeyboardInterrupt:
-        print(
-            "refit-shard: stopped; finished shards are kept: give the same command again to go on",
-            file=sys.stderr,
-        )
+        line = "stopped; finished shards are kept: give the same command again to go on"
+        say(f"refit-shard: {line}", error=True)
         raise
     finally:
         if args.json:

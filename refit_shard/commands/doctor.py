@@ -193,11 +193,13 @@ def _print(findings: "list[Finding]") -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from refit_shard.console import plain, say
+
     console = Console(highlight=False)
     if not console.is_terminal:
         for one in findings:
             fix = f" -> {one.fix}" if one.fix else ""
-            print(f"{MARKS[one.status]:4}  {one.subject:13}  {one.check:15}  {one.detail}{fix}")
+            say(f"{MARKS[one.status]:4}  {one.subject:13}  {one.check:15}  {one.detail}{fix}")
         return
     table = Table()
     for title in ("", "data set", "check", "found", "fix"):
@@ -206,7 +208,7 @@ def _print(findings: "list[Finding]") -> None:
     for one in findings:
         texts = (one.subject, one.check, one.detail, one.fix)
         mark = Text(MARKS[one.status], style=colours[one.status])
-        table.add_row(mark, *map(Text, texts))
+        table.add_row(mark, *(Text(plain(text)) for text in texts))
     console.print(table)
 
 

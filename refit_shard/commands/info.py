@@ -1,7 +1,6 @@
 """``refit-shard info``: what is there."""
 
 import argparse
-import sys
 from typing import Any
 
 from refit_shard.commands import Subparsers
@@ -41,8 +40,8 @@ def describe(url: str) -> dict[str, Any]:
     def column(name: str) -> Any:
         return np.concatenate([shard.view(name) for shard in shards])
 
-    sides = box_side(column("scale"))
-    low, median, high = np.percentile(sides, (0, 50, 100)).tolist() if len(sides) else (0, 0, 0)
+    with np.errstate(over="ignore", invalid="ignore"):  # a scale may be any number
+        low, median, high = np.percentile(box_side(column("scale")), (0, 50, 100)).tolist()
     return {
         "dataset": manifest.dataset,
         "path": url,
@@ -70,7 +69,7 @@ def describe(url: str) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Describe each data set at the path."""
-    from refit_shard.console import as_json, human_bytes, print_table
+    from refit_shard.console import as_json, human_bytes, print_table, say
     from shards_spec.reader import find_data_sets
 
     found: list[dict[str, Any]] = []
@@ -83,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         raise errors[0]
     for failure in errors:  # one that is not finished hides none of the others
-        print(f"refit-shard: {failure}", file=sys.stderr)
+        say(f"refit-shard: {failure}", error=True)
     code = max((failure.exit_code for failure in errors), default=0)
     if args.json:
         as_json(found)
@@ -108,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         COLUMNS,
         rows,
     )
-    print(
+    say(
         f"format {found[0]['format_version']}, "
         + ", ".join(
             f"{data['dataset']}: box {data['box_px']} px at quality {data['quality']}"

@@ -46,15 +46,17 @@ def draw_sample(sample: "Sample") -> "Image":
     import numpy as np
 
     from refit_shard.sheet import draw_box, draw_skeleton, fit, label
-    from shards_spec import jpeg
     from shards_spec.geometry import box_side
+    from shards_spec.verify import checked_image
 
-    cell, factor = fit(jpeg.decode(sample.jpeg))
+    where = f"{sample.shard_name}: {sample['key']}"
+    cell, factor = fit(checked_image(sample, where))
     x0, y0 = sample["window"][:2]
     scale = np.asarray(sample["k"]) * factor
 
     def to_cell(points: "Points") -> "Points":
-        mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
+        with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
+            mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
         return mapped
 
     half = box_side(float(sample["scale"])) / 2
@@ -74,7 +76,7 @@ def stored_cells(args: argparse.Namespace) -> "list[Image]":
 
     data_set = ShardSet.open(args.path)
     count = min(args.n, len(data_set))
-    chosen = np.random.default_rng(args.seed).permutation(len(data_set))[:count]
+    chosen = np.random.default_rng(args.seed).choice(len(data_set), count, replace=False)
     return [draw_sample(data_set[int(index)]) for index in np.sort(chosen)]
 
 
@@ -104,6 +106,7 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
 
 def run(args: argparse.Namespace) -> int:
     """Write the sheet."""
+    from refit_shard.console import say
     from refit_shard.sheet import compose, png
     from shards_spec.files import write_file
 
@@ -118,5 +121,5 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.path}: holds no samples")
     out = Path(args.out)
     write_file(out, png(compose(cells)))
-    print(f"{out}: {len(cells)} samples of {args.stream or args.path}")
+    say(f"{out}: {len(cells)} samples of {args.stream or args.path}")
     return 0

@@ -94,7 +94,7 @@ def _make(plan: "SubsetPlan", *, quiet: bool) -> "tuple[SubsetSummary, float]":
 
 
 def _report(summary: "SubsetSummary", seconds: float) -> None:
-    from refit_shard.console import human_seconds
+    from refit_shard.console import human_seconds, say
 
     print(
         f"{summary.crops}: {summary.rows} of {summary.source_rows} rows in {summary.frames} "
@@ -104,7 +104,7 @@ def _report(summary: "SubsetSummary", seconds: float) -> None:
         print(f"{summary.npz}: written; next: refit-shard build --dataset {NAME}")
         return
     for fault in summary.faults[:_LISTED]:
-        print(f"row {fault.row}: {fault.path}: {fault.reason}: {fault.detail}")
+        say(f"row {fault.row}: {fault.path}: {fault.reason}: {fault.detail}")
     if len(summary.faults) > _LISTED:
         print(f"and {len(summary.faults) - _LISTED} more; --json lists them all")
     print(

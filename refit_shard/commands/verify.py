@@ -23,7 +23,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify each data set at the path; 1 if anything is wrong."""
-    from refit_shard.console import Meter, as_json
+    from refit_shard.console import Meter, as_json, say
     from shards_spec.manifest import read_manifest
     from shards_spec.reader import find_data_sets
     from shards_spec.storage import open_folder
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
             size = f"{rows} rows in {shards} shards"
             if problems:
                 more = f" (and {len(problems) - 1} more shards)" if len(problems) > 1 else ""
-                print(f"{url}: BROKEN: {problems[0]}{more}; build again to replace it")
+                say(f"{url}: BROKEN: {problems[0]}{more}; build again to replace it")
             else:
-                print(f"{url}: ok, {size}" + (" (images not decoded)" if args.quick else ""))
+                say(f"{url}: ok, {size}" + (" (images not decoded)" if args.quick else ""))
     if args.json:
         as_json(reports)
     return 0 if all(report["ok"] for report in reports) else 1

@@ -229,6 +229,8 @@ def test_from_config_of_the_shortest_file(shards: Path, tmp_path: Path) -> None:
         ("DATASET: {LIST: [a, b], PARTITION: [1.0]}", "LIST has 2 names.*PARTITION 1 ratios"),
         ("DATASET: {LIST: [a, b], PARTITION: [0.5, 0.4]}", r"sum to 1, they sum to 0\.9"),
         ("DATASET: {LIST: [a, a], PARTITION: [0.5, 0.5]}", "name each data set once"),
+        ("DATASET: {LIST: [a], PARTITION: [1.0e+400]}", "a: its ratio must be .* got inf"),
+        (f"DATASET: {{LIST: [a], PARTITION: [{10**400}]}}", "a: its ratio must be .* got 1000"),
         ("DATASET: {LIST: [a, 7], PARTITION: [0.5, 0.5]}", "name each data set once"),
         ("DATASET: {LIST: a, PARTITION: 1.0}", r"DATASET\.LIST must be a list, got 'a'"),
         ("DATASET: {LIST: [a]}", r"DATASET\.PARTITION must be a list, got None"),

@@ -81,13 +81,16 @@ def test_wrong_use_is_one_line_and_exit_code_2(args: list[str], said: str, tmp_p
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("DATASET: {LIST: [coco, cocoo]}", "unknown data set 'cocoo'"),
-        ("DATASET: {LIST: []}", "must hold DATASET: LIST"),
-        ("DATASET: 3", "must hold DATASET: LIST"),
-        ("- a", "must hold DATASET: LIST"),
-        ("", "must hold DATASET: LIST"),
+        ("DATASET: {LIST: [coco, cocoo], PARTITION: [1, 0]}", "unknown data set 'cocoo'"),
+        ("DATASET: {LIST: [coco]}", "DATASET.PARTITION must be a list, got None"),
+        ("DATASET: {LIST: [coco], PARTITION: [0.5]}", "must sum to 1, they sum to 0.5"),
+        ("DATASET: {LIST: [coco, coco], PARTITION: [1, 0]}", "must name each data set once"),
+        ("DATASET: {LIST: []}", "DATASET.LIST must be a list"),
+        ("DATASET: 3", "must hold DATASET with LIST and PARTITION"),
+        ("- a", "must hold DATASET with LIST and PARTITION"),
+        ("", "must hold DATASET with LIST and PARTITION"),
         ("a: [", "not YAML"),
-        ("DATASET: {LIST: [[1], {a: b}]}", "unknown data set"),
+        ("DATASET: {LIST: [[1], {a: b}], PARTITION: [1, 0]}", "must name each data set once"),
         ("x: !!python/object/apply:os.system ['touch planted']", "not YAML"),
     ],
 )
@@ -102,10 +105,8 @@ def test_a_config_that_names_no_data_sets_is_one_line(
     assert not Path("planted").exists()
 
 
-def test_a_config_builds_every_data_set_of_its_list_once(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(
-        "DATASET:\n  LIST: [coco, mpii, coco]\n  PARTITION: [1, 0, 0]\n"
-    )
+def test_a_config_builds_every_data_set_of_its_list(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("DATASET:\n  LIST: [coco, mpii]\n  PARTITION: [1, 0]\n")
     trees = [own(tmp_path / name) for name in ("coco", "mpii")]
     names = ("coco", "mpii")
     listed = [Tree(name, one.root, one.npz, 6, 3) for name, one in zip(names, trees, strict=True)]

@@ -43,7 +43,8 @@ class Folder:
     def yaml(self, *names: str) -> Path:
         """A training config."""
         path = self.path / "train.yaml"
-        path.write_text(f"DATASET:\n  LIST: [{', '.join(names)}]\n")
+        ratios = [1.0] + [0.0] * (len(names) - 1)
+        path.write_text(f"DATASET:\n  LIST: [{', '.join(names)}]\n  PARTITION: {ratios}\n")
         return path
 
     def append(self, line: str) -> None:
@@ -208,8 +209,8 @@ def test_all_frames_or_a_sample(folder: Folder) -> None:
 def test_wrong_use_is_one_line_and_exit_2(folder: Folder) -> None:
     bad = folder.path / "bad.yaml"
     for text, words in (
-        ("LOSS: {}\n", "must hold DATASET: LIST"),
-        ("DATASET: {LIST: [imagenet]}\n", "unknown data set 'imagenet'"),
+        ("LOSS: {}\n", "must hold DATASET with LIST and PARTITION"),
+        ("DATASET: {LIST: [imagenet], PARTITION: [1]}\n", "unknown data set 'imagenet'"),
         ("{", "not YAML"),
     ):
         bad.write_text(text)

@@ -346,7 +346,7 @@ def test_a_string_that_is_not_text_is_a_line(folder: Path) -> None:
     path = folder / f"{FIRST}.arrow"
     path.write_bytes(path.read_bytes().replace(b"a/00", b"a/\x80\xff"))
     sign(folder)
-    assert f"{FIRST}.arrow: a column is damaged" in broken(folder)
+    assert f"{FIRST}.arrow: not a readable Arrow file" in broken(folder)
 
 
 @settings(
