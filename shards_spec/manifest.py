@@ -67,7 +67,7 @@ class Manifest:
 
 def _take(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value: Any = content.get(key)
-    if type(value) is not kind or (kind is int and not 0 <= value <= _MAX_NUMBER):
+    if type(value) is not kind or (isinstance(value, int) and not 0 <= value <= _MAX_NUMBER):
         raise ShardError(
             f"{where}: {key!r} must be {kind.__name__}, got {value!r:.60}; the file is damaged"
         )

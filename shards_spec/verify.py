@@ -113,7 +113,7 @@ def _check_rows(folder: Folder, shard: Shard, npy: NpyLayout) -> None:
             extra = next(members, None)
             if extra is not None:
                 raise ShardError(f"{shard.name}.tar: holds {extra.name!r}, not in the index")
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise ShardError(f"{shard.name}.tar: not a readable tar ({error})") from error
 
 
