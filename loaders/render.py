@@ -52,7 +52,9 @@ def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDAr
     return source_to_stored(to_source, columns["window"], columns["k"])
 
 
-def usable(maps: NDArray[np.float64], sides: NDArray[np.int32]) -> NDArray[np.bool_]:
+def usable(
+    maps: NDArray[np.float64], sides: NDArray[np.int32], scale: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """Which of the maps (n, 2, 3) lead between pixels and back, into an image of sides (n, 2).
 
     No build writes others, but shards come from anywhere.
@@ -60,7 +62,7 @@ def usable(maps: NDArray[np.float64], sides: NDArray[np.int32]) -> NDArray[np.bo
     area = np.abs(np.linalg.det(maps[:, :, :2]))
     near = np.abs(maps).reshape(len(maps), -1).max(1) < _FARTHEST
     image = ((sides > 0) & (sides <= jpeg.MAX_SIDE)).all(1)
-    return np.asarray(image & near & (area > _LEAST_AREA))  # NaN is neither
+    return np.asarray(image & near & (area > _LEAST_AREA) & (scale > 0))  # NaN is none of these
 
 
 def image_shape(options: RenderOptions) -> tuple[int, int, int]:
@@ -101,7 +103,7 @@ def make_images(
     sides = np.stack([columns["height"], columns["width"]], 1)
     with np.errstate(over="ignore", invalid="ignore"):
         maps = affines(columns, draws, options.res)
-        good = usable(maps, sides)
+        good = usable(maps, sides, columns["scale"])
     if not good.all():
         maps[~good], sides[~good] = np.eye(2, 3), 1
     heights, widths = sides.T.tolist()

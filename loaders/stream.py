@@ -223,7 +223,7 @@ class StreamingLoader:
         draws: Any = state.get("draws")
         if (
             not isinstance(draws, list)
-            or not all(isinstance(one, int) and 0 <= one <= _FARTHEST for one in (*numbers, *draws))
+            or not all(isinstance(one, int) and 0 <= one < _FARTHEST for one in (*numbers, *draws))
             or len(draws) != len(self._maker.sources)
             or sum(draws) != state["position"]
             or state["position"] < state["epoch_start"]

@@ -14,7 +14,7 @@ from loaders.options import RenderOptions
 from loaders.policy import AugmentationPolicy, draw, neutral, single
 from loaders.render import Batch, render
 from shards_spec.errors import ShardError, UsageError
-from shards_spec.fields import FIELD, STRING
+from shards_spec.fields import EXTRINSICS, FIELD, STRING, npy_dtype
 
 # A call's place in the random stream is its key's checksum and its number among the calls.
 _CALLS = 1 << 24
@@ -37,12 +37,29 @@ class TarSample:
             )
         self.jpeg: bytes | memoryview = data
         self._record: Any = _load_npy(record, self.key) if isinstance(record, bytes) else record
+        if not _is_record(self._record):
+            raise ShardError(f"{self.key}: its .npy is damaged (not a record of this format)")
 
     def __getitem__(self, name: str) -> Any:
         if name not in (self._record.dtype.names or ()):
             raise KeyError(name)
         value: Any = self._record[name][()]
-        return value.decode() if FIELD[name].dtype == STRING else value
+        return value.decode(errors="replace") if FIELD[name].dtype == STRING else value
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it is one record of the field table's columns, with strings of any width."""
+    fields = dict(getattr(record, "dtype", np.dtype("f8")).fields or {})
+    if np.shape(record) or not {"key", "imgname"} <= fields.keys():
+        return False
+    return bool(
+        record.dtype
+        == npy_dtype(
+            extrinsics=EXTRINSICS[0] in fields,
+            key_bytes=fields["key"][0].itemsize,
+            imgname_bytes=fields["imgname"][0].itemsize,
+        )
+    )
 
 
 def _load_npy(data: bytes, key: str) -> NDArray[Any]:

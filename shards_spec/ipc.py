@@ -29,6 +29,11 @@ def _is_compressed(message: pa.Message) -> bool:
     return _field(data, batch, _BATCH_COMPRESSION) is not None
 
 
+def _has_nulls(column: pa.Array) -> bool:
+    parts = [column, column.flatten()] if pa.types.is_fixed_size_list(column.type) else [column]
+    return any(part.null_count for part in parts)
+
+
 def read_batch(data: pa.Buffer) -> pa.RecordBatch:
     """The only record batch of an Arrow file, as views into it, checked in full: pyarrow reads
     outside its memory where offsets are wrong.
@@ -36,7 +41,7 @@ def read_batch(data: pa.Buffer) -> pa.RecordBatch:
     The messages are read in their order: what the file's footer points at may be others.
 
     Raises:
-        ValueError: it holds another number of batches, or is compressed.
+        ValueError: it holds another number of batches, is compressed, or a value is missing.
         pa.ArrowException, OSError, UnicodeDecodeError: it is damaged.
     """
     count = pa.ipc.open_file(data).num_record_batches
@@ -50,4 +55,6 @@ def read_batch(data: pa.Buffer) -> pa.RecordBatch:
     batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)
     _ = batch.schema.names  # decodes them
+    if any(map(_has_nulls, batch.columns)):
+        raise ValueError("a value is missing")
     return batch

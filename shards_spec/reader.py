@@ -92,14 +92,7 @@ def open_index(folder: Folder, entry: ShardEntry, *, extrinsics: bool) -> pa.Rec
         raise ShardError(
             f"{folder.url}/{name}: {batch.num_rows} rows, the manifest says {entry.rows}"
         )
-    if any(map(_has_nulls, batch.columns)):
-        raise ShardError(f"{folder.url}/{name}: a value is missing")
     return batch
-
-
-def _has_nulls(column: pa.Array) -> bool:
-    parts = [column, column.flatten()] if pa.types.is_fixed_size_list(column.type) else [column]
-    return any(part.null_count for part in parts)
 
 
 class Shard:
