@@ -122,7 +122,9 @@ def check_ratios(names: Sequence[str], ratios: Sequence[float]) -> None:
             )
     total = math.fsum(ratios)
     if abs(total - 1.0) > RATIO_TOLERANCE:
-        raise UsageError(f"the ratios must sum to 1, they sum to {total:.9g}: {list(ratios)}")
+        raise UsageError(
+            f"the ratios must sum to 1, they sum to {total:.9g}: {list(ratios)!r:.200}"
+        )
 
 
 def rank_and_world_size(options: StreamOptions) -> tuple[int, int]:
@@ -175,7 +177,7 @@ class TrainingConfig:
 def _list_of(section: Mapping[str, Any], key: str, where: str) -> list[Any]:
     value = section.get(key)
     if not isinstance(value, (list, tuple)) or not value:
-        raise UsageError(f"{where}: DATASET.{key} must be a list, got {reprlib.repr(value)}")
+        raise UsageError(f"{where}: DATASET.{key} must be a list, got {reprlib.repr(value):.80}")
     return list(value)
 
 
@@ -196,9 +198,12 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
         )
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise UsageError(
-            f"{where}: DATASET.LIST must name each data set once, got {reprlib.repr(names)}"
+            f"{where}: DATASET.LIST must name each data set once, got {reprlib.repr(names):.80}"
         )
-    check_ratios(names, ratios)
+    try:
+        check_ratios(names, ratios)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
     train = content.get("TRAIN")
     return TrainingConfig(
         names=tuple(names),

@@ -55,8 +55,7 @@ def draw_sample(sample: "Sample") -> "Image":
     scale = np.asarray(sample["k"]) * factor
 
     def to_cell(points: "Points") -> "Points":
-        with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
-            mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
+        mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
         return mapped
 
     half = box_side(float(sample["scale"])) / 2
@@ -77,7 +76,8 @@ def stored_cells(args: argparse.Namespace) -> "list[Image]":
     data_set = ShardSet.open(args.path)
     count = min(args.n, len(data_set))
     chosen = np.random.default_rng(args.seed).choice(len(data_set), count, replace=False)
-    return [draw_sample(data_set[int(index)]) for index in np.sort(chosen)]
+    with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
+        return [draw_sample(data_set[int(index)]) for index in np.sort(chosen)]
 
 
 def stream_cells(args: argparse.Namespace) -> "list[Image]":
