@@ -2,16 +2,19 @@
 # They need Python 3.11 or later and the package index that pip is set up for, nothing else.
 
 PYTHON ?= python3
+PARSER ?= npz
+SECONDS ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint fuzz clean
 
 help:
 	@echo "make demo    the main job end to end, on data that it makes, in demo/"
 	@echo "make test    lint, types and all tests"
 	@echo "make lint    ruff and mypy alone"
+	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (index, jpeg, occluders)"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
 
 demo: $(READY)
@@ -25,6 +28,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy examples
+
+fuzz: $(READY)
+	@$(PIP) atheris
+	$(BIN)/python -m tests.hostile.fuzz $(PARSER) -max_total_time=$(SECONDS)
 
 clean:
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -34,12 +34,17 @@ def parse(path: Path) -> None:
         read_seal(batch, path.name)
 
 
+def make_whole(place: Path) -> bytes:
+    """A whole index."""
+    tree = own(place, rows=ROWS)
+    assert tree.build().code == 0
+    return (tree.out / "own-000000.arrow").read_bytes()
+
+
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A whole index."""
-    tree = own(tmp_path_factory.mktemp("index"), rows=ROWS)
-    assert tree.build().code == 0
-    return (tree.out / "own-000000.arrow").read_bytes()
+    return make_whole(tmp_path_factory.mktemp("index"))
 
 
 def test_any_damage_is_read_or_our_error(index: bytes, tmp_path: Path) -> None:

@@ -21,12 +21,17 @@ def parse(path: Path) -> None:
         found.resized(index, 9, 5)
 
 
-@pytest.fixture(scope="module")
-def whole() -> bytes:
+def make_whole(_place: Path) -> bytes:
     """Three objects."""
     rng = np.random.default_rng(0)
     sizes = ((20, 30), (7, 9), (1, 1))
     return occluder_bytes([rng.integers(0, 256, (*one, 4)).astype(np.uint8) for one in sizes])
+
+
+@pytest.fixture(scope="module")
+def whole() -> bytes:
+    """Three objects."""
+    return make_whole(Path())
 
 
 def test_any_damage_is_read_or_our_error(whole: bytes, tmp_path: Path) -> None:

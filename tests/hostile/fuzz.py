@@ -1,0 +1,45 @@
+"""Searching for inputs that crash a parser: ``make fuzz PARSER=npz``; needs atheris.
+
+The search is guided by which lines of the parser an input reaches. What it finds lies in the
+current folder as ``crash-*``, made as small as it got; a test of it belongs beside the others.
+"""
+
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+from shards_spec.errors import RefitShardError
+
+with atheris.instrument_imports(include=["shards_spec", "converter", "loaders", "zipfile"]):
+    from tests.hostile import test_index, test_jpeg, test_npz, test_occluders
+
+PARSERS = {
+    "index": test_index,
+    "jpeg": test_jpeg,
+    "npz": test_npz,
+    "occluders": test_occluders,
+}
+
+
+def main(name: str, *options: str) -> None:
+    """Feed the parser until it fails or libFuzzer's ``options`` end the search."""
+    parser = PARSERS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        path, seeds = Path(folder) / "case.arrow", Path(folder) / "seeds"
+        seeds.mkdir()
+        (seeds / "whole").write_bytes(parser.make_whole(Path(folder)))
+
+        def feed(data: bytes) -> None:
+            path.write_bytes(data)
+            with contextlib.suppress(RefitShardError):
+                parser.parse(path)
+
+        atheris.Setup([sys.argv[0], "-rss_limit_mb=4096", *options, str(seeds)], feed)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
