@@ -11,9 +11,8 @@ from pathlib import Path
 
 import atheris
 
-from shards_spec.errors import RefitShardError
-
 with atheris.instrument_imports(include=["shards_spec", "converter", "loaders", "zipfile"]):
+    from shards_spec.errors import RefitShardError
     from tests.hostile import test_index, test_jpeg, test_npz, test_occluders
 
 PARSERS = {
