@@ -30,7 +30,7 @@ HOLDERS: list[Callable[[torch.Tensor], Any]] = [
     lambda tensor: tensor.numpy()[::2, 1],
     lambda tensor: tensor.numpy().reshape(-1).view(np.uint8),
     lambda tensor: torch.from_numpy(tensor.numpy()[3:]),
-    lambda tensor: memoryview(tensor.numpy()),
+    lambda tensor: tensor.numpy().data,
     np.from_dlpack,
     lambda tensor: {"kept": [tensor[:1]]},
 ]

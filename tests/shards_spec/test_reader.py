@@ -144,7 +144,9 @@ def test_an_index_of_other_columns_is_refused(built: Own, tmp_path: Path) -> Non
         ShardSet.open(str(folder)).shard(0)
 
 
-@pytest.mark.parametrize(("key", "value"), [("format_version", 1), ("format", "other")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("format_version", 1), ("format_version", 3), ("format", "other")]
+)
 @pytest.mark.parametrize("command", ["verify", "info", "preview"])
 def test_another_format_is_refused_with_exit_code_2(
     built: Own, tmp_path: Path, command: str, key: str, value: object
