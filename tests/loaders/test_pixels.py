@@ -6,7 +6,7 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -84,7 +84,7 @@ def test_a_footprint_holds_all_that_is_shown(
     data: st.DataObject, height: int, width: int, res: int
 ) -> None:
     """Against going through the output pixel by pixel; and no MCU that is not there."""
-    affine = data.draw(maps(res))
+    affine = dyadic(data.draw(maps(res)))
     found = cells(footprints(affine[None], [height], [width], res)[0])
     assert needed(affine, height, width, res) <= found
     every = itertools.product(range(-(-height // 16)), range(-(-width // 16)))
@@ -128,6 +128,13 @@ def shown(data: bytes, size: tuple[int, int], affine: Floats, res: int) -> NDArr
     return out
 
 
+def dyadic(affine: Floats) -> Floats:
+    """The map with numbers whose sums are exact: the warp rounds places to 1/32 px, and moving the
+    image by whole pixels must not tip a tie.
+    """
+    return np.asarray(np.round(affine * 2.0**24) / 2.0**24, np.float64)
+
+
 def expected(data: bytes, affine: Floats, res: int) -> NDArray[np.uint8]:
     """The output by decoding all."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -140,13 +147,14 @@ def test_the_output_is_that_of_the_whole_image(
     data: st.DataObject, height: int, width: int, res: int, seed: int
 ) -> None:
     """Whatever the map."""
-    affine = data.draw(maps(res))
+    affine = dyadic(data.draw(maps(res)))
     stored = jpeg.encode(colourful(height, width, seed), 90)
     found = shown(stored, (height, width), affine, res)
     assert np.array_equal(found, expected(stored, affine, res))
 
 
 @given(SEEDS)
+@example(31545)
 @settings(deadline=None, max_examples=150)
 def test_augmentations_of_stored_crops_lose_nothing(seed: int) -> None:
     """Boxes anywhere in a frame, as they are stored and augmented."""
@@ -168,7 +176,7 @@ def test_augmentations_of_stored_crops_lose_nothing(seed: int) -> None:
         256,
     )
     exact = np.array([[width, height]]) / (high - low)
-    affine = source_to_stored(to_source, np.array([[*low, *high]], np.int32), exact)[0]
+    affine = dyadic(source_to_stored(to_source, np.array([[*low, *high]], np.int32), exact)[0])
     stored = jpeg.encode(colourful(height, width, seed), 90)
     found = shown(stored, (height, width), affine, 256)
     assert np.array_equal(found, expected(stored, affine, 256))
