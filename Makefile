@@ -8,13 +8,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint fuzz clean
+.PHONY: help demo test lint fuzz soak clean
 
 help:
 	@echo "make demo    the main job end to end, on data that it makes, in demo/"
 	@echo "make test    lint, types and all tests"
 	@echo "make lint    ruff and mypy alone"
 	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (index, jpeg, occluders)"
+	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
 
 demo: $(READY)
@@ -32,6 +33,9 @@ lint: $(READY)
 fuzz: $(READY)
 	@$(PIP) atheris
 	$(BIN)/python -m tests.hostile.fuzz $(PARSER) -max_total_time=$(SECONDS)
+
+soak: $(READY)
+	$(BIN)/python -m benchmarks.soak
 
 clean:
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_build, bench_gpu, bench_load, bench_peers, bench_startup
+from benchmarks import bench_build, bench_gpu, bench_load, bench_peers, bench_startup, soak
 from benchmarks.load_stages import STAGES
 from benchmarks.peer_cases import OURS, PEERS, REFIT
 
@@ -114,3 +115,33 @@ def test_bench_gpu_says_that_there_is_no_gpu(
     assert skipped
     assert f"not measured: {skipped}" in capsys.readouterr().out
     assert not cache.exists()
+
+
+def test_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sampled, killed by every means that the seed gives, and equal to the quiet build."""
+    out = tmp_path / "results.json"
+    arguments = ["--quick", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    code = soak.main(arguments)
+    results = json.loads(out.read_text())
+    assert code == bool(results["wrong"])
+    stream = results["stream"]
+    assert len(stream["seconds"]) > 1
+    assert min(stream["memory_bytes"]) > 0
+    assert max(stream["processes"]) == 1 + soak.QUICK.num_workers
+    assert results["build"]["wrong"] == []
+    assert len(results["build"]["killed"]) == soak.QUICK.kills
+    assert "files compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("leak", [0.0, 0.1])
+@pytest.mark.parametrize("line", sorted(soak.BOUNDS))
+def test_soak_finds_what_grows(line: str, leak: float) -> None:
+    """A tenth over the run, beneath noise and a few outliers; noise alone is no growth."""
+    rng = np.random.default_rng(0)
+    time = np.linspace(0, 3600, 120)
+    samples = {name: (1000 + rng.integers(-5, 6, 120)).tolist() for name in soak.BOUNDS}
+    grown = np.array(samples[line]) * (1 + leak * time / 3600)
+    grown[[50, 80]] = 2000
+    found = soak.judge({**samples, line: grown.tolist(), "seconds": time.tolist()})
+    assert len(found) == bool(leak)
+    assert all(one.startswith(f"{line} grows by") for one in found)

@@ -21,11 +21,11 @@ from tests.loaders.streams import MIX, Batch, items, names
 GLOBAL_BATCH = 12
 
 
-def ranks_loader(shards: str, **changed: int) -> StreamingLoader:
+def ranks_loader(shards: str) -> StreamingLoader:
     """The loader of this rank of torch.distributed; ``shards`` is a folder or URL."""
     mix = {name: (f"{shards}/{name}", ratio) for name, ratio in MIX.items()}
     batch = GLOBAL_BATCH // dist.get_world_size()
-    return StreamingLoader(mix, StreamOptions(batch_size=batch, res=32, **changed))
+    return StreamingLoader(mix, StreamOptions(batch_size=batch, res=32, num_workers=1))
 
 
 def train(loader: StreamingLoader, end: int, on_batch: Callable[[Batch], None]) -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=float(*seconds or ["60"])))
     rank, world_size = dist.get_rank(), dist.get_world_size()
     (Path(out) / f"{rank}.pid").write_text(str(os.getpid()))
-    loader = ranks_loader(shards, num_workers=1)
+    loader = ranks_loader(shards)
     state = Path(out) / "state.json"
     if state.exists():
         loader.load_state_dict(json.loads(state.read_text()))

@@ -218,7 +218,7 @@ shards, address = sys.argv[1:]
 class Rank:
     def __init__(self, rank, world_size):
         dist.init_process_group("gloo", f"tcp://{address}", rank=rank, world_size=world_size)
-        self.loader = ranks_loader(shards, num_workers=1)
+        self.loader = ranks_loader(shards)
 
     def epoch(self):
         return [items(batch) for batch in self.loader]
