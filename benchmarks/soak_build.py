@@ -75,11 +75,18 @@ class _Killed:
         workers = [pid for pid, line in below if line.startswith("ray::build_shard")]
         return self._chance.choice(workers) if workers else None
 
-    def kill_at(self, standing: int, delay: float) -> None:
-        """Kill the command or a worker once so many shards stand and a moment has passed."""
-        while self._process.poll() is None and self._standing() < standing:
+    def _wait_for(self, standing: int) -> float:
+        """Until so many shards stand; how long the last one took, seconds."""
+        before, moments = self._standing(), [0.0, 0.0]
+        while self._process.poll() is None and before < standing:
             time.sleep(0.01)
-        time.sleep(self._chance.uniform(0, delay))
+            if (now := self._standing()) > before:
+                before, moments = now, [moments[-1], time.perf_counter()]
+        return moments[1] - moments[0] if moments[0] else 0.0
+
+    def kill_at(self, standing: int) -> None:
+        """Kill the command or a worker once so many shards stand, at any moment of the next."""
+        time.sleep(self._chance.random() * self._wait_for(standing))
         what = self._chance.choice(("command", "worker"))
         while self._process.poll() is None:
             pid = self._process.pid if what == "command" else self._worker()
@@ -91,10 +98,10 @@ class _Killed:
         if what == "command" and self._process.wait() == -signal.SIGKILL:
             self._process = self._start()
 
-    def run(self, kills: int, delay: float) -> int:
+    def run(self, kills: int) -> int:
         """All kills, at even distances of shards; the last command's exit code."""
         for number in range(kills):
-            self.kill_at((number + 1) * self._shards // (kills + 1), delay)
+            self.kill_at((number + 1) * self._shards // (kills + 1))
         return self._process.wait()
 
 
@@ -120,7 +127,7 @@ def soak_build(
     shards = len([name for name in quiet if name.endswith(".tar")])
     begin = time.perf_counter()
     killed = _Killed(command, out, shards, seed)
-    code = killed.run(kills, quiet_seconds / shards)
+    code = killed.run(kills)
     seconds = time.perf_counter() - begin
     found = _hashes(out)
     wrong = [f"the last command ended with {code}"] if code else []

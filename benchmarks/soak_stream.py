@@ -83,7 +83,7 @@ def soak_stream(
         RuntimeError: the reading process died.
     """
     context = get_context("spawn")
-    received = context.Value(c_longlong, 0, lock=False)
+    received: Any = context.Value(c_longlong, 0, lock=False)
     arguments = (crops, batches, received, {"batch_size": batch, **options})
     child = context.Process(target=_read, args=arguments, daemon=False)
     child.start()

@@ -105,7 +105,7 @@ class Training:
         """The ranks' steps together are the stream of one process, each sample once."""
         steps = self.steps()
         loader = stream(self.shards, batch_size=GLOBAL_BATCH)
-        expected = []
+        expected: list[list[str]] = []
         while len(expected) < len(steps):
             expected += [items(batch) for batch in loader]
         together = [[item for rank in step for item in rank] for step in steps.values()]
