@@ -66,6 +66,7 @@ QUICK = Settings(
     kills=2,
     build_workers=1,
     samples_per_shard=4,
+    seed=3,  # one kill of each kind
 )
 
 
