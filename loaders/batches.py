@@ -76,6 +76,7 @@ def open_sources(
             tars=tars,
             seed=options.seed,
             where=options.where.get(name),
+            window=options.window,
             sequential=sequential,
         )
         for name, (url, ratio) in sources.items()
@@ -117,6 +118,11 @@ class BatchMaker:
     def identity(self) -> list[Any]:
         """What a saved state must agree with."""
         return [source.identity for source in self.sources]
+
+    @property
+    def windows(self) -> list[int | None]:
+        """Each source's window in shards, None for all, which a saved state must agree with."""
+        return [source.window for source in self.sources]
 
     @property
     def image(self) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -54,6 +54,7 @@ class StreamOptions(RenderOptions):
     ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad sample by the
     next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch. ``where``:
     a pyarrow expression a source over the index's columns; rows that fail it are left out.
+    ``window``: shards of a source whose rows are mixed at a time; None for all of them.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -73,6 +74,7 @@ class StreamOptions(RenderOptions):
     on_error: Literal["raise", "replace"] = "raise"
     drop_last: bool = True
     where: Mapping[str, Any] = field(default_factory=dict)
+    window: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +90,8 @@ class StreamOptions(RenderOptions):
             raise UsageError(f"policy: must be an AugmentationPolicy, got {self.policy!r}")
         if not isinstance(self.where, Mapping):
             raise UsageError(f"where: must be a mapping from source to filter, got {self.where!r}")
+        if self.window is not None:
+            _in_range("window", self.window, 1, 2**31)
         if self.epoch_samples is not None:
             _in_range("epoch_samples", self.epoch_samples, 1, 2**50)
         if (self.rank is None) != (self.world_size is None):

@@ -78,7 +78,8 @@ def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
 class Source:
     """Draw d of this source is a sample; see :class:`loaders.order.Passes`.
 
-    ``where``: a pyarrow expression, or None for all rows. ``sequential``: draw d is row d.
+    ``where``: a pyarrow expression, or None for all rows. ``window``: see :class:`Passes`; one that
+    holds all shards is None. ``sequential``: draw d is row d.
 
     Raises:
         UsageError: no shards there, or no rows are left by ``where``.
@@ -93,6 +94,7 @@ class Source:
         tars: OpenTars,
         seed: int,
         where: Any,
+        window: int | None,
         sequential: bool,
     ) -> None:
         self.name = name
@@ -108,10 +110,23 @@ class Source:
                 f"{name}: {url} holds no rows" + ("" if where is None else " under where")
             )
         self._filter = "" if where is None else f"{crc32c(str(where).encode()):08x}"
-        self._passes: Passes | Sequential = Passes(self.rows, seed, name)
+        entries = self.shards.manifest.shards
+        self._ends = np.cumsum([entry.rows for entry in entries], dtype=np.int64)
+        self.window = None if window is None or window >= len(entries) else window
+        self._passes: Passes | Sequential = Passes(self._shard_rows(), seed, name, self.window)
         if sequential:
             self._kept = in_source_order(self.shards, self._kept)
             self._passes = Sequential(self.rows)
+
+    def _shard_rows(self) -> list[int]:
+        """How many rows of each shard are used."""
+        used = self._ends if self._kept is None else np.searchsorted(self._kept, self._ends)
+        rows: list[int] = np.diff(used, prepend=0).tolist()
+        return rows
+
+    def shards_of(self, draws: Ints) -> Ints:
+        """The shards that hold the samples of the given draws."""
+        return np.searchsorted(self._ends, self.rows_of(draws), side="right")
 
     @property
     def identity(self) -> list[Any]:

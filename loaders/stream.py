@@ -17,7 +17,11 @@ from loaders.options import StreamOptions, rank_and_world_size, read_config
 from loaders.workers import Batch, Made, batches_in_order
 from shards_spec.errors import UsageError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+_MEANING = {
+    "sources": " (name, ratio, plan of its shards, rows, filter)",
+    "windows": " (shards of each source that are mixed at a time, None for all; pass window=)",
+}
 _FARTHEST = 2**53  # whole numbers up to here are exact as float64, which the mixer counts in
 
 
@@ -182,6 +186,7 @@ class StreamingLoader:
             "position": self._position,
             "draws": self._maker.mixer.counts(self._position).tolist(),
             "sources": self._maker.identity,
+            "windows": self._maker.windows,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -190,7 +195,7 @@ class StreamingLoader:
         The number of ranks and of workers may be another.
 
         Raises:
-            UsageError: the state is of another seed, mixing, or other sources.
+            UsageError: the state is of another seed, mixing or window, or other sources.
         """
         self._check_state(state)
         self._epoch = int(state["epoch"])
@@ -207,17 +212,13 @@ class StreamingLoader:
             "seed": self.options.seed,
             "mixing": self.options.mixing,
             "sources": self._maker.identity,
+            "windows": self._maker.windows,
         }
         for key, value in wanted.items():
             if not _equal(state.get(key), value):
                 raise UsageError(
                     f"load_state_dict: the state's {key} is {state.get(key)!r}, this loader's is "
-                    f"{value!r}"
-                    + (
-                        " (name, ratio, plan of its shards, rows, filter)"
-                        if key == "sources"
-                        else ""
-                    )
+                    f"{value!r}{_MEANING.get(key, '')}"
                 )
         numbers = [state.get("epoch"), state.get("epoch_start"), state.get("position")]
         draws: Any = state.get("draws")

@@ -80,7 +80,7 @@ def draws_of(
     found = []
     for place, (source, number) in enumerate(zip(which.tolist(), numbers.tolist(), strict=True)):
         name = list(MIX)[source]
-        row = int(Passes(len(sets[name]), seed, name).locate(np.array([number]))[0])
+        row = int(Passes([len(sets[name])], seed, name).locate(np.array([number]))[0])
         found.append((name, sets[name][row], single(select(drawn, [place]))))
     return found
 

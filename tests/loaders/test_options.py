@@ -55,6 +55,7 @@ def test_ratios_that_sum_to_one_as_floats_do(shards: Path) -> None:
         ({"batch_size": True}, "batch_size: must be a whole number .* got True"),
         ({"num_workers": -1}, "num_workers: must be .* got -1"),
         ({"prefetch": 0}, "prefetch: must be .* got 0"),
+        ({"window": 0}, "window: must be .* got 0"),
         ({"seed": -1}, "seed: must be .* got -1"),
         ({"seed": None}, "seed: must be .* got None"),
         ({"res": 0}, "res: must be .* got 0"),

@@ -112,6 +112,7 @@ def test_state_is_small_and_restores_far_away(shards: Path) -> None:
     [
         (None, {"seed": 5}, r"seed is 0, this loader's is 5"),
         (None, {"mixing": "iid"}, r"mixing is 'exact', this loader's is 'iid'"),
+        (None, {"window": 2}, r"windows is \[None, None, None\], this loader's is \[2, None, 2\]"),
         ({"bedlam": 0.5, "agora": 0.2, "coco": 0.3}, {}, r"sources is .*0\.6.*0\.5"),
         ({"bedlam": 0.6, "coco": 0.4}, {}, r"sources is .*agora.*plan of its shards"),
         ({"agora": 0.1, "bedlam": 0.6, "coco": 0.3}, {}, r"sources is "),

@@ -64,6 +64,27 @@ def test_the_first_samples_of_seed_0(shards: Path) -> None:
     ]
 
 
+def test_a_windowed_stream_is_a_stream_like_any_other(shards: Path) -> None:
+    """Other rows, each once a pass, whatever the workers; one of all shards changes nothing."""
+    loader = stream(shards, window=2, num_workers=2)
+    found = [all_names(loader) for _ in range(8)]
+    check_passes([name for epoch in found for name in epoch], ROWS)
+    assert found[0] == all_names(stream(shards, window=2))
+    assert found[0] != all_names(stream(shards))
+    assert all_items(stream(shards, window=1000)) == all_items(stream(shards))
+
+
+def test_a_windowed_stream_resumes(shards: Path) -> None:
+    """From the state after a batch the rest follows."""
+    loader = stream(shards, window=2)
+    iterator = iter(loader)
+    next(iterator)
+    state = loader.state_dict()
+    resumed = stream(shards, window=2)
+    resumed.load_state_dict(state)
+    assert all_items(resumed) == all_items(iterator)
+
+
 def test_seeds_differ(shards: Path) -> None:
     """Another seed gives other rows and other parameters."""
     first = [next(iter(stream(shards, seed=seed))) for seed in (0, 1)]
