@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from shards_spec.errors import UsageError
 RATIO_TOLERANCE = 1e-6
 _MAX_RATIO = 1e9  # far beyond 1, so that percentages hear what they sum to
 MAX_CONFIG_BYTES = 1 << 20
+_BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kKMGTP]?)B?", re.ASCII)
+# Shards of a source that are mixed at a time where they come from afar.
+DEFAULT_WINDOW = 16
 DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
 
 
@@ -76,6 +80,11 @@ class StreamOptions(RenderOptions):
     where: Mapping[str, Any] = field(default_factory=dict)
     window: int | None = None
 
+    @property
+    def batches_in_flight(self) -> int:
+        """How many batches a rank may be making, have ready or be using at a time."""
+        return self.num_workers * self.prefetch + 2
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("mixing", self.mixing, ("exact", "iid"))
@@ -99,6 +108,20 @@ class StreamOptions(RenderOptions):
         if self.rank is not None and self.world_size is not None:
             _in_range("world_size", self.world_size, 1, 1 << 20)
             _in_range("rank", self.rank, 0, self.world_size - 1)
+
+
+def parse_bytes(name: str, value: object) -> int:
+    """A number of bytes, as a number or as ``"200GB"`` (decimal units, kB to PB).
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = _BYTES.fullmatch(value) if isinstance(value, str) else None
+    if found is not None:
+        return int(float(found[1]) * 1000 ** "BKMGTP".index(found[2].upper() or "B"))
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise UsageError(f"{name}: must be a number of bytes such as '200GB', got {value!r}")
 
 
 def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from refit_shard.commands import build, doctor, import_occluders, info, preview, subset_3dpw, verify
+from refit_shard.commands import (
+    build,
+    doctor,
+    import_occluders,
+    info,
+    preview,
+    simulate,
+    subset_3dpw,
+    verify,
+)
 from shards_spec.errors import RefitShardError
 
 INTERRUPTED = 130
@@ -20,6 +29,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard verify data/shards/bedlam    re-read and check everything
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
+  refit-shard simulate config.yaml --cache 200GB   what a run would download
   refit-shard subset-3dpw                  the validation subset, pre-cropped
 """
 
@@ -33,7 +43,16 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 fine, 1 something was found wrong, 2 wrong use, 130 interrupted",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in (doctor, build, verify, info, preview, import_occluders, subset_3dpw):
+    for module in (
+        doctor,
+        build,
+        verify,
+        info,
+        preview,
+        simulate,
+        import_occluders,
+        subset_3dpw,
+    ):
         module.add_parser(commands)
     return parser
 

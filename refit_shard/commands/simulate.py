@@ -1,0 +1,96 @@
+"""``refit-shard simulate``: what a training run would download."""
+
+import argparse
+from typing import Any
+
+from refit_shard.commands import Subparsers
+from shards_spec.errors import UsageError
+
+HELP = """\
+Bytes that one node of a training run downloads in its first epoch and in the next one, with a cache
+of a given size; how often each row repeats in an epoch; what must be there before the first batch;
+and how large the cache must be. Reads the manifests and nothing else.
+
+  refit-shard simulate configs/config_bedlam.yaml --shards s3://bucket/shards --world-size 64 \\
+      --cache 200GB
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "simulate",
+        help="what would a run download?",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", metavar="CONFIG", help="ReFit's YAML")
+    parser.add_argument(
+        "--shards", default="data/shards", metavar="URL", help="default data/shards"
+    )
+    parser.add_argument("--world-size", type=int, default=1, metavar="N", help="ranks (default 1)")
+    parser.add_argument(
+        "--node-ranks", type=int, metavar="N", help="ranks of a node (default 8, or all)"
+    )
+    parser.add_argument("--cache", required=True, metavar="BYTES", help="such as 200GB")
+    parser.add_argument("--window", type=int, metavar="N", help="shards mixed at a time")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from refit_shard.console import human_bytes, print_table
+
+    columns = ["data set", "ratio", "rows", "shards", "size", "window", "repeats of a row"]
+    rows = [
+        [
+            one["name"],
+            f"{one['ratio']:g}",
+            f"{one['rows']}",
+            f"{one['shards']}",
+            human_bytes(one["bytes"]),
+            f"{one['window'] or 'all'}",
+            f"{one['repeats']:.2f}",
+        ]
+        for one in found["sources"]
+    ]
+    print_table(f"an epoch of {found['samples_per_epoch']} samples", columns, rows)
+    for name, epoch in zip(("first", "second"), found["epochs"], strict=True):
+        print(
+            f"{name} epoch: {human_bytes(epoch['bytes'])} a node; "
+            f"{epoch['hit_rate']:.2%} of its reads find their shard in the cache"
+        )
+    print(f"before the first batch: {human_bytes(found['first_batch_bytes'])}")
+    needed, limit = human_bytes(found["needed_bytes"]), human_bytes(found["cache_bytes"])
+    if found["fits"]:
+        print(f"in use at a time: {needed} of a cache of {limit}")
+    else:
+        print(f"in use at a time: {needed}, more than a cache of {limit}: the loader refuses it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate two epochs."""
+    from loaders.options import StreamOptions, parse_bytes, read_config
+    from loaders.simulate import simulate
+    from refit_shard.console import as_json
+
+    if args.world_size < 1:
+        raise UsageError(f"--world-size: must be at least 1, got {args.world_size}")
+    node_ranks = min(8, args.world_size) if args.node_ranks is None else args.node_ranks
+    if not 1 <= node_ranks <= args.world_size:
+        raise UsageError(
+            f"--node-ranks: must be 1 to --world-size {args.world_size}, got {node_ranks}"
+        )
+    config = read_config(args.config)
+    found = simulate(
+        config.places(args.shards),
+        StreamOptions(**config.stated, window=args.window, augment=False),
+        world_size=args.world_size,
+        node_ranks=node_ranks,
+        limit=parse_bytes("--cache", args.cache),
+    )
+    if args.json:
+        as_json(found)
+    else:
+        _show(found)
+    return 0 if found["fits"] else 1
