@@ -1,15 +1,25 @@
 """Making one batch from its positions: the work of a worker. It holds no state but caches."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loaders.ahead import Ahead
+from loaders.cache import Cache
 from loaders.mix import Mixer, make_mixer
+from loaders.needs import Needs
 from loaders.occluders import Occluders
-from loaders.options import DEFAULT_OCCLUDERS, StreamOptions, check_ratios
+from loaders.options import (
+    DEFAULT_OCCLUDERS,
+    StreamOptions,
+    check_ratios,
+    parse_bytes,
+    rank_and_world_size,
+)
 from loaders.pixels import Scratch
 from loaders.policy import Draws, draw, neutral, select
 from loaders.render import (
@@ -20,7 +30,7 @@ from loaders.render import (
     make_labels,
 )
 from loaders.source import Source
-from loaders.workers import Made
+from loaders.workers import Batch, Made, Slice, batches_in_order
 from shards_spec.errors import RefitShardError, ShardError, UsageError
 from shards_spec.fields import EXTRINSICS, FIELD
 from shards_spec.records import OpenTars, Stored
@@ -56,7 +66,11 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
 
 
 def open_sources(
-    sources: Mapping[str, tuple[str, float]], options: StreamOptions, *, sequential: bool
+    sources: Mapping[str, tuple[str, float]],
+    options: StreamOptions,
+    *,
+    sequential: bool,
+    cache: Cache | None,
 ) -> list[Source]:
     """The sources, checked against the ratios, the filters and the policy.
 
@@ -78,6 +92,7 @@ def open_sources(
             where=options.where.get(name),
             window=options.window,
             sequential=sequential,
+            cache=cache,
         )
         for name, (url, ratio) in sources.items()
     ]
@@ -101,13 +116,64 @@ class BatchMaker:
         sequential: bool = False,
     ) -> None:
         self.options = options
-        self.sources = open_sources(sources, options, sequential=sequential)
+        self._cache: Cache | None = None
+        if options.cache is not None:
+            self._cache = Cache(options.cache, parse_bytes("cache_bytes", options.cache_bytes))
+        self.sources = open_sources(sources, options, sequential=sequential, cache=self._cache)
         self.mixer: Mixer = make_mixer(
             options.mixing, [source.ratio for source in self.sources], options.seed
         )
         self.occluders = open_occluders(options)
         self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
         self._scratch = Scratch()
+        far = [index for index, source in enumerate(self.sources) if source.far]
+        spare = _REPLACEMENTS + 1 if options.on_error == "replace" else 0
+        self._needs = Needs(self.sources, self.mixer, far, spare)
+        if far:
+            self._check_far(self.sources[far[0]])
+
+    def _check_far(self, first: Source) -> None:
+        """Refuse shards at a URL that the workers cannot read, or that the cache cannot hold."""
+        options = self.options
+        if self._cache is None:
+            if options.num_workers:
+                raise UsageError(
+                    f"{first.name}: {first.shards.folder.url} is not on this machine: give cache= "
+                    "a folder and cache_bytes= its size, or num_workers=0 to read from there"
+                )
+            return
+        _, world_size = rank_and_world_size(options)
+        positions = options.batch_size * world_size * options.batches_in_flight
+        needed = self._needs.working_bytes(positions)
+        if needed > self._cache.limit:
+            raise UsageError(
+                f"cache_bytes: {self._cache.limit} is too little: {needed} bytes of shards are in "
+                "use at a time; give as much, or lower window, num_workers or prefetch"
+            )
+
+    def batches(self, slices: Iterable[Slice]) -> Generator[tuple[Batch, Made], None, None]:
+        """Each slice's batch, in order; see :func:`batches_in_order`.
+
+        Raises:
+            RefitShardError: a batch cannot be made, or a shard cannot be brought near.
+        """
+        with ExitStack() as stack:
+            ahead: Ahead | None = None
+            if self._cache is not None:
+                ahead = stack.enter_context(closing(Ahead(self._needs, self._cache)))
+                slices = ahead.near(slices)
+            made = batches_in_order(
+                self,
+                slices,
+                batch_size=self.options.batch_size,
+                workers=self.options.num_workers,
+                prefetch=self.options.prefetch,
+            )
+            for finished in stack.enter_context(closing(made)):
+                if ahead is not None:
+                    ahead.received()
+                yield finished
+                del finished  # or its memory would be held while the next one is waited for
 
     @property
     def largest(self) -> int:

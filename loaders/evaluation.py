@@ -10,7 +10,6 @@ import torch
 from loaders.batches import BatchMaker
 from loaders.options import StreamOptions, rank_and_world_size
 from loaders.smpl import Bodies
-from loaders.workers import batches_in_order
 
 Batch = dict[str, Any]
 
@@ -65,13 +64,6 @@ class EvaluationLoader:
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = batches_in_order(
-            self._maker,
-            self._slices(),
-            batch_size=self._options.batch_size,
-            workers=self._options.num_workers,
-            prefetch=self._options.prefetch,
-        )
-        with closing(batches):
+        with closing(self._maker.batches(self._slices())) as batches:
             for batch, _ in batches:
                 yield self._finish(batch)

@@ -58,7 +58,9 @@ class StreamOptions(RenderOptions):
     ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad sample by the
     next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch. ``where``:
     a pyarrow expression a source over the index's columns; rows that fail it are left out.
-    ``window``: shards of a source whose rows are mixed at a time; None for all of them.
+    ``window``: shards of a source whose rows are mixed at a time; None for all of them, or for 16
+    where they come into the cache. ``cache``: a local folder for shards that are at a URL, and
+    ``cache_bytes``, such as ``"200GB"``, what it may hold.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -79,6 +81,8 @@ class StreamOptions(RenderOptions):
     drop_last: bool = True
     where: Mapping[str, Any] = field(default_factory=dict)
     window: int | None = None
+    cache: str | None = None
+    cache_bytes: int | str | None = None
 
     @property
     def batches_in_flight(self) -> int:
@@ -101,6 +105,12 @@ class StreamOptions(RenderOptions):
             raise UsageError(f"where: must be a mapping from source to filter, got {self.where!r}")
         if self.window is not None:
             _in_range("window", self.window, 1, 2**31)
+        if (self.cache is None) != (self.cache_bytes is None):
+            raise UsageError("cache and cache_bytes go together")
+        if self.cache is not None and (not isinstance(self.cache, str) or "://" in self.cache):
+            raise UsageError(f"cache: must be a local folder, got {self.cache!r}")
+        if self.cache_bytes is not None:
+            parse_bytes("cache_bytes", self.cache_bytes)
         if self.epoch_samples is not None:
             _in_range("epoch_samples", self.epoch_samples, 1, 2**50)
         if (self.rank is None) != (self.world_size is None):

@@ -56,7 +56,7 @@ def simulate(
         UsageError: the sources or their ratios are wrong.
     """
     options = replace(options, window=options.window or DEFAULT_WINDOW)
-    opened = open_sources(sources, options, sequential=False)
+    opened = open_sources(sources, options, sequential=False, cache=None)
     mixer = make_mixer(options.mixing, [source.ratio for source in opened], options.seed)
     needs = Needs(opened, mixer, range(len(opened)), 0)
     step, share = options.batch_size * world_size, options.batch_size * node_ranks

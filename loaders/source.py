@@ -10,6 +10,8 @@ import pyarrow.dataset as ds
 from crc32c import crc32c
 from numpy.typing import NDArray
 
+from loaders.cache import Cache
+from loaders.options import DEFAULT_WINDOW
 from loaders.order import Passes, Sequential
 from shards_spec import ShardSet
 from shards_spec.errors import UsageError
@@ -79,7 +81,7 @@ class Source:
     """Draw d of this source is a sample; see :class:`loaders.order.Passes`.
 
     ``where``: a pyarrow expression, or None for all rows. ``window``: see :class:`Passes`; one that
-    holds all shards is None. ``sequential``: draw d is row d.
+    holds all shards is None. ``sequential``: draw d is row d. ``cache``: for shards at a URL.
 
     Raises:
         UsageError: no shards there, or no rows are left by ``where``.
@@ -96,11 +98,18 @@ class Source:
         where: Any,
         window: int | None,
         sequential: bool,
+        cache: Cache | None,
     ) -> None:
         self.name = name
         self.ratio = ratio
         self.shards = open_shards(name, url)
-        self.records = RecordReader(self.shards, tars)
+        self.far = self.shards.folder.local is None
+        self.stored = self.shards
+        if self.far and cache is not None:
+            manifest = self.shards.manifest
+            self.stored = ShardSet(cache.folder(manifest), manifest)
+            window = window or DEFAULT_WINDOW
+        self.records = RecordReader(self.stored, tars)
         self._kept = None if where is None else matching_rows(self.shards, where)
         self.rows = len(self.shards) if self._kept is None else len(self._kept)
         if self._kept is not None:
@@ -117,6 +126,7 @@ class Source:
         if sequential:
             self._kept = in_source_order(self.shards, self._kept)
             self._passes = Sequential(self.rows)
+            self.window = None
 
     def _shard_rows(self) -> list[int]:
         """How many rows of each shard are used."""

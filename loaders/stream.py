@@ -14,7 +14,7 @@ import numpy as np
 
 from loaders.batches import BatchMaker
 from loaders.options import StreamOptions, rank_and_world_size, read_config
-from loaders.workers import Batch, Made, batches_in_order
+from loaders.workers import Batch, Made
 from shards_spec.errors import UsageError
 
 STATE_VERSION = 2
@@ -148,13 +148,7 @@ class StreamingLoader:
             first += count
 
     def _batches(self, first: int, end: int) -> Iterator[Batch]:
-        batches = batches_in_order(
-            self._maker,
-            self._slices(first, end),
-            batch_size=self.options.batch_size,
-            workers=self.options.num_workers,
-            prefetch=self.options.prefetch,
-        )
+        batches = self._maker.batches(self._slices(first, end))
         self._clock = time.perf_counter()
         with closing(batches):
             asked = time.perf_counter()

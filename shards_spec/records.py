@@ -74,6 +74,10 @@ class LocalFile:
         """Bytes in the file."""
         return os.fstat(self._descriptor).st_size
 
+    def is_deleted(self) -> bool:
+        """Whether it has no name any more; a cache may have brought another one."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
     def read_at(self, nbytes: int, offset: int) -> bytes:
         """Up to ``nbytes`` bytes from ``offset``."""
         return os.pread(self._descriptor, nbytes, offset)
@@ -120,7 +124,7 @@ class OpenTars:
         key = f"{folder.url}/{name}"
         with self._lock:
             found = self._open.get(key)
-            if found is None:
+            if found is None or (isinstance(found[0], LocalFile) and found[0].is_deleted()):
                 tar = open_tar(folder, name)
                 found = self._open[key] = (tar, tar.size())
                 if len(self._open) > self._most:

@@ -26,7 +26,7 @@ def made(folder: str, sizes: list[list[int]], window: int | None, seed: int = 0)
         for index, rows in enumerate(sizes)
     }
     options = StreamOptions(seed=seed, window=window, augment=False, rank=0, world_size=1)
-    return open_sources(places, options, sequential=False)
+    return open_sources(places, options, sequential=False, cache=None)
 
 
 @settings(deadline=None, max_examples=40)
@@ -111,7 +111,7 @@ def test_a_source_of_no_share_needs_nothing(tmp_path: Path) -> None:
         "unused": (make_manifest(tmp_path, "unused", [5] * 4), 0.0),
     }
     options = StreamOptions(window=1, augment=False, rank=0, world_size=1)
-    sources = open_sources(places, options, sequential=False)
+    sources = open_sources(places, options, sequential=False, cache=None)
     mixer = make_mixer("exact", [1.0, 0.0], 0)
     needs = Needs(sources, mixer, range(2), 0)
     assert needs.sizes.tolist() == [500] * 4
