@@ -43,6 +43,7 @@ class Ahead:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._error: Exception | None = None
         # Locks of the shards in use, how many slices use them, and the slices in flight.
         self._locks: dict[int, int] = {}
         self._users: Counter[int] = Counter()
@@ -61,14 +62,23 @@ class Ahead:
         self._full_since: dict[int, float] = {}
 
     def near(self, slices: Iterable[Slice]) -> Iterator[Slice]:
-        """The slices, each once its shards are there and held.
+        """The slices, each once its shards are there and held; they end where one cannot be had."""
+        for begin, end in slices:
+            try:
+                self._hold(begin, end)
+            except Exception as error:  # the batches before it are to come first
+                self._error = error
+                return
+            yield begin, end
+
+    def check(self) -> None:
+        """After the last batch: raise what ended the slices.
 
         Raises:
             RefitShardError: a shard cannot be had.
         """
-        for begin, end in slices:
-            self._hold(begin, end)
-            yield begin, end
+        if self._error is not None:
+            raise self._error
 
     def received(self) -> None:
         """The oldest slice's batch is made: its shards need not be held for it."""

@@ -159,7 +159,7 @@ class BatchMaker:
         """
         with ExitStack() as stack:
             ahead: Ahead | None = None
-            if self._cache is not None:
+            if self._cache is not None and len(self._needs.sizes):
                 ahead = stack.enter_context(closing(Ahead(self._needs, self._cache)))
                 slices = ahead.near(slices)
             made = batches_in_order(
@@ -174,6 +174,8 @@ class BatchMaker:
                     ahead.received()
                 yield finished
                 del finished  # or its memory would be held while the next one is waited for
+            if ahead is not None:
+                ahead.check()
 
     @property
     def largest(self) -> int:

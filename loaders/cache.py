@@ -201,7 +201,8 @@ class Cache:
         with ExitStack() as files:
             with self._alone():
                 held = self._held()
-                for path in held.pop(slot.name, _Held()).files:
+                left = held.pop(slot.name, _Held())  # by a process that was killed
+                for path in (*left.files, *left.temporary):
                     _delete(path)
                 if not self._make_room(size, held, need, following):
                     return False

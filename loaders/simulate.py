@@ -69,6 +69,9 @@ def simulate(
             disk.read(needs.of(begin, begin + share), begin)
         bytes_read, reads, hits = np.subtract((disk.downloaded, disk.reads, disk.hits), before)
         epochs.append({"bytes": int(bytes_read), "hit_rate": float(hits / max(1, reads))})
+    first = [needs.of(0, share)]  # or, with workers, what they begin with all at once
+    for batch in range(1, options.num_workers * options.prefetch):
+        first.append(needs.of(batch * step, batch * step + share))
     drawn = mixer.counts(steps * step).tolist()
     needed = needs.working_bytes(step * options.batches_in_flight)
     return {
@@ -78,7 +81,7 @@ def simulate(
         "cache_bytes": limit,
         "needed_bytes": needed,
         "fits": needed <= limit,
-        "first_batch_bytes": int(needs.sizes[needs.of(0, share)].sum()),
+        "first_batch_bytes": int(needs.sizes[np.unique(np.concatenate(first))].sum()),
         "epochs": epochs,
         "sources": [
             {

@@ -64,9 +64,12 @@ def test_a_wide_window_reads_more_and_needs_more(two: Path) -> None:
 
 
 def test_before_the_first_batch(two: Path) -> None:
-    """With batches of a sample, one shard; for all ranks of a large step, all shards."""
+    """Without workers one shard for a sample; with them those of all batches that they begin."""
     config = make_config(two.parent, {"large": 1.0, "little": 0.0}, batch_size=1)
+    with_workers = found(config, two.parent, "1MB", "--window", 1)["first_batch_bytes"]
+    config.write_text(config.read_text() + "NUM_WORKERS: 0\n")
     assert found(config, two.parent, "1MB", "--window", 1)["first_batch_bytes"] == SHARD
+    assert SHARD < with_workers <= 4 * SHARD
     many = ("--world-size", 400, "--node-ranks", 400)
     assert found(config, two.parent, "1MB", *many)["first_batch_bytes"] == 40 * SHARD
 

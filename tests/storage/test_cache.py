@@ -1,5 +1,6 @@
 """Shards from a store through a node's cache: the local stream's bytes, in bounded room."""
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -19,7 +20,7 @@ from loaders.cache import Cache, Fetched, Slot
 from loaders.evaluation import EvaluationLoader
 from shards_spec import ShardSet
 from shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
-from tests.loaders.streams import all_items
+from tests.loaders.streams import all_items, items
 from tests.small import Own, own
 from tests.storage.conftest import Store
 from tests.storage.proxy import Answer, Held, cut, error, shortened
@@ -268,12 +269,21 @@ def test_a_damaged_download_is_asked_for_again(
 def test_an_object_that_is_not_the_manifests_is_refused(
     far: Far, local: Own, num_workers: int, how: str
 ) -> None:
-    """After some tries, with the shard and both hashes; nothing of it is in the cache."""
+    """In its place and after some tries, with both hashes; nothing of it is in the cache."""
     data = (local.out / "own-000004.tar").read_bytes()
     bad = data[:-1] + b"x" if how == "garbled" else data[:-512]
     far.store.put("shards/own-000004.tar", bad)
+    found: list[str] = []
+
+    def receive() -> None:
+        for batch in far.stream(sum(far.sizes), num_workers=num_workers, window=1):
+            found.extend(items(batch))
+
     with pytest.raises(ShardError) as caught:
-        all_items(far.stream(sum(far.sizes), num_workers=num_workers))
+        receive()
+    expected = all_items(stream(far.here, window=1))
+    assert 0 < len(found) < len(expected)
+    assert found == expected[: len(found)]
     message = str(caught.value)
     assert f"{far.url}/own-000004.tar: {len(bad)} bytes" in message
     for content in (bad, data):
@@ -348,6 +358,31 @@ def test_what_is_needed_last_goes_first(far: Far) -> None:
     assert there() == [0, 2, 5, 6]
     assert fetch(7, -1.0) is Fetched.THERE
     assert there() == [0, 2, 5, 7]
+
+
+def test_what_a_killed_process_left_makes_room(far: Far) -> None:
+    """Of the shard that comes and of others; what is still being downloaded stays."""
+    cache = Cache(str(far.cache), far.sizes[0])
+    slots = far.slots(cache)
+    left = [slot.folder / f".{slot.entry.name}.tar.0123abcd.tmp" for slot in slots[:3]]
+    for path, slot in zip(left, slots, strict=False):
+        assert cache.hold(slot) is None  # which makes its lock
+        path.write_bytes(bytes(100))
+    lock = (slots[2].folder / f".{slots[2].entry.name}.lock").open()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    fetch = (slots[0], 0.0, lambda _: 9.0, lambda: False)
+    assert cache.fetch(*fetch) is Fetched.FULL
+    assert [path.exists() for path in left] == [False, False, True]
+    lock.close()
+    assert cache.fetch(*fetch) is Fetched.THERE
+    assert not left[2].exists()
+
+
+def test_a_cache_beside_local_shards_is_not_used(far: Far) -> None:
+    """No thread, no file."""
+    loader = stream(far.here, cache=str(far.cache), cache_bytes=1, num_workers=2)
+    assert all_items(loader) == all_items(stream(far.here))
+    assert far.files() == []
 
 
 def test_a_shard_that_another_loader_brings_is_waited_for(far: Far) -> None:
