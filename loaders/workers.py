@@ -6,9 +6,11 @@ the stream, and its result is a whole batch.
 
 import gc
 import multiprocessing
+import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Any, Protocol
 
 import cv2
@@ -93,9 +95,14 @@ class _Work(Dataset[_Result]):
 
 
 def _settle(_worker: int) -> None:
-    """Set a worker up; the collector leaves alone what it shares with its parent."""
+    """Set a worker up; the collector leaves alone what it shares with its parent.
+
+    It ends without handing over what is still in its queue: where the parent was killed nobody
+    takes it, and the worker would wait for ever.
+    """
     settle_process()
     gc.freeze()
+    Finalize(None, os._exit, args=(0,), exitpriority=0)
 
 
 def _results(work: _Work, tasks: Iterable[_Task], workers: int, prefetch: int) -> Iterator[_Result]:

@@ -195,7 +195,7 @@ LOOP = """
 import sys
 from pathlib import Path
 from tests.loaders.streams import stream
-loader = stream(Path(sys.argv[1]), num_workers=3, epoch_samples=10**9, batch_size=2)
+loader = stream(Path(sys.argv[1]), num_workers=3, epoch_samples=10**9, batch_size=48, prefetch=8)
 for step, batch in enumerate(loader):
     if step == 3:
         print("running", flush=True)
