@@ -31,12 +31,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def kill_a_worker_at(monkeypatch: pytest.MonkeyPatch, task: int) -> None:
     """Have a worker killed while the loop waits for a batch, when that task is handed out."""
     take, taken = BatchMemory.take, 0
+    others = set(children())
 
     def take_and_kill(memory: BatchMemory) -> int | None:
         nonlocal taken
         taken += 1
         if taken == task:
-            pid = children()[-1]
+            pid = next(pid for pid in children() if pid not in others)
             os.kill(pid, signal.SIGKILL)
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         return take(memory)
