@@ -19,16 +19,15 @@ Then one long build, whose workers' memory is sampled, and the planning of an np
 in a process of its own.
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.build_cases import (
     SEED,
@@ -44,9 +43,8 @@ from benchmarks.build_cases import (
     run_build,
     timed,
 )
+from benchmarks.command import chosen, command_line, keep
 from benchmarks.harness import (
-    CACHE,
-    RESULTS,
     MemorySampler,
     Spread,
     cores,
@@ -55,7 +53,6 @@ from benchmarks.harness import (
     markdown_table,
     ratios,
     spread,
-    write_json,
 )
 from benchmarks.trees import Tree, make_big_npz
 
@@ -271,31 +268,15 @@ def report(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_build",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench_build", __doc__)
     parser.add_argument("--frames", type=int, help="frames to make (default 200)")
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     parser.add_argument("--plan-rows", type=int, help="rows to plan (default 1000000)")
-    parser.add_argument("--quick", action="store_true", help="tiny, without Ray: does it run?")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
-    parser.add_argument(
-        "--out", type=Path, help="default benchmarks/results/bench_build.json; --quick keeps none"
-    )
     args = parser.parse_args(argv)
-    given = {name: getattr(args, name) for name in ("frames", "rounds", "plan_rows")}
-    settings = replace(
-        QUICK if args.quick else Settings(),
-        **cast(dict[str, Any], {name: value for name, value in given.items() if value is not None}),
-    )
+    settings = chosen(args, QUICK, Settings(), ("frames", "rounds", "plan_rows"))
     results = run(settings, args.cache)
     print(report(results))
-    out = args.out or (None if args.quick else RESULTS / "bench_build.json")
-    if out is not None:
-        write_json(out, results)
-        print(f"\n{out}")
+    keep(args, "bench_build", results)
     return 0
 
 

@@ -15,12 +15,11 @@ one here and asks less of the loader. Measured in images/s, by batch size, in tu
 Without a GPU it says so and ends; ``--device cpu --quick`` runs a small model on the CPU.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
@@ -29,10 +28,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, cached_crops
 from benchmarks.harness import (
-    CACHE,
-    RESULTS,
     Spread,
     cores,
     interleaved,
@@ -40,7 +38,6 @@ from benchmarks.harness import (
     markdown_table,
     ratios,
     spread,
-    write_json,
 )
 from examples.hrnet_model import HumanModel
 from loaders import StreamingLoader, StreamOptions, finalize
@@ -208,26 +205,12 @@ def report(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench_gpu", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 3)")
     parser.add_argument("--workers", type=int, help="of the loader (default one a core)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
-    parser.add_argument(
-        "--out", type=Path, help="default benchmarks/results/bench_gpu.json; --quick keeps none"
-    )
     args = parser.parse_args(argv)
-    settings = QUICK if args.quick else Settings(workers=len(cores()))
-    settings = replace(
-        settings,
-        rounds=settings.rounds if args.rounds is None else args.rounds,
-        workers=settings.workers if args.workers is None else args.workers,
-    )
+    settings = chosen(args, QUICK, Settings(workers=len(cores())), ("rounds", "workers"))
     results: dict[str, Any] = {"benchmark": "bench_gpu", "machine": machine(PACKAGES)}
     if args.device == "cuda" and not torch.cuda.is_available():
         results["skipped"] = "no GPU that torch can use"
@@ -239,10 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"bench_gpu: {error}", file=sys.stderr)
             return error.exit_code
         print(report(results))
-    out = args.out or (None if args.quick else RESULTS / "bench_gpu.json")
-    if out is not None:
-        write_json(out, results)
-        print(f"\n{out}")
+    keep(args, "bench_gpu", results)
     return 0
 
 

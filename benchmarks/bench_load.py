@@ -17,26 +17,23 @@ Ratios are taken round by round. Then the stages of a sample's time on one core,
 stored crops is decoded (:mod:`benchmarks.load_stages`).
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.build_cases import process
+from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, cached_crops
 from benchmarks.harness import (
-    CACHE,
-    RESULTS,
     Spread,
     interleaved,
     machine,
     markdown_table,
     ratios,
     spread,
-    write_json,
 )
 from benchmarks.load_cases import CORES, Amounts, Decoding, Loading, measure
 from benchmarks.load_stages import measure_shares, measure_stages
@@ -223,30 +220,14 @@ def report(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_load",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench_load", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
-    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
-    parser.add_argument(
-        "--out", type=Path, help="default benchmarks/results/bench_load.json; --quick keeps none"
-    )
     args = parser.parse_args(argv)
-    given = {name: getattr(args, name) for name in ("rounds", "seconds")}
-    settings = replace(
-        QUICK if args.quick else Settings(),
-        **cast(dict[str, Any], {name: value for name, value in given.items() if value is not None}),
-    )
+    settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
     results = run(settings, args.cache)
     print(report(results))
-    out = args.out or (None if args.quick else RESULTS / "bench_load.json")
-    if out is not None:
-        write_json(out, results)
-        print(f"\n{out}")
+    keep(args, "bench_load", results)
     return 0
 
 

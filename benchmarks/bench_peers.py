@@ -18,28 +18,25 @@ Each measurement is in a fresh process, from when each worker has made two batch
 turns (see :func:`benchmarks.harness.interleaved`). A peer that is not installed is left out.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, cached_crops
 from benchmarks.harness import (
-    CACHE,
     REPOSITORY,
-    RESULTS,
     Spread,
     interleaved,
     machine,
     markdown_table,
     ratios,
     spread,
-    write_json,
 )
 from benchmarks.peer_cases import OURS, PEERS, REFIT, TITLES, Case, measure, prepare
 from benchmarks.peers.transform import Kind
@@ -194,32 +191,15 @@ def report(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench_peers", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
-    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
-    parser.add_argument(
-        "--out", type=Path, help="default benchmarks/results/bench_peers.json; --quick keeps none"
-    )
     parser.add_argument("--plot", type=Path, help="default docs/throughput.png; --quick draws none")
     args = parser.parse_args(argv)
-    settings = QUICK if args.quick else Settings()
-    settings = replace(
-        settings,
-        rounds=settings.rounds if args.rounds is None else args.rounds,
-        seconds=settings.seconds if args.seconds is None else args.seconds,
-    )
+    settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
     results = run(settings, args.cache)
     print(report(results))
-    out = args.out or (None if args.quick else RESULTS / "bench_peers.json")
-    if out is not None:
-        write_json(out, results)
-        print(f"\n{out}")
+    keep(args, "bench_peers", results)
     plot = args.plot or (None if args.quick else PLOT)
     if plot is not None and find_spec("matplotlib") is None:
         print("No plot: matplotlib is not installed.")

@@ -16,29 +16,26 @@ million rows in 500 shards, and 10,000 in 5. Each start is a fresh process, 2 wo
   page cache is not. Libraries that other programs on the machine have loaded too count in part.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, cached_crops
 from benchmarks.harness import (
-    CACHE,
     REPOSITORY,
-    RESULTS,
     Spread,
     interleaved,
     machine,
     markdown_table,
     ratios,
     spread,
-    write_json,
 )
 from benchmarks.many_shards import cached_sets
 from benchmarks.peers.transform import Kind
@@ -256,30 +253,14 @@ def report(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_startup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("bench_startup", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every start (default 5)")
     parser.add_argument("--memory-batches", type=int, help="for the memory (default 3000)")
-    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made (3 GB)")
-    parser.add_argument(
-        "--out", type=Path, help="default benchmarks/results/bench_startup.json; --quick keeps none"
-    )
     args = parser.parse_args(argv)
-    given = {name: getattr(args, name) for name in ("rounds", "memory_batches")}
-    settings = replace(
-        QUICK if args.quick else Settings(),
-        **cast(dict[str, Any], {name: value for name, value in given.items() if value is not None}),
-    )
+    settings = chosen(args, QUICK, Settings(), ("rounds", "memory_batches"))
     results = run(settings, args.cache)
     print(report(results))
-    out = args.out or (None if args.quick else RESULTS / "bench_startup.json")
-    if out is not None:
-        write_json(out, results)
-        print(f"\n{out}")
+    keep(args, "bench_startup", results)
     return 0
 
 
