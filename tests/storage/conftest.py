@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,10 @@ class Store:
             if path.is_file():
                 self.put(f"{prefix}/{path.relative_to(folder)}", path.read_bytes())
         return f"{self.url}/{prefix}"
+
+    def asked(self, name: str) -> Counter[str]:
+        """Requests since the last clear, by method, whose path holds the name."""
+        return Counter(line.split()[0] for line in self.proxy.lines if name in line.split("?")[0])
 
     def hashes(self, prefix: str) -> dict[str, str]:
         """SHA-256 of every object below a prefix."""

@@ -372,3 +372,21 @@ def test_the_subset_of_3dpw_is_cut_in_the_store(store: Store, tmp_path: Path) ->
     refused = refit("subset-3dpw", *where, "--rows", 3)
     assert refused.code == 2
     assert "subset-3dpw writes its npz to a file" in error_line(refused)
+
+
+def test_a_build_asks_seven_times_a_small_shard_and_twice_a_frame(remote: Remote) -> None:
+    """An upload is begun, its parts are sent, and it is put together; the tar, then the index."""
+    remote.store.proxy.clear()
+    assert remote.build().code == 0
+    assert remote.store.asked("own-000001.tar") == {"POST": 2, "PUT": 1}
+    assert remote.store.asked("own-000001.arrow") == {"HEAD": 1, "POST": 2, "PUT": 1}
+    assert remote.store.asked("a/002.jpg") == {"HEAD": 1, "GET": 1}
+
+
+def test_a_second_build_asks_eight_times_a_small_shard_that_it_keeps(remote: Remote) -> None:
+    """It is read and hashed, and nothing of it is sent."""
+    assert remote.build().code == 0
+    remote.store.proxy.clear()
+    assert remote.build().code == 0
+    assert remote.store.asked("own-000001.tar") == {"HEAD": 1, "GET": 1}
+    assert remote.store.asked("own-000001.arrow") == {"HEAD": 3, "GET": 3}

@@ -447,3 +447,13 @@ def test_a_cache_that_cannot_be_made_is_one_line(far: Far) -> None:
     far.cache.write_text("a file")
     with pytest.raises(RefitShardError, match=str(far.cache)):
         far.stream(sum(far.sizes))
+
+
+def test_three_passes_ask_four_times_a_small_shard(far: Far) -> None:
+    """The cache fetches each file once, whole."""
+    loader = far.stream(sum(far.sizes), num_workers=2, epoch_samples=48 * 3)
+    far.store.proxy.clear()
+    assert len(all_items(loader)) == 48 * 3
+    for shard in range(SHARDS):
+        for ending in ("tar", "arrow"):
+            assert far.store.asked(f"own-{shard:06d}.{ending}") == {"HEAD": 1, "GET": 1}
