@@ -14,7 +14,7 @@ _STYLES = {"uint8": "-", "normalized": "--"}
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Write a PNG: a line a loader and kind of image, with the least and the most."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     rates = results["samples_per_second"]
@@ -42,6 +42,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
         f"ReFit's items from the same crops, {results['machine']['cores']} cores", fontsize=11
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
