@@ -233,7 +233,10 @@ class BatchMaker:
         waiting, tries, replaced = np.arange(count), 0, 0
         while len(waiting):
             if tries > _REPLACEMENTS:
-                raise ShardError(f"{_REPLACEMENTS} samples in a row are damaged; run verify")
+                name = self.sources[which[waiting[0]]].name
+                raise ShardError(
+                    f"{name}: {_REPLACEMENTS} samples in a row are damaged; run refit-shard verify"
+                )
             bad: list[int] = []
             rows = self._rows(which[waiting], numbers[waiting] + tries)
 

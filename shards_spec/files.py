@@ -5,7 +5,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from shards_spec.errors import UsageError, explain
+from shards_spec.errors import StorageError, UsageError, explain
 from shards_spec.storage import Folder, open_folder
 
 
@@ -55,8 +55,10 @@ def write_file(path: Path, data: bytes) -> None:
     """Publish a small local file; its folder is made if need be.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: it cannot be written, or something else than a file is in its place.
     """
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise StorageError(f"{path}: not a plain file; choose another place")
     folder = open_folder(str(path.parent))
     folder.create()
     folder.write(path.name, data)

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     from shards_spec.storage import open_folder
     from shards_spec.verify import Verdict, verify
 
-    reports = []
+    reports: list[dict[str, object]] = []
+    refused: list[FormatError] = []
     for url in find_data_sets(args.path):
         rows = shards = 0
         try:
@@ -41,8 +42,9 @@ def run(args: argparse.Namespace) -> int:
                     meter.advance(len(verdict.rows))
 
                 problems = verify(url, quick=args.quick, on_shard=on_shard)
-        except FormatError:
-            raise
+        except FormatError as error:  # the others are looked at all the same
+            refused.append(error)
+            continue
         except ShardError as error:  # not finished, or its manifest is damaged
             problems = [str(error)]
         reports.append(
@@ -57,4 +59,6 @@ def run(args: argparse.Namespace) -> int:
                 say(f"{url}: ok, {size}" + (" (images not decoded)" if args.quick else ""))
     if args.json:
         as_json(reports)
+    if refused:
+        raise refused[0]
     return 0 if all(report["ok"] for report in reports) else 1

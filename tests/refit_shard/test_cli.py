@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -260,6 +261,29 @@ def test_preview_s_wrong_use_is_one_line(
     result = refit("preview", built.out, "--out", tmp_path / "x.png", *args)
     assert result.code == 2
     assert said in error_line(result)
+
+
+def test_preview_replaces_no_device(built: Own, tmp_path: Path) -> None:
+    """A name that is there and is no file stays what it is."""
+    place = tmp_path / "sheet.png"
+    os.mkfifo(place)
+    result = refit("preview", built.out, "--out", place)
+    assert result.code == 1
+    assert "not a plain file" in error_line(result)
+    assert place.is_fifo()
+
+
+def test_verify_looks_at_all_sets_beside_one_of_another_format(built: Own, tmp_path: Path) -> None:
+    """It still ends with 2, and says of the others what it found."""
+    for name in ("a", "b", "c"):
+        shutil.copytree(built.out, tmp_path / name)
+    (tmp_path / "a" / "manifest.json").write_text("[]")
+    (tmp_path / "b" / "manifest.json").write_text("{")
+    result = refit("verify", tmp_path)
+    assert result.code == 2
+    assert "not a refit-shard manifest" in error_line(result)
+    assert "b: BROKEN" in result.out
+    assert "c: ok" in result.out
 
 
 def test_a_reader_of_our_output_that_leaves_is_no_error(built: Own) -> None:
