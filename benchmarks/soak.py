@@ -14,19 +14,19 @@ random moment later. A killed command is given again. All files must be those of
 Exit code 1: a line grows, or the build differs.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.build_cases import cached_tree
+from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import cached_crops
-from benchmarks.harness import CACHE, REPOSITORY, RESULTS, machine, markdown_table, write_json
+from benchmarks.harness import REPOSITORY, machine, markdown_table
 from benchmarks.soak_build import soak_build
 from benchmarks.soak_stream import Samples, soak_stream, trend
 
@@ -153,11 +153,7 @@ def report(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print, and keep the results."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.soak",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("soak", __doc__)
     parser.add_argument("--seconds", type=float, help="of the stream (default 3600)")
     parser.add_argument("--batches", type=int, help="of the stream, at most (default no limit)")
     parser.add_argument(
@@ -167,21 +163,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples-per-shard", type=int, help="of the build (default 2048)")
     parser.add_argument("--seed", type=int, help="of the kills (default 0)")
     parser.add_argument("--part", choices=("stream", "build"), help="only this one")
-    parser.add_argument("--quick", action="store_true", help="tiny: does it run?")
-    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for what is made")
-    parser.add_argument("--out", type=Path, help="default benchmarks/results/soak.json")
     parser.add_argument("--plot", type=Path, help="default docs/soak.png")
     args = parser.parse_args(argv)
-    settings = QUICK if args.quick else Settings(gigabytes=_default_gigabytes(args.cache))
+    full = Settings(gigabytes=_default_gigabytes(args.cache))
     names = ("seconds", "batches", "gigabytes", "kills", "samples_per_shard", "seed")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    settings = replace(settings, **given)
+    settings = chosen(args, QUICK, full, names)
     results = run(settings, args.cache, [args.part] if args.part else ["stream", "build"])
     print(report(results))
-    out = args.out or (None if args.quick else RESULTS / "soak.json")
-    if out is not None:
-        write_json(out, results)
-        print(f"\n{out}")
+    keep(args, "soak", results)
     plot = args.plot or (None if args.quick else PLOT)
     if plot is not None and "stream" in results:
         if find_spec("matplotlib") is None:
