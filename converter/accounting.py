@@ -23,16 +23,15 @@ def misplaced(
     known = every[(every >= 0) & (every < source_rows)]
     times = np.bincount(known, minlength=source_rows)
     wrong = {
-        "nowhere": np.flatnonzero(times == 0),
-        "more than once": np.flatnonzero(times > 1),
-        "not of the npz": np.setdiff1d(every, known),
+        "missing": np.flatnonzero(times == 0),
+        "there more than once": np.flatnonzero(times > 1),
+        "unknown": np.setdiff1d(every, known),
     }
-    found = [f"{_named(rows)} {what}" for what, rows in wrong.items() if len(rows)]
+    found = [f"{len(rows)} {what} ({_some(rows)})" for what, rows in wrong.items() if len(rows)]
     return ", ".join(found) or None
 
 
-def _named(rows: NDArray[np.int64]) -> str:
-    """A few of the rows, by number."""
+def _some(rows: NDArray[np.int64]) -> str:
+    """The numbers of a few rows."""
     shown = ", ".join(str(row) for row in rows[:_SHOWN].tolist())
-    more = ", …" if len(rows) > _SHOWN else ""
-    return f"{len(rows)} rows ({shown}{more})"
+    return f"row {shown}" + (", …" if len(rows) > _SHOWN else "")

@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from shards_spec.errors import FrameError, PassingError, ShardError, StorageError
 from shards_spec.files import open_file
@@ -117,8 +117,7 @@ def _read_file(place: bytes, root: str) -> bytes:
         OSError: it cannot be opened or read, or gave fewer bytes than it has.
     """
     try:
-        # Without waiting: a FIFO would be waited for, for ever.
-        file = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        file = _open(place)
     except FileNotFoundError:
         _check_there(root)
         raise
@@ -134,6 +133,11 @@ def _read_file(place: bytes, root: str) -> bytes:
         return _read_all(file, about.st_size)
     finally:
         os.close(file)
+
+
+def _open(place: bytes) -> int:
+    """A descriptor to read from; without waiting, which for a FIFO might be for ever."""
+    return os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _check_there(root: str) -> None:
@@ -166,7 +170,10 @@ class _LocalFile(io.RawIOBase):
         super().__init__()
         self._path = path
         self._position = 0
-        self._file = patiently(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+        self._file = patiently(lambda: _open(os.fsencode(path)), path)
+        if not stat.S_ISREG(patiently(lambda: os.fstat(self._file), path).st_mode):
+            os.close(self._file)
+            raise IsADirectoryError(errno.EISDIR, "not a regular file")
 
     def readable(self) -> bool:
         return True
@@ -203,6 +210,24 @@ def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:
     if "://" in path_or_url:
         return open_file(path_or_url)
     return io.BufferedReader(_LocalFile(path_or_url), 1 << 20)
+
+
+def open_patiently(folder: Folder, name: str) -> Any:
+    """A file of a folder to read from its begin to its end.
+
+    Raises:
+        ShardError: it is not there, or is not to be read by us.
+        PassingError: its storage fails; also while it is read.
+    """
+    where = f"{folder.url}/{name}"
+    try:
+        if folder.local is None:
+            return folder.open(name)
+        return io.BufferedReader(_LocalFile(str(folder.local / name)), 1 << 20)
+    except StorageError as error:
+        raise PassingError(str(error)) from error
+    except OSError as error:
+        raise ShardError(f"{where}: {_OF_THE_FILE[error.errno or 0][1]}") from error
 
 
 def local_if_file(path_or_url: str) -> str:

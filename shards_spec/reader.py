@@ -42,12 +42,26 @@ def read_index(folder: Folder, name: str) -> pa.RecordBatch:
     Raises:
         ShardError: the file is missing or not an Arrow file of one batch.
     """
+    where = f"{folder.url}/{name}"
     with folder.open(name) as file:
         try:
-            return read_batch(file.read_buffer())
-        except (pa.ArrowException, OSError, ValueError, struct.error, StopIteration) as error:
-            line = " ".join(str(error).split())
-            raise ShardError(f"{folder.url}/{name}: not a readable Arrow file ({line})") from error
+            data = file.read_buffer()
+        except OSError as error:
+            raise ShardError(f"{where}: not readable ({error})") from error
+        return parse_index(data, where)
+
+
+def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
+    """The index table in an Arrow file's bytes, as views into them.
+
+    Raises:
+        ShardError: it is damaged, or holds another number of batches than one.
+    """
+    try:
+        return read_batch(data)
+    except (pa.ArrowException, OSError, ValueError, struct.error, StopIteration) as error:
+        line = " ".join(str(error).split())
+        raise ShardError(f"{where}: not a readable Arrow file ({line})") from error
 
 
 def check_schema(batch: pa.RecordBatch, fields: Sequence[Field], where: str) -> None:
@@ -68,12 +82,15 @@ def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
 
     Raises:
         ShardError: it is missing, or it or a column is damaged.
+        FormatError: it is of an older version.
     """
     try:
         content = json.loads((batch.schema.metadata or {})[METADATA_KEY])
         stated = content.pop("sha256")
         if stated != content_sha256(batch, content):
             raise ShardError(f"{where}: the index's columns or metadata have changed")
+        if "warned" not in content:
+            raise FormatError(f"{where}: an older refit-shard built this shard")
         rows = tuple(Quarantined(**row) for row in content.pop("quarantined"))
         return ShardSeal(**content, quarantined=rows)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from shards_spec.errors import ShardError, StorageError, UsageError, explain
-from shards_spec.layout import attempt_name
+from shards_spec.layout import attempt_name, final_name
 from shards_spec.object_store import RemoteFile, tuned, upload
 
 _CHUNK = 8 << 20
@@ -165,7 +165,7 @@ class Folder:
                     stream.flush()
                     upload(self.filesystem, f"{self.path}/{name}", stream)
         except OSError as error:
-            raise explain(error, f"{self.url}/{name}") from error
+            raise explain(error, f"{self.url}/{final_name(name)}") from error
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what had it; a store copies it on its side.

@@ -146,7 +146,8 @@ def test_a_build_that_loses_a_row_fails(tree: Own, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(work.ShardBuilder, "samples", losing)
     result = tree.build(*SHARDED)
     assert result.code == 1
-    assert "8 rows went in, 7 are in shards and 0 in quarantine" in error_line(result)
+    assert "8 rows went in; " in error_line(result)
+    assert "together: 1 missing (row 3)" in error_line(result)
     assert not (tree.out / "manifest.json").exists()
 
 
