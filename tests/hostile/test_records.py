@@ -17,7 +17,7 @@ from shards_spec import ShardSet
 from shards_spec.errors import RefitShardError, ShardError
 from shards_spec.records import NpyLayout
 from tests.searches import examples
-from tests.small import Own, own
+from tests.small import Own, own, sealed
 
 INT32 = 2**31 - 1
 WILD: list[tuple[str, Any]] = [
@@ -50,6 +50,7 @@ def spoilt(built: Own, place: Path, name: str, value: object) -> Path:
     while at >= 0:
         record: NDArray[np.void] = np.frombuffer(data, npy.dtype, 1, at + len(npy.header))
         record[name] = value
+        sealed(record)
         at = data.find(npy.header, at + 1)
     tar.write_bytes(data)
     return folder
@@ -87,6 +88,7 @@ def test_a_box_that_is_none_is_replaced_like_any_damage(built: Own, tmp_path: Pa
     at = data.find(npy.header) + len(npy.header)
     record: NDArray[np.void] = np.frombuffer(data, npy.dtype, 1, at)
     record["scale"] = 0.0
+    sealed(record)
     bad = int(record["source_row"][0])
     tar.write_bytes(data)
     stream = loader(folder, on_error="replace")
