@@ -87,7 +87,8 @@ class Summary:
     """What stands on disk after a build.
 
     ``source_rows``: rows that were considered; ``left_out``: rows of the npz that were not.
-    ``warned``: rows that were read with a warning, by its text.
+    ``warned``: rows that were read with a warning, by its text. ``overwriting``: whether an
+    overwriting that was interrupted keeps files beside.
     """
 
     dataset: str
@@ -101,6 +102,7 @@ class Summary:
     bytes: int
     quarantined: dict[str, int]
     warned: dict[str, int]
+    overwriting: bool
 
 
 def prepare(request: BuildRequest) -> Prepared:
@@ -295,6 +297,7 @@ def _finish(prepared: Prepared, publisher: Publisher, results: list[ShardResult]
         bytes=sum(result.entry.tar_bytes + result.entry.arrow_bytes for result in results),
         quarantined=dict(manifest.quarantined),
         warned=dict(manifest.warned),
+        overwriting=publisher.target.hidden is not None,
     )
 
 

@@ -13,10 +13,11 @@ import stat
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
-from shards_spec.errors import FrameError, PassingError, ShardError, StorageError
+from shards_spec.errors import FrameError, PassingError, ShardError, StorageError, UsageError
 from shards_spec.files import open_file
-from shards_spec.storage import Folder, open_folder
+from shards_spec.storage import Folder
 
 MAX_FILE_BYTES = 512 << 20
 # Seconds to wait before each further try.
@@ -231,5 +232,14 @@ def open_patiently(folder: Folder, name: str) -> Any:
 
 
 def local_if_file(path_or_url: str) -> str:
-    """A ``file://`` URL as the path that it is; anything else unchanged."""
-    return open_folder(path_or_url).path if path_or_url.startswith("file://") else path_or_url
+    """A ``file://`` URL as the path that it is; anything else unchanged.
+
+    Raises:
+        UsageError: the URL names another machine.
+    """
+    if not path_or_url.startswith("file://"):
+        return path_or_url
+    path = unquote(path_or_url.removeprefix("file://"))
+    if not path.startswith("/"):
+        raise UsageError(f"{path_or_url}: must be file:/// and an absolute path")
+    return path
