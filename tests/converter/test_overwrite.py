@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from converter import publish, work
+from converter.frames import decode_frame
 from shards_spec import ShardSet
 from shards_spec.manifest import read_manifest
 from shards_spec.storage import open_folder
@@ -49,14 +50,13 @@ def assert_whole(folder: Path) -> None:
 def stopped(tree: Own, monkeypatch: pytest.MonkeyPatch, after: int, *args: object) -> Result:
     """A build that is interrupted at the ``after``-th frame that it decodes."""
     count = 0
-    decode = work.decode_frame
 
     def interrupted(data: bytes) -> Any:
         nonlocal count
         count += 1
         if count > after:
             raise KeyboardInterrupt
-        return decode(data)
+        return decode_frame(data)
 
     with monkeypatch.context() as patched:
         patched.setattr(work, "decode_frame", interrupted)
