@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.datasets import Dataset
-from converter.frames import Frame, decode_frame, read_frame
+from converter.frames import decode_frame, read_frame
+from converter.imread import Frame
 from converter.plan import frame_groups
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, ShardError, UsageError
@@ -186,15 +187,17 @@ class ShardBuilder:
         path = self.task.paths[rows[0]]
         try:
             data = read_frame(self.root, path)
-            views = Views(decode_frame(data))
+            decoded = decode_frame(data)
         except FrameError as error:
             for row in rows:
                 self._quarantine(row, error)
             return
         self.frames += 1
+        views = Views(decoded.pixels)
+        original = data if decoded.warning is None else b""  # a damaged header is not stored
         for row in rows:
             try:
-                yield self._sample(row, data, views)
+                yield self._sample(row, original, views)
             except FrameError as error:
                 self._quarantine(row, error)
 
