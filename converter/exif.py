@@ -25,7 +25,7 @@ def orientation(tiff: bytes) -> int | None:
         ]
     except (KeyError, struct.error):
         return None
-    if any(one[0] > two[0] for one, two in pairwise(entries)):
+    if not entries or any(one[0] > two[0] for one, two in pairwise(entries)):
         return None
     stated = [(kind, number, value) for tag, kind, number, value in entries if tag == _ORIENTATION]
     if any(kind not in _TYPES for _, kind, _, _ in entries) or len(stated) > 1:

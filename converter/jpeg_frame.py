@@ -3,24 +3,32 @@
 import simplejpeg
 
 from converter.imread import Frame, as_imread, check_pixels
+from converter.jpeg_entropy import check_scans
 from converter.jpeg_header import Header, read_header
 from shards_spec.errors import FrameError
 
 _CMYK_COMPONENTS = 4
+_UNUSUAL_SAMPLING = "Could not determine subsampling"  # what simplejpeg says of it
 
 
-def _decode_strictly(data: bytes, components: int) -> Frame:
-    """Decode as stored, (H, W, 3) RGB or (H, W, 4) CMYK; any warning of libjpeg is an error."""
+def _decode_strictly(data: bytes, components: int) -> Frame | None:
+    """Decode as stored, (H, W, 3) RGB or (H, W, 4) CMYK; any warning of libjpeg is an error.
+
+    Returns None where the image is whole and its sampling is one that simplejpeg does not read.
+    """
     colours = "CMYK" if components == _CMYK_COMPONENTS else "RGB"
     try:
         frame: Frame = simplejpeg.decode_jpeg(data, colours, strict=True)
     except ValueError as error:
-        raise FrameError("corrupt", str(error)) from error
+        if _UNUSUAL_SAMPLING not in str(error):
+            raise FrameError("corrupt", str(error)) from error
+        check_scans(data, read_header(data))
+        return None
     return frame
 
 
-def _decode_image(data: bytes, header: Header) -> tuple[bytes, Frame, str | None]:
-    """A JPEG without faults, its pixels as stored, and what was wrong with the given one.
+def _decode_image(data: bytes, header: Header) -> tuple[bytes, Frame | None, str | None]:
+    """A JPEG without faults, its pixels as stored (None: not known), and what was amiss before.
 
     Raises:
         FrameError: the image is damaged, or may be.
@@ -45,8 +53,8 @@ def decode_jpeg(data: bytes) -> tuple[Frame, str | None]:
         FrameError: the image is damaged, cut short, too large, or of a kind that is not read.
     """
     header = read_header(data)
-    check_pixels(header.width, header.height)
+    check_pixels(*header.size)
     sound, frame, warning = _decode_image(data, header)
-    if header.components == _CMYK_COMPONENTS or header.is_turned:
+    if frame is None or header.components == _CMYK_COMPONENTS or header.is_turned:
         frame = as_imread(sound)
     return frame, warning

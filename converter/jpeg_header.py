@@ -81,16 +81,24 @@ class Segment:
 class Header:
     """What a JPEG's first scan is decoded with.
 
-    ``segments`` ends with an empty one, whose strays are those before the scan; ``scan`` is the
-    scan's place in the file.
+    ``segments`` ends with an empty one, whose strays are those before the scan; ``frame`` is the
+    one that states the size; ``scan`` is the scan's place in the file.
     """
 
     segments: tuple[Segment, ...]
+    frame: Segment
     scan: int
-    precision: int
-    height: int
-    width: int
-    components: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, px."""
+        height, width = struct.unpack_from(">HH", self.frame.payload, 1)
+        return width, height
+
+    @property
+    def components(self) -> int:
+        """The number of colour channels."""
+        return self.frame.payload[5]
 
     @property
     def is_turned(self) -> bool:
@@ -157,11 +165,10 @@ def read_header(data: bytes) -> Header:
     frame = next((one for one in segments if one.marker in _FRAMES), None)
     if frame is None or len(frame.payload) < 6:
         raise FrameError("corrupt", "the JPEG does not state its size")
-    precision, height, width, components = struct.unpack_from(">BHHB", frame.payload)
-    if precision != 8 or frame.marker not in _READ_FRAMES:
+    if frame.payload[0] != 8 or frame.marker not in _READ_FRAMES:
         raise FrameError(
             "unsupported",
-            f"a JPEG of {precision} bits a sample, kind {frame.marker - 0xC0}; sequential and "
-            "progressive ones of 8 bits are read",
+            f"a JPEG of {frame.payload[0]} bits a sample, process {frame.marker - 0xC0}; "
+            "sequential and progressive ones of 8 bits are read",
         )
-    return Header(tuple(segments), scan, precision, height, width, components)
+    return Header(tuple(segments), frame, scan)

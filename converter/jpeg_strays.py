@@ -54,18 +54,20 @@ def _is_symbol(value: int, of_dc: bool) -> bool:
 
 
 def _has_own_symbols(payload: bytes, strays: bytes) -> bool:
-    """Whether Huffman tables hold possible symbols, each once, and the strays cannot be more."""
+    """Huffman tables hold possible symbols, each once, and the strays do not end with another."""
     of_dc, last = True, b""
     for of_dc, last in _symbols(payload):
         if len(set(last)) < len(last) or not all(_is_symbol(one, of_dc) for one in last):
             return False
-    return any(one in last or not _is_symbol(one, of_dc) for one in strays)
+    return strays[-1] in last or not _is_symbol(strays[-1], of_dc)
 
 
-def _frame_is_whole(_payload: bytes, strays: bytes) -> bool:
-    """The strays do not end as a frame header does: with a sampling factor and a table's number."""
-    factors = strays[-2] if len(strays) > 1 else 0x11
-    return strays[-1] > 3 or not {factors >> 4, factors & 0x0F} <= {1, 2, 3, 4}
+def _frame_is_whole(payload: bytes, strays: bytes) -> bool:
+    """The strays do not end as a frame header does, with the number of a table; or the numbers are
+    as ever: the colours beyond the first share one, and a single one has number 0.
+    """
+    tables = payload[8::3]
+    return strays[-1] > 3 or (len(set(tables[1:])) == 1 if len(tables) > 1 else tables == b"\0")
 
 
 def _jfif_is_whole(payload: bytes, _strays: bytes) -> bool:
