@@ -44,7 +44,7 @@ def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
     """The indexes of all shards, one after the other; none is kept."""
     manifest = data_set.manifest
     for entry in manifest.shards:
-        yield open_index(data_set.folder, entry, extrinsics=manifest.extrinsics)
+        yield open_index(data_set.folder, entry, manifest.fields)
 
 
 def matching_rows(data_set: ShardSet, where: Any) -> Ints:

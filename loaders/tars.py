@@ -14,7 +14,15 @@ from loaders.options import RenderOptions
 from loaders.policy import AugmentationPolicy, draw, neutral, single
 from loaders.render import Batch, render
 from shards_spec.errors import ShardError, UsageError
-from shards_spec.fields import EXTRINSICS, FIELD, STRING, npy_dtype
+from shards_spec.fields import (
+    EXTRINSICS,
+    FIELD,
+    RECORD_CRC,
+    STRING,
+    is_whole_record,
+    npy_dtype,
+    standard_fields,
+)
 
 # A call's place in the random stream is its key's checksum and its number among the calls.
 _CALLS = 1 << 24
@@ -48,17 +56,23 @@ class TarSample:
 
 
 def _is_record(record: Any) -> bool:
-    """Whether it is one record of the field table's columns, with strings of any width."""
+    """Whether it is one whole record of the field table's columns, and maybe of own labels."""
     fields = dict(getattr(record, "dtype", np.dtype("f8")).fields or {})
-    if np.shape(record) or not {"key", "imgname"} <= fields.keys():
+    if np.shape(record) or not {"key", "imgname", RECORD_CRC} <= fields.keys():
         return False
-    return bool(
-        record.dtype
-        == npy_dtype(
+    expected = npy_dtype(
+        standard_fields(
             extrinsics=EXTRINSICS[0] in fields,
             key_bytes=fields["key"][0].itemsize,
             imgname_bytes=fields["imgname"][0].itemsize,
         )
+    )
+    own = [name for name in fields if name not in (expected.names or ())]
+    names = [name for name in expected.names or () if name != RECORD_CRC]
+    return (
+        [*names, *own, RECORD_CRC] == list(fields)
+        and all(record.dtype[name] == expected[name] for name in names)
+        and is_whole_record(record.tobytes())
     )
 
 

@@ -26,7 +26,7 @@ Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/N
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
 environment variable such as BEDLAM_ROOT overrides it. A build that was stopped goes on when the
 same command is given again: whole shards are kept, and rows whose frame was missing are tried
-again. Rows that cannot be used are listed with their reason in OUT/NAME/quarantine.arrow.
+again. Rows that cannot be used are listed with their reason in OUT/NAME/quarantine.feather.
 """
 
 
