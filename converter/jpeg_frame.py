@@ -4,31 +4,29 @@ import simplejpeg
 
 from converter.imread import Frame, as_imread, check_pixels
 from converter.jpeg_entropy import check_scans
-from converter.jpeg_header import Header, read_header
+from converter.jpeg_header import APPLICATION_DATA, Header, read_header
 from shards_spec.errors import FrameError
 
 _CMYK_COMPONENTS = 4
 _UNUSUAL_SAMPLING = "Could not determine subsampling"  # what simplejpeg says of it
 
 
-def _decode_strictly(data: bytes, components: int) -> Frame | None:
-    """Decode as stored, (H, W, 3) RGB or (H, W, 4) CMYK; any warning of libjpeg is an error.
-
-    Returns None where the image is whole and its sampling is one that simplejpeg does not read.
-    """
+def _decode_strictly(data: bytes, components: int) -> Frame:
+    """Decode as stored, (H, W, 3) RGB or (H, W, 4) CMYK; any warning of libjpeg is an error."""
     colours = "CMYK" if components == _CMYK_COMPONENTS else "RGB"
     try:
         frame: Frame = simplejpeg.decode_jpeg(data, colours, strict=True)
     except ValueError as error:
-        if _UNUSUAL_SAMPLING not in str(error):
-            raise FrameError("corrupt", str(error)) from error
-        check_scans(data, read_header(data))
-        return None
+        raise FrameError("corrupt", str(error)) from error
     return frame
 
 
 def _decode_image(data: bytes, header: Header) -> tuple[bytes, Frame | None, str | None]:
-    """A JPEG without faults, its pixels as stored (None: not known), and what was amiss before.
+    """Make sure that the image is whole.
+
+    Returns:
+        A JPEG of the same image that is read without a warning; its pixels as stored, None where
+        OpenCV alone makes them; and what is wrong with the header, None if nothing is.
 
     Raises:
         FrameError: the image is damaged, or may be.
@@ -36,11 +34,16 @@ def _decode_image(data: bytes, header: Header) -> tuple[bytes, Frame | None, str
     try:
         return data, _decode_strictly(data, header.components), None
     except FrameError as error:
-        try:
-            cleaned = header.cleaned(data)
-            return cleaned, _decode_strictly(cleaned, header.components), header.warning
-        except FrameError:
-            raise error from None
+        first = error
+    if _UNUSUAL_SAMPLING in str(first):
+        check_scans(data, header)
+        return header.cleaned(data), None, header.fault
+    try:
+        cleaned = header.cleaned(data)
+        frame = _decode_strictly(cleaned, header.components)
+    except FrameError:
+        raise first from None
+    return cleaned, frame, header.fault or APPLICATION_DATA
 
 
 def decode_jpeg(data: bytes) -> tuple[Frame, str | None]:

@@ -107,13 +107,13 @@ class Header:
         return any(orientation(one) != 1 for one in exifs)
 
     @property
-    def warning(self) -> str:
-        """Which part of the header a warning is about, given that the image is whole."""
+    def fault(self) -> str | None:
+        """What is wrong with the header, as far as segments show it without their content."""
         if any(one.strays for one in self.segments):
             return STRAY_BYTES
         if any(one.is_jfif and one.payload[5:6] != b"\x01" for one in self.segments):
             return JFIF_REVISION
-        return APPLICATION_DATA
+        return None
 
     def cleaned(self, data: bytes) -> bytes:
         """The JPEG without the parts of the header that decide no pixel.

@@ -17,7 +17,8 @@ _ZIGZAG = sorted(
 _STEPS = 4
 
 
-def _segment(marker: int, payload: bytes) -> bytes:
+def segment(marker: int, payload: bytes) -> bytes:
+    """A marker with its payload."""
     return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
 
 
@@ -72,6 +73,9 @@ def make_jpeg(
 ) -> bytes:
     """Encode planes (H, W, C) as they are; ``segments`` go into the header, ``restart`` in MCUs."""
     height, width = planes.shape[:2]
+    stated = factors
+    if len(factors) == 1:  # the factors of a single component mean nothing
+        factors = [(1, 1)]
     widest, highest = (max(one) for one in zip(*factors, strict=True))
     across, down = -(-width // (8 * widest)), -(-height // (8 * highest))
     parts = []
@@ -99,17 +103,17 @@ def make_jpeg(
         whole = bits + "1" * (-len(bits) % 8)
         data = int(whole, 2).to_bytes(len(whole) // 8, "big").replace(b"\xff", b"\xff\0")
         scan += (bytes([0xFF, 0xD0 + (number - 1) % 8]) if number else b"") + data
-    frame = [bytes([number, h << 4 | v, 0]) for number, (h, v) in enumerate(factors, 1)]
+    frame = [bytes([number, h << 4 | v, 0]) for number, (h, v) in enumerate(stated, 1)]
     chosen = [bytes([number, 0]) for number in range(1, len(factors) + 1)]
     size_of = height.to_bytes(2, "big") + width.to_bytes(2, "big")
     return b"".join(
         [
             b"\xff\xd8" + segments,
-            _segment(0xDB, b"\0" + bytes([_STEPS]) * 64),
-            _segment(0xC0, b"\x08" + size_of + bytes([len(frame)]) + b"".join(frame)),
-            *(_segment(0xC4, table) for table in _standard_tables()),
-            _segment(0xDD, restart.to_bytes(2, "big")),
-            _segment(0xDA, bytes([len(frame)]) + b"".join(chosen) + b"\0\x3f\0"),
+            segment(0xDB, b"\0" + bytes([_STEPS]) * 64),
+            segment(0xC0, b"\x08" + size_of + bytes([len(frame)]) + b"".join(frame)),
+            *(segment(0xC4, table) for table in _standard_tables()),
+            segment(0xDD, restart.to_bytes(2, "big")),
+            segment(0xDA, bytes([len(frame)]) + b"".join(chosen) + b"\0\x3f\0"),
             scan + b"\xff\xd9",
         ]
     )
