@@ -387,19 +387,51 @@ def test_the_subset_of_3dpw_is_cut_in_the_store(store: Store, tmp_path: Path) ->
     assert "subset-3dpw writes its npz to a file" in error_line(refused)
 
 
-def test_a_build_asks_seven_times_a_small_shard_and_twice_a_frame(remote: Remote) -> None:
-    """An upload is begun, its parts are sent, and it is put together; the tar, then the index."""
+def test_a_build_asks_fourteen_times_a_small_shard_and_twice_a_frame(remote: Remote) -> None:
+    """An upload is begun, its parts are sent, and it is put together; the tar, then the index.
+
+    Then the store copies each to its name, and the attempt is looked for and deleted, after which
+    pyarrow marks the folder.
+    """
     remote.store.proxy.clear()
     assert remote.build().code == 0
-    assert remote.store.asked("own-000001.tar") == {"POST": 2, "PUT": 1}
-    assert remote.store.asked("own-000001.arrow") == {"HEAD": 1, "POST": 2, "PUT": 1}
+    for ending in ("tar", "arrow"):
+        asked = remote.store.asked(f"own-000001.{ending}")
+        assert asked == {"POST": 2, "PUT": 2, "HEAD": 1, "DELETE": 1}
+    assert remote.store.proxy.count("^PUT .*/shards/own/$") == 4
     assert remote.store.asked("a/002.jpg") == {"HEAD": 1, "GET": 1}
 
 
-def test_a_second_build_asks_eight_times_a_small_shard_that_it_keeps(remote: Remote) -> None:
-    """It is read and hashed, and nothing of it is sent."""
+def test_a_second_build_asks_four_times_a_small_shard_that_it_keeps(remote: Remote) -> None:
+    """It is read and hashed, and nothing is sent."""
     assert remote.build().code == 0
     remote.store.proxy.clear()
     assert remote.build().code == 0
     assert remote.store.asked("own-000001.tar") == {"HEAD": 1, "GET": 1}
-    assert remote.store.asked("own-000001.arrow") == {"HEAD": 3, "GET": 3}
+    assert remote.store.asked("own-000001.arrow") == {"HEAD": 1, "GET": 1}
+    assert remote.store.proxy.count("^(PUT|POST|DELETE)") == 0
+
+
+def test_an_overwrite_is_built_beside_what_stands_and_goes_on(remote: Remote) -> None:
+    assert remote.build().code == 0
+    old, store = remote.found(), remote.store
+    fault = store.proxy.plant(r"^POST .*own-000001\.tar\..*\?uploads", error(503, "SlowDown"))
+    assert remote.build("--overwrite").code == 1
+    assert remote.found().items() >= old.items()
+    assert refit("verify", remote.out).code == 0
+    fault.times = 0
+    again = remote.build("--overwrite", "--json")
+    assert json.loads(again.out)["built"][0]["kept_shards"] == 1
+    assert len(remote.found()) == 6
+    assert refit("verify", remote.out).code == 0
+
+
+def test_a_worker_that_comes_late_leaves_an_attempt_which_the_next_build_removes(
+    remote: Remote,
+) -> None:
+    assert remote.build().code == 0
+    whole = remote.found()
+    remote.store.put("shards/own/.own-000001.tar.0123456789abcdef.tmp", b"late")
+    assert refit("verify", remote.out).code == 0
+    assert remote.build().code == 0
+    assert remote.found() == whole
