@@ -35,7 +35,7 @@ def as_imread(data: bytes) -> Frame:
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError(str(error)) from error
-        raise FrameError("corrupt", str(error)) from error
+        raise FrameError("corrupt", f"OpenCV: {error.err}") from error
     if frame is None:
         raise FrameError("corrupt", "the image cannot be decoded")
     return np.asarray(frame, np.uint8)

@@ -240,7 +240,7 @@ def test_auto_without_a_cluster_ends_at_once(
 
 
 def test_what_travels_is_labels_and_not_pixels(many: Many, out: Path) -> None:
-    """A worker gets a shard's labels, and the driver what was built: hashes, counts, numbers of rows."""
+    """A worker gets a shard's labels; the driver gets hashes, counts and numbers of rows."""
     prepared = prepare(
         BuildRequest(
             dataset=Dataset(name="many", root_variable="--root"),

@@ -106,7 +106,7 @@ def test_no_decision_touches_what_is_published_and_whole(
     gone = set(superseded(standing, target, new))
     assert not gone & {entry.name + end for entry in new.shards for end in (".tar", ".arrow")}
     assert not gone & (USERS | {"manifest.json"})
-    assert gone <= standing.names
+    assert gone <= set(standing.names)
     if overwrite:
         files = {name for name in standing.names if generation_of("own", name) is not None}
         assert gone >= files - {e.name + end for e in new.shards for end in (".tar", ".arrow")}
