@@ -1,21 +1,19 @@
-"""Whether the entropy-coded scans of a JPEG are whole, for samplings that simplejpeg refuses.
+"""Whether the scans of a JPEG are whole, for samplings that simplejpeg refuses.
 
 Codes are followed to the end of each scan without making pixels: about a second a megapixel, which
 is bearable for what is rare. What is found is what libjpeg warns of: codes that no table holds,
 segments that end too early or too late, restart markers out of turn, scans out of order.
 """
 
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from converter.jpeg_header import Header
+from converter.jpeg_header import NEXT_MARKER, Header
 from shards_spec.errors import FrameError
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _HUFFMAN, _RESTARTS, _END, _SCAN, _INTERVAL = 0xC4, range(0xD0, 0xD8), 0xD9, 0xDA, 0xDD
 _PROGRESSIVE = 0xC2
 
@@ -38,8 +36,8 @@ def _codes(counts: bytes, symbols: bytes) -> Codes:
     for length, count in enumerate(counts, 1):
         for _ in range(count):
             codes += [(length, next(symbol))] * (1 << (16 - length))
-    if len(codes) > 1 << 16:
-        raise _refused("a Huffman table with too many codes")
+            if len(codes) > 1 << 16:
+                raise _refused("a Huffman table with too many codes")
     return codes + [(0, 0)] * ((1 << 16) - len(codes))
 
 
@@ -243,7 +241,7 @@ class _Walk:
     def run(self, at: int) -> None:
         """Walk from the first scan's marker to the end of the image."""
         while True:
-            found = _MARKER.match(self.data, at)
+            found = NEXT_MARKER.match(self.data, at)
             if found is None:
                 raise _refused("no marker where one should be")
             marker, at = found[1][0], found.end()
@@ -294,7 +292,7 @@ class _Walk:
     def segments(self, at: int) -> Iterator[tuple[_Bits, int]]:
         """The data between a scan's restart markers, and where the marker after each begins."""
         for restart in range(1 << 30):
-            found = _MARKER.search(self.data, at)
+            found = NEXT_MARKER.search(self.data, at)
             if found is None:
                 raise _refused("it ends too early")
             yield _Bits(self.data[at : found.start()]), found.start()

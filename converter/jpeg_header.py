@@ -20,7 +20,7 @@ STRAY_BYTES = "JPEG header: stray bytes"
 JFIF_REVISION = "JPEG header: unknown JFIF revision"
 APPLICATION_DATA = "JPEG header: damaged application data"
 
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _MAX_SEGMENTS = 1 << 16
 _START, _END, _SCAN, _COMMENT = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
@@ -133,7 +133,7 @@ def _segments(data: bytes) -> Iterator[tuple[Segment, int]]:
     at = len(SIGNATURE) - 1
     marker = _START
     while marker != _SCAN:
-        found = _NEXT_MARKER.search(data, at)
+        found = NEXT_MARKER.search(data, at)
         if found is None:
             raise FrameError("corrupt", "the JPEG is cut short within its header")
         marker, begin = found[1][0], found.end()
