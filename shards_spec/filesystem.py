@@ -17,7 +17,6 @@ _NO_SYNC = _NOT_THERE | {errno.EINVAL}
 # Some want a folder opened for writing, which none can be; others do not let it be opened at all.
 _NO_FOLDER_SYNC = _NO_SYNC | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 _NO_GROWING = _NOT_THERE | {errno.EINVAL, errno.EPERM}
-NO_MAPPING = _NOT_THERE | {errno.ENODEV, errno.EINVAL, errno.EACCES, errno.EPERM}
 
 _log = logging.getLogger("refit_shard")
 _told: set[str] = set()

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from shards_spec.errors import ShardError, StorageError, UsageError, explain
-from shards_spec.filesystem import NO_MAPPING, sync, sync_folder
+from shards_spec.filesystem import sync, sync_folder
 from shards_spec.layout import attempt_name
 from shards_spec.object_store import RemoteFile, tuned, upload
 
@@ -251,9 +251,9 @@ class Folder:
 def _mapped(path: str) -> Any:
     try:
         return pa.memory_map(path)
-    except OSError as error:
-        if error.errno not in NO_MAPPING:
-            raise
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system that maps none; if it is another fault, it comes again
         return pa.OSFile(path)
 
 

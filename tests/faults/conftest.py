@@ -34,17 +34,25 @@ class Machine:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.server"],
             cwd=PROJECT,
-            env={**os.environ, "LD_PRELOAD": str(library)},
+            env={**os.environ, "LD_PRELOAD": str(library), "TMPDIR": str(library.parent)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def run(
-        self, folder: Path, *args: object, fault: Fault | None = None, traced: bool = False
+        self,
+        folder: Path,
+        *args: object,
+        fault: Fault | None = None,
+        traced: bool = False,
+        entry: str = "refit_shard.cli:main",
     ) -> Outcome:
-        """Run a command; calls on paths below the folder may fail."""
+        """Run a command, or another function of a list of strings that returns an exit code; calls
+        on paths below the folder may fail.
+        """
         order = {
+            "entry": entry,
             "args": [str(arg) for arg in args],
             "folder": str(folder),
             "fault": fault,

@@ -1,4 +1,4 @@
-"""Runs commands of refit-shard, each in a fork of one process that has all modules loaded.
+"""Runs refit-shard and its like, each in a fork of one process that has all modules loaded.
 
 A line of JSON on stdin is an order, a line on stdout what came of it. The process has
 ``library.c`` preloaded, which only the forks steer.
@@ -14,7 +14,10 @@ import tempfile
 from typing import Any
 
 # What the commands import when they run.
-MODULES = ("converter.build", "converter.subset_work", "refit_shard.console", "shards_spec.verify")
+MODULES = (
+    *("converter.build", "converter.subset_work", "refit_shard.console", "shards_spec.verify"),
+    "tests.faults.work",
+)
 
 
 def _child(order: dict[str, Any], log: int, said: int) -> None:
@@ -29,7 +32,8 @@ def _child(order: dict[str, Any], log: int, said: int) -> None:
         if order["fault"] is not None:
             call, first, times, number = order["fault"]
             library.faults_plant(call.encode(), first, times, number)
-        code = importlib.import_module("refit_shard.cli").main(order["args"])
+        module, _, function = order["entry"].partition(":")
+        code = getattr(importlib.import_module(module), function)(order["args"])
     except SystemExit as ended:
         code = int(ended.code or 0)
     except BaseException:

@@ -1,5 +1,5 @@
-"""A fault at each call of a build's I/O in turn: the same bytes or a failed command, and without the
-fault the same bytes in the end.
+"""A fault at each call of a build's I/O in turn: the same bytes or a failed command, and the same
+bytes once the command is given again without the fault.
 """
 
 import errno
