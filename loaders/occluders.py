@@ -54,7 +54,7 @@ class Occluders:
                 f"occluders {path}: no such file; make it with: refit-shard import-occluders"
             )
         try:
-            batch = read_index(open_folder(str(place.parent)), place.name)
+            batch = read_index(open_folder(str(place.parent)), place.name, mapped=True)
         except ShardError as error:
             raise UsageError(f"occluders {path}: not an Arrow file ({error})") from error
         if not batch.schema.equals(SCHEMA) or batch.num_rows == 0:

@@ -1,4 +1,5 @@
-"""Reading shards: labels and images straight from the mapped files, with no copy.
+"""Reading shards: labels and images straight from the mapped files, with no copy; read, where a
+file system maps none.
 
 Nothing here trusts the files: the schema must be this program's, every offset is checked against
 the tar's size, and nothing is ever unpickled.
@@ -15,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards_spec.errors import FormatError, ShardError
+from shards_spec.errors import FormatError, ShardError, explain
 from shards_spec.fields import STRING, Field, arrow_schema, numpy_view
 from shards_spec.ipc import read_batch
 from shards_spec.layout import MANIFEST, is_of_a_build
@@ -36,19 +37,22 @@ class ShardSeal:
     warned: Mapping[str, int]
 
 
-def read_index(folder: Folder, name: str) -> pa.RecordBatch:
-    """The index table ``name`` as one record batch, mapped where the folder is local.
+def read_index(folder: Folder, name: str, *, mapped: bool = False) -> pa.RecordBatch:
+    """The index table ``name`` as one record batch.
+
+    ``mapped``: views into the mapped file, where the folder is local, instead of into a copy.
 
     Raises:
         ShardError: the file is missing or not an Arrow file of one batch.
+        StorageError: it cannot be read.
     """
     where = f"{folder.url}/{name}"
-    with folder.open(name) as file:
-        try:
+    try:
+        with folder.map(name) if mapped else folder.open(name) as file:
             data = file.read_buffer()
-        except OSError as error:
-            raise ShardError(f"{where}: not readable ({error})") from error
-        return parse_index(data, where)
+    except OSError as error:
+        raise explain(error, where) from error
+    return parse_index(data, where)
 
 
 def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
@@ -105,7 +109,7 @@ def open_index(folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> pa
         FormatError: its columns are not ``fields``.
     """
     name = f"{entry.name}.arrow"
-    batch = read_index(folder, name)
+    batch = read_index(folder, name, mapped=True)
     check_schema(batch, fields, f"{folder.url}/{name}")
     if batch.num_rows != entry.rows:
         raise ShardError(
@@ -123,10 +127,10 @@ class Shard:
         self._where = f"{folder.url}/{entry.name}"
         self._index = open_index(folder, entry, fields)
         self._views: dict[str, NDArray[Any]] = {}
-        self._tar = folder.open(f"{entry.name}.tar")
+        self._tar = folder.map(f"{entry.name}.tar")
         self._size = self._tar.size()
         self._mapped: memoryview | None = None
-        if folder.local is not None:
+        if isinstance(self._tar, pa.MemoryMappedFile):
             self._mapped = memoryview(self._tar.read_buffer()).cast("B")
             self._tar.close()  # the buffer keeps the mapping; no file handle stays open
 
@@ -148,10 +152,11 @@ class Shard:
         return self._views[name]
 
     def jpeg(self, row: int) -> bytes | memoryview:
-        """The JPEG of one row; a slice of the mapped tar where it is local.
+        """The JPEG of one row; a slice of the tar where that is mapped.
 
         Raises:
             ShardError: the index points outside the tar.
+            StorageError: it cannot be read.
         """
         offset = int(self.view("jpg_offset")[row])
         length = int(self.view("jpg_length")[row])
@@ -162,7 +167,10 @@ class Shard:
             )
         if self._mapped is not None:
             return self._mapped[offset : offset + length]
-        return bytes(self._tar.read_at(length, offset))
+        try:
+            return bytes(self._tar.read_at(length, offset))
+        except OSError as error:
+            raise explain(error, f"{self._where}.tar: row {row}") from error
 
     def sample(self, row: int) -> "Sample":
         """One row."""
