@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -193,7 +194,8 @@ class _LocalFile(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            os.close(self._file)
+            with suppress(OSError):  # all was read
+                os.close(self._file)
         super().close()
 
 
@@ -209,7 +211,8 @@ def _open_local(path: str) -> io.BufferedReader:
         if not stat.S_ISREG(patiently(lambda: os.fstat(file), path).st_mode):
             raise IsADirectoryError(errno.EISDIR, "not a regular file")
     except BaseException:
-        os.close(file)
+        with suppress(OSError):
+            os.close(file)
         raise
     return io.BufferedReader(_LocalFile(file, path), 1 << 20)
 
