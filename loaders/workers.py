@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from loaders.memory import BatchMemory
+from loaders.memory import BatchMemory, forking_workers
 from shards_spec.errors import RefitShardError, UsageError
 from shards_spec.process import settle_process
 
@@ -124,7 +124,7 @@ def _results(work: _Work, tasks: Iterable[_Task], workers: int, prefetch: int) -
         multiprocessing_context="fork",
         generator=torch.Generator(),  # so that the global one is not drawn from
     )
-    with _without_opencvs_threads():
+    with _without_opencvs_threads(), forking_workers():
         return iter(loader)
 
 
