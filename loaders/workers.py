@@ -37,11 +37,14 @@ _RUNNING: set[Iterator["_Result"]] = set()
 
 @dataclass(frozen=True)
 class Made:
-    """A batch but for its images: ``columns`` by name, samples by source, and those replaced."""
+    """A batch but for its images: ``columns`` by name, and samples by source.
+
+    ``replaced``: a line for each place that another sample than its own has taken.
+    """
 
     columns: dict[str, Any]
     counts: NDArray[np.int64]
-    replaced: int
+    replaced: tuple[str, ...]
 
 
 class Maker(Protocol):
