@@ -21,7 +21,7 @@ from shards_spec.geometry import (
     plan_crop,
     plan_cropped,
 )
-from tests.small import Own, encoded, own
+from tests.small import Own, encoded, error_line, own, refit
 
 RAW = RenderOptions(res=64, image="uint8")
 WIDTH, HEIGHT = 640, 480
@@ -142,3 +142,17 @@ def test_labels_of_the_index_are_checked(tmp_path: Path) -> None:
                 same = item[name] == value
                 assert same.all() if torch.is_tensor(same) else same, (at, name)
     assert refused > 20
+
+
+def test_preview_draws_no_damaged_labels(tmp_path: Path) -> None:
+    """A keypoint that is elsewhere by a flipped bit is an error, not a picture."""
+    tree = own(tmp_path, rows=2)
+    assert tree.build().code == 0
+    (index,) = tree.out.glob("*-000000.arrow")
+    data = index.read_bytes()
+    at = data.index(ShardSet.open(str(tree.out)).shard(0).view("keypoints").tobytes())
+    index.write_bytes(data[: at + 3] + bytes([data[at + 3] ^ 1]) + data[at + 4 :])
+    found = refit("preview", tree.out, "--out", tmp_path / "sheet.png")
+    assert found.code == 1
+    assert "the labels are damaged" in error_line(found)
+    assert not (tmp_path / "sheet.png").exists()

@@ -46,10 +46,10 @@ HOLDERS: list[Callable[[torch.Tensor], Any]] = [
     lambda tensor: torch.from_numpy(tensor.numpy()[3:]),
     lambda tensor: tensor.numpy().data,
     np.from_dlpack,
-    torch.utils.dlpack.to_dlpack,
-    lambda tensor: torch.from_dlpack(np.from_dlpack(tensor)[1:]),
-    lambda tensor: memoryview(tensor.numpy()[1:])[2:],
-    lambda tensor: np.asarray(memoryview(tensor[2:].numpy()).cast("B")),
+    lambda tensor: tensor.__dlpack__(),
+    lambda tensor: torch.utils.dlpack.from_dlpack(np.from_dlpack(tensor)[1:]),
+    lambda tensor: tensor.numpy()[1:].data[2:],
+    lambda tensor: np.asarray(tensor[2:].numpy().data.cast("B")),
     lambda tensor: torch.frombuffer(tensor.numpy(), dtype=torch.uint8)[5:],
     lambda tensor: torch.empty(0).set_(tensor.untyped_storage()),
     lambda tensor: tensor.view(torch.int32)[0, ::2],
@@ -389,7 +389,7 @@ def test_what_a_queue_brought_to_another_process_stays(shards: Path, module: Any
 
     receiver = context.Process(target=receive)
     receiver.start()
-    expected = []
+    expected: list[list[str]] = []
     for batch in stream(shards, num_workers=2, epoch_samples=480):
         if len(expected) < 12:
             queue.put(batch)
