@@ -17,7 +17,6 @@ class Replaced:
     def __init__(self) -> None:
         self.count = 0
         self.first: list[str] = []
-        self._before = 0
 
     def receive(self, samples: Sequence[str]) -> None:
         """Samples that were replaced: a line for each, where it lies and what is wrong."""
@@ -29,12 +28,13 @@ class Replaced:
             elif self.count & (self.count - 1) == 0:
                 logger.warning("replaced: %d samples so far, the last: %s", self.count, sample)
 
-    def end_epoch(self, received: int) -> None:
-        """Say how many of the epoch's samples were replaced, if any."""
-        mine, self._before = self.count - self._before, self.count
-        if mine:
+    def end_epoch(self, before: int, received: int) -> None:
+        """Say how many of an epoch's samples were replaced, if any; ``before``: the count when it
+        began.
+        """
+        if self.count > before:
             logger.warning(
                 "replaced: %d of the %d samples received in this epoch; run refit-shard verify",
-                mine,
+                self.count - before,
                 received,
             )

@@ -150,7 +150,7 @@ class StreamingLoader:
 
     def _batches(self, first: int, end: int) -> Iterator[Batch]:
         batches = self._maker.batches(self._slices(first, end))
-        before = int(self._received.sum())
+        replaced, received = self._replaced.count, int(self._received.sum())
         self._clock = time.perf_counter()
         with closing(batches):
             asked = time.perf_counter()
@@ -160,7 +160,7 @@ class StreamingLoader:
                 yield batch
                 del batch  # or its memory would be held while the next one is waited for
                 asked = time.perf_counter()
-        self._replaced.end_epoch(int(self._received.sum()) - before)
+        self._replaced.end_epoch(replaced, int(self._received.sum()) - received)
 
     def _receive(self, asked: float, following: int, made: Made) -> None:
         """Count a batch as received, just before it is handed over."""

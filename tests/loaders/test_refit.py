@@ -11,9 +11,16 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
+import webdataset as wds
 
 from benchmarks.trees import Tree, make_config, make_tree
-from loaders import AugmentationPolicy, StreamOptions
+from loaders import (
+    Augmentation,
+    AugmentationPolicy,
+    StreamOptions,
+    render,
+    webdataset_item,
+)
 from loaders.evaluation import EvaluationLoader
 from loaders.occluders import occluder_bytes
 from loaders.refit import get_dataloaders
@@ -220,6 +227,23 @@ def test_an_evaluation_of_ones_own_may_be_filtered(shards: Path) -> None:
     )
     loader = EvaluationLoader(name, str(shards / name), options)
     assert [row for batch in loader for row in batch["sample_index"].tolist()] == [0, 1, 2, 4]
+
+
+def test_crops_that_came_as_crops_are_rendered_as_they_are(shards: Path) -> None:
+    """Without augmentation, from the index and from the tars; they hold nothing wider."""
+    folder = shards / "3dpw_test_sub"
+    (batch,) = EvaluationLoader(
+        "3dpw_test_sub", str(folder), StreamOptions(num_workers=0, rank=0, world_size=1)
+    )
+    urls = [str(path) for path in folder.glob("*.tar")]
+    from_tars = list(wds.WebDataset(urls, shardshuffle=False).map(webdataset_item()))
+    samples: Any = ShardSet.open(str(folder))
+    for sample, item in zip(samples, from_tars, strict=True):
+        expected = batch["img"][int(sample["source_row"])]
+        assert torch.equal(render(sample, Augmentation())["img"], expected)
+        assert torch.equal(item["img"], expected)
+        with pytest.raises(UsageError, match=r"sc=1\.2 shows .*scale_clip"):
+            render(sample, Augmentation(sc=1.2))
 
 
 def test_an_order_from_a_damaged_index_is_refused(shards: Path, tmp_path: Path) -> None:
