@@ -182,17 +182,15 @@ class ShardBuilder:
         path = self.task.paths[rows[0]]
         try:
             data = read_frame(self.root, path)
-            decoded = decode_frame(data)
+            views = Views(decode_frame(data).pixels)
         except FrameError as error:
             for row in rows:
                 self._quarantine(row, error)
             return
         self.frames += 1
-        views = Views(decoded.pixels)
-        original = data if decoded.warning is None else b""  # a damaged header is not stored
         for row in rows:
             try:
-                yield self._sample(row, original, views)
+                yield self._sample(row, data, views)
             except FrameError as error:
                 self._quarantine(row, error)
 
