@@ -223,10 +223,9 @@ class ShardBuilder:
             return
         self.frames += 1
         views = Views(decoded.pixels)
-        original = data if decoded.warning is None else b""  # a damaged header is not stored
         for row in rows:
             try:
-                sample = patiently(partial(self._sample, row, original, views), where)
+                sample = patiently(partial(self._sample, row, data, views), where)
             except FrameError as error:
                 self._quarantine(row, error)
             else:
