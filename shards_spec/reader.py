@@ -178,7 +178,7 @@ class Shard:
         try:
             return bytes(self._tar.read_at(length, offset))
         except OSError as error:
-            raise explain(error, f"{self._where}.tar: row {row}") from error
+            raise explain(error, f"{self.where}.tar: row {row}") from error
 
     def sample(self, row: int) -> "Sample":
         """One row."""
