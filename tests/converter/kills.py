@@ -85,6 +85,8 @@ def phase_of(folder: Path, dataset: str, before: Seen) -> str:
     now = Seen.of(folder)
     if LOCK not in now.names:
         return "planning"
+    if OVERWRITE in before.names and OVERWRITE not in now.names:
+        return "ending"  # the note goes last
     found = _of_attempts(folder, dataset, now)
     if found is None and now.manifest is not None and now.manifest != before.manifest:
         shards = parse_manifest(now.manifest, str(folder)).shards
