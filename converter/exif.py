@@ -20,17 +20,17 @@ def orientation(tiff: bytes) -> int | None:
         (at,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, at)
         entries = [
-            struct.unpack_from(order + "HHIH", tiff, at + 2 + 12 * number)
+            struct.unpack_from(order + "HHIHH", tiff, at + 2 + 12 * number)
             for number in range(count)
         ]
     except (KeyError, struct.error):
         return None
     if not entries or any(one[0] > two[0] for one, two in pairwise(entries)):
         return None
-    stated = [(kind, number, value) for tag, kind, number, value in entries if tag == _ORIENTATION]
-    if any(kind not in _TYPES for _, kind, _, _ in entries) or len(stated) > 1:
+    stated = [entry for entry in entries if entry[0] == _ORIENTATION]
+    if any(entry[1] not in _TYPES for entry in entries) or len(stated) > 1:
         return None
     if not stated:
         return 1
-    kind, number, value = stated[0]
-    return value if (kind, number) == (_SHORT, 1) and 1 <= value <= 8 else None
+    _, kind, number, value, padding = stated[0]
+    return value if (kind, number, padding) == (_SHORT, 1, 0) and 1 <= value <= 8 else None

@@ -424,6 +424,7 @@ def test_a_warning_comes_with_the_whole_image_alone_thousands_of_times(
         (exif(1), 1),
         (exif(6), 6),
         (exif(9), None),
+        (exif(6).replace(b"\0\6", b"\0\4\x99\0\6"), None),
         (exif(6)[:-8], None),
         (b"XX" + exif(6)[2:], None),
         (b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 3, 0, 0), 3),
