@@ -25,8 +25,9 @@ from benchmarks.harness import descendants, peak_memory
 from benchmarks.trees import Tree, make_tree
 from converter.build import BuildRequest, build, make_task, prepare
 from converter.datasets import find_dataset
-from converter.frames import decode_frame, read_frame
+from converter.frames import decode_frame
 from converter.plan import BuildOptions, frame_groups
+from converter.reading import read_frame
 from converter.work import Recipe, ShardResult, ShardTask, Views, cut, oriented, plan_row
 from shards_spec import jpeg
 from shards_spec.storage import open_folder

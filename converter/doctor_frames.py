@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from converter.build import Prepared
 from converter.findings import Finding, graded
-from converter.frames import decode_frame, read_frame
+from converter.frames import decode_frame
 from converter.plan import permutation
+from converter.reading import read_frame
 from converter.remedies import fix_of
 from converter.resample import RES
 from shards_spec.errors import FrameError

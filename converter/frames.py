@@ -13,62 +13,14 @@ import pyspng
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from pyarrow import fs
 
-from shards_spec.errors import FrameError, ShardError
-from shards_spec.storage import Folder
+from shards_spec.errors import FrameError
 
 MAX_PIXELS = 128 << 20
-MAX_FILE_BYTES = 512 << 20
 LFS_POINTER = b"version https://git-lfs"
 EXIF_ORIENTATION = 0x0112
 
 Frame = NDArray[np.uint8]
-
-
-def read_frame(root: Folder, path: str) -> bytes:
-    """The bytes of a frame's file.
-
-    Raises:
-        FrameError: missing, empty, too large or unreadable.
-        StorageError: the object store failed, which says nothing of the frame.
-    """
-    data = _read_local(root, path) if root.local is not None else _read_remote(root, path)
-    if not data:
-        raise FrameError("empty", "zero bytes")
-    return data
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_FILE_BYTES:
-        raise FrameError("too_large", f"{size} bytes, the limit is {MAX_FILE_BYTES}")
-
-
-def _read_remote(root: Folder, path: str) -> bytes:
-    try:
-        with root.open(path) as file:
-            _check_size(file.size())
-            return bytes(file.read())
-    except ShardError as error:
-        raise FrameError("missing", "no such object") from error
-    except ValueError as error:
-        raise FrameError("unreadable", str(error)) from error
-
-
-def _read_local(root: Folder, path: str) -> bytes:
-    place = f"{root.path}/{path}"
-    try:
-        kind = root.filesystem.get_file_info(place).type
-        if kind == fs.FileType.NotFound:
-            raise FrameError("missing", "no such file")
-        if kind != fs.FileType.File:  # opening a FIFO would wait for ever
-            raise FrameError("unreadable", "not a regular file")
-        with root.filesystem.open_input_file(place) as file:
-            size = file.size()
-            _check_size(size)
-            return bytes(file.read(size))
-    except (OSError, ValueError) as error:
-        raise FrameError("unreadable", str(error)) from error
 
 
 def _header(data: bytes) -> Image.Image:

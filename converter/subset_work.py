@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.frames import Frame, decode_frame, read_frame
+from converter.frames import Frame, decode_frame
 from converter.lock import build_lock
+from converter.reading import read_frame
 from converter.resample import RES, crop_box
 from converter.subset import CROPS_FOLDER, NAME_DTYPE, Columns, Crop, SubsetPlan
 from shards_spec import jpeg

@@ -52,6 +52,15 @@ def read_index(folder: Folder, name: str, *, mapped: bool = False) -> pa.RecordB
             data = file.read_buffer()
     except OSError as error:
         raise explain(error, where) from error
+    return parse_index(data, where)
+
+
+def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
+    """The index table in an Arrow file's bytes, as views into them.
+
+    Raises:
+        ShardError: it is damaged, or holds another number of batches than one.
+    """
     try:
         return read_batch(data)
     except (pa.ArrowException, OSError, ValueError, struct.error, StopIteration) as error:
@@ -77,12 +86,15 @@ def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
 
     Raises:
         ShardError: it is missing, or it or a column is damaged.
+        FormatError: it is of an older version.
     """
     try:
         content = json.loads((batch.schema.metadata or {})[METADATA_KEY])
         stated = content.pop("sha256")
         if stated != content_sha256(batch, content):
             raise ShardError(f"{where}: the index's columns or metadata have changed")
+        if "warned" not in content:
+            raise FormatError(f"{where}: an older refit-shard built this shard")
         rows = tuple(Quarantined(**row) for row in content.pop("quarantined"))
         return ShardSeal(**content, quarantined=rows)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:

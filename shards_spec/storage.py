@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from shards_spec.errors import ShardError, StorageError, UsageError, explain
 from shards_spec.filesystem import sync, sync_folder
-from shards_spec.layout import attempt_name
+from shards_spec.layout import attempt_name, final_name
 from shards_spec.object_store import RemoteFile, tuned, upload
 
 _CHUNK = 8 << 20
@@ -182,7 +182,7 @@ class Folder:
                     stream.flush()
                     upload(self.filesystem, f"{self.path}/{name}", stream)
         except OSError as error:
-            raise explain(error, f"{self.url}/{name}") from error
+            raise explain(error, f"{self.url}/{final_name(name)}") from error
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what had it; a store copies it on its side.

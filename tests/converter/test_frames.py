@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from converter.frames import decode_frame, read_frame
+from converter.frames import decode_frame
+from converter.reading import read_frame
 from shards_spec.errors import FrameError
 from shards_spec.storage import open_folder
 from tests.searches import examples

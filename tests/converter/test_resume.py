@@ -9,9 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards_spec.manifest import read_manifest
+from shards_spec.storage import open_folder
 from tests.small import Own, error_line, hashes, own, quarantine, refit
 
 SHARDED = ("--samples-per-shard", 2)
+
+
+def contents(folder: Path) -> list[str]:
+    """The hash of each shard's tar, in the order of the shards, whatever they are called."""
+    manifest = read_manifest(open_folder(str(folder)))
+    found = [hashes(folder)[f"{entry.name}.tar"] for entry in manifest.shards]
+    assert found == [entry.tar_sha256 for entry in manifest.shards]
+    return found
 
 
 def times(tree: Own) -> dict[str, int]:
@@ -68,20 +78,23 @@ def test_a_damaged_shard_alone_is_built_again(
     assert changed == {"own-000001.tar", "own-000001.arrow"}
 
 
-def test_while_a_shard_is_built_again_the_folder_is_not_finished(
+def test_while_a_shard_is_built_again_the_others_stay_published(
     tree: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from converter import work
 
     flip(tree.out / "own-000001.tar")
+    before = hashes(tree.out)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(work, "decode_frame", killed)
     assert tree.build(*SHARDED).code == 130
-    assert not (tree.out / "manifest.json").exists()
-    assert refit("verify", tree.out).code == 1
+    assert hashes(tree.out) == before
+    result = refit("verify", tree.out)
+    assert result.code == 1
+    assert "own-000001.tar: its bytes are not those that were built" in result.out
 
 
 @pytest.mark.parametrize(
@@ -90,9 +103,9 @@ def test_while_a_shard_is_built_again_the_folder_is_not_finished(
         (("--quality", 80), "with quality 90, not 80"),
         (("--box-px", 128), "with box_px 256, not 128"),
         (("--seed", 5), "with seed 0, not 5"),
-        (("--samples-per-shard", 3), "from another source or with other options"),
-        (("--limit", 6), "from another source or with other options"),
-        (("--remap", "b/=a/"), "from another source or with other options"),
+        (("--samples-per-shard", 3), "with samples_per_shard 2, not 3"),
+        (("--limit", 6), "from other rows of the npz (--limit)"),
+        (("--remap", "a/000=a/001"), "from frames at other places below their root"),
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
@@ -136,28 +149,35 @@ def test_a_tar_that_a_killed_build_of_another_plan_left_does_not_stay(tree: Own)
     assert not list(tree.out.glob(".*"))
 
 
-def test_a_frame_that_is_put_there_later_is_picked_up(tree: Own) -> None:
+def test_whole_shards_are_kept_although_their_frame_is_gone(tree: Own) -> None:
     whole = hashes(tree.out)
+    (tree.root / "a/001.jpg").unlink()
+    assert tree.build(*SHARDED).code == 0
+    assert hashes(tree.out) == whole
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_frame_that_is_put_there_later_is_picked_up(tmp_path: Path, published: bool) -> None:
+    tree = own(tmp_path, rows=8)
+    assert tree.build(*SHARDED).code == 0
+    whole = contents(tree.out)
     frame = tree.root / "a/001.jpg"
     data = frame.read_bytes()
     frame.unlink()
-    result = tree.build(*SHARDED, "--overwrite")
-    assert result.code == 0
-    assert hashes(tree.out) == whole, "whole shards are kept although their frame is gone"
-
-    for path in tree.out.iterdir():
-        path.unlink()
-    assert tree.build(*SHARDED).code == 0
+    assert tree.build(*SHARDED, "--overwrite").code == 0
     assert quarantine(tree.out) == {2: "missing", 3: "missing"}
-    before = times(tree)
+    before, standing = times(tree), hashes(tree.out)
     assert tree.build(*SHARDED).code == 0
-    assert times(tree) == before
+    assert (times(tree), hashes(tree.out)) == (before, standing)
 
+    if not published:
+        (tree.out / "manifest.json").unlink()
     frame.write_bytes(data)
     assert tree.build(*SHARDED).code == 0
     assert quarantine(tree.out) == {}
-    assert hashes(tree.out) == whole
-    assert sum(time != before[name] for name, time in times(tree).items()) == 2
+    assert contents(tree.out) == whole
+    assert sum(time != before.get(name) for name, time in times(tree).items()) == 2
+    assert refit("verify", tree.out).code == 0
 
 
 def test_a_frame_that_is_only_half_usable_keeps_its_shard(tmp_path: Path) -> None:

@@ -28,9 +28,11 @@ def shards(bedlam_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ["--data-config", str(make_config(folder, [bedlam_tree, agora, test]))]
     out = ["--out", str(folder / "shards"), "--workers", "0"]
     assert main(["subset-3dpw", *config, "--rows", "5"]) == 0
-    # BEDLAM's tree has another folder for its npz than the others, so it is named by hand.
-    own = ["--npz", str(bedlam_tree.npz), "--root", str(bedlam_tree.root), "--name", "bedlam"]
-    assert main(["build", *own, *out, "--max-bad", "1"]) == 0
+    # BEDLAM's tree has another folder for its npz than the others, so it has a file of its own.
+    bedlam = folder / "bedlam_config.py"
+    files = {"bedlam": str(bedlam_tree.npz)}
+    bedlam.write_text(f"BEDLAM_ROOT = {str(bedlam_tree.root)!r}\nDATASET_FILES = [{{}}, {files}]\n")
+    assert main(["build", "--dataset", "bedlam", "--data-config", str(bedlam), *out]) == 0
     assert main(["build", "--dataset", "agora", "--dataset", "3dpw_test_sub", *config, *out]) == 0
     return folder / "shards"
 
