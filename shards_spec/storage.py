@@ -112,11 +112,11 @@ class Folder:
     @contextmanager
     def _reading(self, name: str) -> Iterator[Any]:
         """An open file; what fails on it is told as :meth:`open` tells it."""
-        with self.open(name) as file:
-            try:
+        try:
+            with self.open(name) as file:
                 yield file
-            except OSError as error:
-                raise explain(error, f"{self.url}/{name}") from error
+        except OSError as error:
+            raise explain(error, f"{self.url}/{name}") from error
 
     def read(self, name: str, *, limit: int) -> bytes:
         """A small file as bytes; refuses one larger than ``limit`` before reading it."""
