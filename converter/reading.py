@@ -166,16 +166,13 @@ def _read_all(file: int, stated: int) -> bytes:
 
 
 class _LocalFile(io.RawIOBase):
-    """A local file to read, patiently; its errors are not taken for damage of what it holds."""
+    """An open local file to read, patiently; errors are not taken for damage of what it holds."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, file: int, path: str) -> None:
         super().__init__()
+        self._file = file
         self._path = path
         self._position = 0
-        self._file = patiently(lambda: _open(os.fsencode(path)), path)
-        if not stat.S_ISREG(patiently(lambda: os.fstat(self._file), path).st_mode):
-            os.close(self._file)
-            raise IsADirectoryError(errno.EISDIR, "not a regular file")
 
     def readable(self) -> bool:
         return True
@@ -202,6 +199,23 @@ class _LocalFile(io.RawIOBase):
         super().close()
 
 
+def _open_local(path: str) -> io.BufferedReader:
+    """A local file to read.
+
+    Raises:
+        OSError: it is not there, is no regular file, or may not be read.
+        PassingError: its storage fails; also while it is read.
+    """
+    file = patiently(lambda: _open(os.fsencode(path)), path)
+    try:
+        if not stat.S_ISREG(patiently(lambda: os.fstat(file), path).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "not a regular file")
+    except BaseException:
+        os.close(file)
+        raise
+    return io.BufferedReader(_LocalFile(file, path), 1 << 20)
+
+
 def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:
     """An npz to read, by path or URL; an object is copied to a temporary file first.
 
@@ -212,7 +226,7 @@ def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:
     """
     if "://" in path_or_url:
         return open_file(path_or_url)
-    return io.BufferedReader(_LocalFile(path_or_url), 1 << 20)
+    return _open_local(path_or_url)
 
 
 def open_patiently(folder: Folder, name: str) -> Any:
@@ -226,7 +240,7 @@ def open_patiently(folder: Folder, name: str) -> Any:
     try:
         if folder.local is None:
             return folder.open(name)
-        return io.BufferedReader(_LocalFile(str(folder.local / name)), 1 << 20)
+        return _open_local(str(folder.local / name))
     except StorageError as error:
         raise PassingError(str(error)) from error
     except OSError as error:

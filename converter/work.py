@@ -18,7 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from converter.datasets import Dataset
-from converter.frames import Frame, decode_frame
+from converter.frames import decode_frame
+from converter.imread import Frame
 from converter.plan import frame_groups
 from converter.reading import open_patiently, patiently, read_frame
 from shards_spec import jpeg
@@ -215,19 +216,22 @@ class ShardBuilder:
         where = f"{self.root.url.rstrip('/')}/{path}"
         try:
             data = read_frame(self.root, path)
-            frame = patiently(lambda: decode_frame(data), where)
-            views = Views(frame)
+            decoded = patiently(lambda: decode_frame(data), where)
         except FrameError as error:
             for row in rows:
                 self._quarantine(row, error)
             return
         self.frames += 1
+        views = Views(decoded.pixels)
+        original = data if decoded.warning is None else b""  # a damaged header is not stored
         for row in rows:
             try:
-                sample = patiently(partial(self._sample, row, data, views), where)
+                sample = patiently(partial(self._sample, row, original, views), where)
             except FrameError as error:
                 self._quarantine(row, error)
             else:
+                if decoded.warning is not None:
+                    self.warned[decoded.warning] += 1
                 yield sample
 
     def _sample(self, row: int, data: bytes, views: Views) -> tuple[NDArray[np.void], bytes]:

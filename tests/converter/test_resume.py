@@ -1,5 +1,6 @@
 """What is kept, what is built again, and what is refused when a folder already holds shards."""
 
+import json
 import os
 import subprocess
 import sys
@@ -235,3 +236,36 @@ def test_rows_of_the_kept_shards_count_towards_the_share_of_bad_rows(tmp_path: P
     assert "3 of 8 rows are in quarantine (37.5%; 3 bad_box)" in error_line(again)
     assert not (tree.out / "manifest.json").exists()
     assert refit(*tree.command(*SHARDED, "--max-bad", 0.375)).code == 0
+
+
+def test_rows_read_with_a_warning_are_counted_also_of_kept_shards(tree: Own) -> None:
+    """JPEGs with a JFIF revision that there is not: their pixels are whole."""
+    tars = contents(tree.out)
+    for name in ("a/000.jpg", "a/002.jpg"):
+        data = (tree.root / name).read_bytes()
+        tree.put(name, data.replace(b"JFIF\0\1", b"JFIF\0\7", 1))
+    for options in (("--overwrite",), ()):
+        result = tree.build(*SHARDED, "--json", *options)
+        assert result.code == 0, result.err
+        (warned,) = json.loads(result.out)["built"][0]["warned"].items()
+        assert warned[1] == 4
+        assert read_manifest(open_folder(str(tree.out))).warned == dict([warned])
+    assert f"own: 4 rows were read with a warning: {warned[0]}" in tree.build(*SHARDED).out
+    assert quarantine(tree.out) == {}
+    assert contents(tree.out) == tars
+    assert refit("verify", tree.out).code == 0
+
+
+def test_rows_beyond_the_limit_are_left_out_and_accounted_for(tmp_path: Path) -> None:
+    tree = own(tmp_path, rows=8)
+    result = tree.build(*SHARDED, "--limit", 6)
+    assert result.code == 0
+    assert "own: 2 rows of the npz were left out (--limit)" in result.out
+    manifest = read_manifest(open_folder(str(tree.out)))
+    assert (manifest.source_rows, manifest.rows, manifest.left_out) == (8, 6, ((6, 8),))
+    assert refit("verify", tree.out).code == 0
+    assert tree.build(*SHARDED).code == 2
+    assert tree.build(*SHARDED, "--limit", 100, "--overwrite").code == 0
+    files = hashes(tree.out)
+    assert tree.build(*SHARDED).code == 0  # a limit beyond the end is none
+    assert hashes(tree.out) == files
