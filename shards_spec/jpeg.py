@@ -65,7 +65,7 @@ def is_plain(data: bytes | memoryview) -> bool:
         return False
     try:
         return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")
-    except ValueError:  # a sampling of colours that this library does not read
+    except ValueError:  # a damaged header, or a sampling that this library does not read
         return False
 
 

@@ -366,6 +366,20 @@ def test_what_decides_pixels_is_never_guessed(name: str) -> None:
     assert caught.value.reason == "corrupt"
 
 
+def test_a_lost_table_is_not_replaced_by_the_standard_one() -> None:
+    """The file's own table has two symbols of equal size exchanged: with the standard one, which
+    libjpeg takes where there is none, the scan is decoded without a warning to other pixels.
+    """
+    standard = b"\x13\x51\x61\x07"
+    own = replaced(standard, b"\x13\x61\x51\x07")(saved(PLAIN, "JPEG", quality=97))
+    at = own.index(b"\xff\xc4\0\xb5\x10")
+    without = own[:at] + own[at + 2 + 0xB5 :]
+    assert decode_frame(own).warning is None
+    assert not same(decode_frame(own).pixels, decoded(without))
+    assert decoded(without) is not None  # nothing tells
+    assert decoded(own[:at] + b"\xfe" + own[at + 1 :]) is None
+
+
 def hold_what_is_accepted_of_a_header(kind: str, damage: Damage, count: int, place: Path) -> int:
     """Damaged headers give the pixels of imread; with a warning, those of the whole file, too.
 
