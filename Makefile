@@ -64,4 +64,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(PIP) $(shell grep '^torch==' constraints.txt)
 	@$(PIP) --editable '.[dev]'
+	@command -v cc >/dev/null || $(PIP) ziglang  # compiles a library for the tests of failing storage
 	@touch $@

@@ -194,7 +194,7 @@ class _LocalFile(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            with suppress(OSError):  # all was read
+            with suppress(OSError):  # nothing was written
                 os.close(self._file)
         super().close()
 

@@ -63,7 +63,8 @@ class LocalFile:
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+            with suppress(OSError):  # nothing was written
+                os.close(self._descriptor)
 
     def size(self) -> int:
         """Bytes in the file."""

@@ -80,7 +80,7 @@ def _compiler() -> list[str]:
             return [name]
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "cc"]
-    pytest.skip("no C compiler: install one, or pip install ziglang")
+    pytest.skip("no C compiler: install one, or ziglang, as make test does")
 
 
 @pytest.fixture(scope="session")

@@ -248,6 +248,19 @@ PLAIN(ssize_t, copy_file_range, ON("copy_file_range", to), -1,
       (from, begin, to, at, size, how))
 PLAIN(ssize_t, writev, ON("write", fd), -1, (int fd, const struct iovec *parts, int count),
       (fd, parts, count))
+#define VECTORS(suffix)                                                                           \
+    PLAIN(ssize_t, preadv##suffix, ON("read", fd), -1,                                            \
+          (int fd, const struct iovec *parts, int count, off64_t at), (fd, parts, count, at))     \
+    PLAIN(ssize_t, pwritev##suffix, ON("write", fd), -1,                                          \
+          (int fd, const struct iovec *parts, int count, off64_t at), (fd, parts, count, at))
+VECTORS()
+VECTORS(64)
+PLAIN(ssize_t, preadv2, ON("read", fd), -1,
+      (int fd, const struct iovec *parts, int count, off64_t at, int how),
+      (fd, parts, count, at, how))
+PLAIN(ssize_t, preadv64v2, ON("read", fd), -1,
+      (int fd, const struct iovec *parts, int count, off64_t at, int how),
+      (fd, parts, count, at, how))
 PLAIN(ssize_t, readv, ON("read", fd), -1, (int fd, const struct iovec *parts, int count),
       (fd, parts, count))
 

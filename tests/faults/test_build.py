@@ -3,6 +3,7 @@ bytes once the command is given again without the fault.
 """
 
 import errno
+import hashlib
 import random
 import re
 import shutil
@@ -13,15 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from shards_spec.errors import RefitShardError
+from shards_spec.verify import verify
 from tests.faults.conftest import Machine, Outcome
 from tests.faults.errors import ERRORS, OF_THE_FILE, ONLY_ONCE, SHORT, UNKNOWN
-from tests.small import Own, hashes, index_rows, own, quarantine
+from tests.small import Own, own
 
-ROWS = 8
 SHARDED = ("--samples-per-shard", 4, "--box-px", 64, "--max-bad", 0.9)
 EVER = -1
-SCENES = ("new", "half", "finished")
-HIDDEN = re.compile(r"\..*")
+SCENES = ("new", "half", "finished", "overwrite")
+GENERATION = re.compile(r"-g\d+(?=[-.])")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Scene:
-    """A build that begins with ``begin``'s files and ends with ``end``'s; both hashed by name."""
+    """A build that begins with ``begin``'s files and ends with ``end``, see :func:`contents`."""
 
     name: str
     tree: Own
@@ -74,11 +76,30 @@ class Scene:
                     found.append(Case(call, seen[call], path, error, times))
         return found
 
+    def command(self, out: Path) -> list[object]:
+        """The build, in the process itself."""
+        tree, more = self.tree, ["--overwrite"] if self.name == "overwrite" else []
+        what = ["build", "--npz", tree.npz, "--root", tree.root, "--name", "own", *more]
+        return [*what, "--out", out, "--workers", 0, *SHARDED]
 
-def command(tree: Own, out: Path) -> list[object]:
-    """A build in the process itself."""
-    what = ["build", "--npz", tree.npz, "--root", tree.root, "--name", "own"]
-    return [*what, "--out", out, "--workers", 0, *SHARDED]
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, whatever the generation; of each name there must be one."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        name = GENERATION.sub("", path.name)
+        assert name not in found, f"two generations of {name}"
+        found[name] = content(path)
+    return found
+
+
+def content(path: Path) -> str:
+    """SHA-256 of a file's bytes, but for a manifest's generation."""
+    data = path.read_bytes()
+    if path.name == "manifest.json":
+        text = re.sub(r'("generation": )\d+', r"\1 0", data.decode())
+        data = GENERATION.sub("", text).encode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def stop_half_way(folder: Path) -> None:
@@ -93,20 +114,19 @@ def scene(
     request: pytest.FixtureRequest, machine: Machine, tmp_path_factory: pytest.TempPathFactory
 ) -> Scene:
     """One of the states that a build finds."""
-    tree = own(tmp_path_factory.mktemp(request.param), rows=ROWS)
+    tree = own(tmp_path_factory.mktemp(request.param), rows=8)
     begin = tree.folder / "begin"
     begin.mkdir()
-    done = machine.run(tree.folder, *command(tree, tree.folder / "shards"))
-    assert done.code == 0, done.said
+    assert tree.build(*SHARDED).code == 0
+    scene = Scene(request.param, tree, begin, contents(tree.out), ())
     if request.param != "new":
         shutil.copytree(tree.out, begin, dirs_exist_ok=True)
     if request.param == "half":
         stop_half_way(begin)
-    scene = Scene(request.param, tree, begin, hashes(tree.out), ())
     out = scene.start(0)
-    traced = machine.run(tree.folder, *command(tree, out), traced=True)
+    traced = machine.run(tree.folder, *scene.command(out), traced=True)
     assert traced.code == 0, traced.said
-    assert hashes(out / "own") == scene.end
+    assert contents(out / "own") == scene.end
     return Scene(request.param, tree, begin, scene.end, tuple(traced.calls))
 
 
@@ -117,22 +137,22 @@ def without(fault: str) -> str:
 
 def whole_or_nothing(scene: Scene, folder: Path, case: Case) -> Iterator[str]:
     """What is wrong with the files that stand published; a quarantine may hold what failed."""
-    found = hashes(folder)
-    for name, sha256 in found.items():
-        if HIDDEN.fullmatch(name) or scene.end.get(name) == sha256:
-            continue
-        if case.of_a_frame:
-            continue
-        yield f"{name} is another than undisturbed"
-    if "manifest.json" in found and set(scene.end) - set(found):
-        yield f"a manifest stands without {set(scene.end) - set(found)}"
+    found = {GENERATION.sub("", path.name) for path in folder.glob("*")}
+    for path in folder.glob("[!.]*"):
+        if content(path) != scene.end.get(GENERATION.sub("", path.name)) and not case.of_a_frame:
+            yield f"{path.name} is another than undisturbed"
+    if "manifest.json" in found and set(scene.end) - found:
+        yield f"a manifest stands without {set(scene.end) - found}"
+    if scene.name in ("finished", "overwrite") and "manifest.json" not in found:
+        yield "what was published is gone"
 
 
-def accounted(folder: Path) -> Iterator[str]:
-    """Whether each row of a published set is in one place."""
-    rows = [row["source_row"] for row in index_rows(folder)] + list(quarantine(folder))
-    if sorted(rows) != list(range(ROWS)):
-        yield f"rows {sorted(rows)}"
+def accounted(folder: Path) -> list[str]:
+    """What verify finds wrong with a published set; each row must be in one place."""
+    try:
+        return verify(str(folder))
+    except RefitShardError as error:
+        return [str(error)]
 
 
 def told(done: Outcome) -> Iterator[str]:
@@ -149,7 +169,7 @@ def faults_of(scene: Scene, machine: Machine, case: Case, number: int) -> list[s
     out = scene.start(number)
     try:
         fault = (case.call, case.number, case.times, case.error)
-        done = machine.run(scene.tree.folder, *command(scene.tree, out), fault=fault)
+        done = machine.run(scene.tree.folder, *scene.command(out), fault=fault)
         found = [*whole_or_nothing(scene, out / "own", case)]
         if done.failed < 1:
             found.append(f"no call failed, exit {done.code}")
@@ -159,10 +179,10 @@ def faults_of(scene: Scene, machine: Machine, case: Case, number: int) -> list[s
             found.append("exit 0 without a manifest")
         else:
             found += accounted(out / "own")
-        again = machine.run(scene.tree.folder, *command(scene.tree, out))
+        again = machine.run(scene.tree.folder, *scene.command(out))
         if again.code != 0:
             found.append(f"again: exit {again.code}: {again.said}")
-        elif hashes(out / "own") != scene.end:
+        elif contents(out / "own") != scene.end:
             found.append("again: other bytes or files")
         return [f"{case}: {one}" for one in found]
     finally:
@@ -181,7 +201,7 @@ def search(scene: Scene, machine: Machine, cases: list[Case]) -> None:
 
 
 def test_a_fault_for_each_call_and_errno(scene: Scene, machine: Machine) -> None:
-    """One of each pair, at a call that is drawn; a third of the pairs for each scene."""
+    """One of each pair, at a call that is drawn; a share of the pairs for each scene."""
     cases = scene.cases()
     random.Random(0).shuffle(cases)
     pairs = {(case.call, case.error): case for case in cases}
