@@ -83,14 +83,14 @@ class Epochs:
 
     def __init__(self, cut: Cut) -> None:
         self._cut = cut
-        self.earliest = 0
-        self.resume(0, 0, 0)
+        self.resume(0, 0, 0, 0)
 
-    def resume(self, epoch: int, begin: int, position: int) -> None:
+    def resume(self, epoch: int, begin: int, position: int, earliest: int) -> None:
         """Go on in an epoch that began at ``begin``, at ``position``; with the next one if there
-        is no step left of it.
+        is no step left of it. What comes before ``earliest`` cannot be gone back to.
         """
         self.epoch, self.begin, self.position = epoch, begin, position
+        self._earliest = earliest
         self._begins = {epoch: begin}
         # Whether the next iteration is (the rest of) this epoch, and whether set_epoch may ask for
         # it even if nothing is left, as nothing was received since the resume.
@@ -136,10 +136,10 @@ class Epochs:
             self._pending = True
             return False
         begin = self._begin_of(epoch)
-        if begin < self.earliest:
+        if begin < self._earliest:
             raise UsageError(
                 f"set_epoch: epoch {epoch} would begin at position {begin}, before "
-                + (f"{self.earliest}, where the ratios changed" if self.earliest else "the stream")
+                + (f"{self._earliest}, where the ratios changed" if self._earliest else "the stream")
             )
         if begin + self._cut.samples >= FARTHEST:
             raise UsageError(f"set_epoch: epoch {epoch} is too far: position {begin}")

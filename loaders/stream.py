@@ -216,8 +216,8 @@ class StreamingLoader:
         place = read_state(state, self._identity(), changed)
         self._end_iteration("load_state_dict")
         self._maker.mix_from(place.origin)
-        self._epochs.earliest = place.origin.position
-        self._epochs.resume(place.epoch, place.epoch_start, place.position)
+        earliest = place.origin.position
+        self._epochs.resume(place.epoch, place.epoch_start, place.position, earliest)
 
     def stats(self) -> dict[str, Any]:
         """What this rank has received since the loader was made.
