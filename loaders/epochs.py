@@ -139,7 +139,11 @@ class Epochs:
         if begin < self._earliest:
             raise UsageError(
                 f"set_epoch: epoch {epoch} would begin at position {begin}, before "
-                + (f"{self._earliest}, where the ratios changed" if self._earliest else "the stream")
+                + (
+                    f"{self._earliest}, where the ratios changed"
+                    if self._earliest
+                    else "the stream"
+                )
             )
         if begin + self._cut.samples >= FARTHEST:
             raise UsageError(f"set_epoch: epoch {epoch} is too far: position {begin}")

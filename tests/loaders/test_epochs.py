@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,10 +23,9 @@ from hypothesis.stateful import (
 
 from loaders import StreamingLoader, StreamOptions
 from loaders.epochs import Cut, Epochs
-from loaders.mix import FARTHEST, make_mixer
+from loaders.mix import make_mixer
 from loaders.order import Passes
 from loaders.state import Place, make_state, read_state
-from shards_spec.errors import UsageError
 from tests.loaders.streams import Name, check_passes, names
 from tests.small import own
 
