@@ -39,11 +39,16 @@ class Iteration(Iterator[Batch]):
         finish: Callable[[], None],
     ) -> None:
         self.steps = steps
-        self.is_running = True
         self._batches = batches
-        self._receive = receive
-        self._finish = finish
+        # None once it has ended, so that who keeps it keeps no loader and no open file.
+        self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
+        self._calls = receive, finish
         self._ended_by = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether more batches may come."""
+        return self._calls is not None
 
     def __next__(self) -> Batch:
         if self._ended_by:
@@ -51,24 +56,25 @@ class Iteration(Iterator[Batch]):
                 f"this iterator of the loader was ended by {self._ended_by}; a loader has one "
                 "iterator at a time: for a second one, make another loader"
             )
-        if not self.is_running:
+        if self._calls is None:
             raise StopIteration
+        receive, finish = self._calls
         asked = time.perf_counter()
         try:
             batch, made = next(self._batches)
         except StopIteration:
-            self.is_running = False
-            self._finish()
+            self._calls = None
+            finish()
             raise
         except BaseException:
-            self.is_running = False
+            self._calls = None
             raise
-        self._receive(made, asked)
+        receive(made, asked)
         return batch
 
     def close(self) -> None:
         """End it and its workers."""
-        self.is_running = False
+        self._calls = None
         self._batches.close()
 
     def end_by(self, what: str) -> None:

@@ -56,7 +56,7 @@ class Pure:
         self._cut = cut
         self._rank = rank
         self._ratios = ratios
-        self._identity = {
+        self._identity: dict[str, Any] = {
             "mixing": mixing,
             "seed": SEED,
             "sources": [

@@ -247,11 +247,14 @@ def test_the_last_positions_are_as_good_as_the_first(mix: list[float], position:
 
 def test_any_place_takes_as_many_steps_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """42 splits a node of the tree for a place that is new, next to none for the one after it."""
-    splits = []
+    splits: list[int] = []
     split = loaders.mix._in_first_half
-    monkeypatch.setattr(
-        loaders.mix, "_in_first_half", lambda *given: splits.append(1) or split(*given)
-    )
+
+    def counted(chosen: int, half: int, bits: np.random.Philox) -> int:
+        splits.append(half)
+        return split(chosen, half, bits)
+
+    monkeypatch.setattr(loaders.mix, "_in_first_half", counted)
     for position in (0, 64, 100 * 10**6, 1 << 45, FARTHEST - 64):
         splits.clear()
         make_mixer("iid", [1 / 7] * 7, 0).assign(position, 64)

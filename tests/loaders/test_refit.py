@@ -166,6 +166,6 @@ def test_bad_input_is_one_clear_line(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="3dpw_test_sub"):
         get_dataloaders(config_of(tmp_path), eval_joints="none", options=QUICK)
     manifest = tmp_path / "agora" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 9'))
-    with pytest.raises(FormatError, match="format_version must be 2, got 9"):
+    manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 9'))
+    with pytest.raises(FormatError, match="format_version must be 3, got 9"):
         get_dataloaders(config_of(tmp_path), eval_joints="none", options=QUICK)

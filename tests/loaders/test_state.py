@@ -3,7 +3,7 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +61,7 @@ def test_state_is_of_what_was_received_not_prefetched(shards: Path) -> None:
     for step in range(1, 5):
         next(iterator)
         assert loader.state_dict()["position"] == 12 * step
-    iterator.close()  # type: ignore[attr-defined]
+    iterator.close()
     assert loader.state_dict()["position"] == 48
 
 
@@ -96,7 +96,9 @@ def test_three_ranks_from_a_state_of_two(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("mixing", ["exact", "iid"])
-def test_state_is_small_and_restores_far_away(shards: Path, mixing: str) -> None:
+def test_state_is_small_and_restores_far_away(
+    shards: Path, mixing: Literal["exact", "iid"]
+) -> None:
     """Under 4 KB of JSON for seven sources at the end of the longest run, and usable there."""
     folders = ["bedlam", "agora", "coco", "h36m", "bedlam", "coco", "bedlam"]
     seven = {
@@ -338,7 +340,8 @@ def test_only_policy_and_ratios_may_change(shards: Path) -> None:
     state = stream(shards).state_dict()
     loader = stream(shards, seed=1)
     both = ("policy", "ratios")
-    for changed in ("policy", ("seed",), ("policy", "sources"), (3,)):
+    wrong: list[Any] = ["policy", ("seed",), ("policy", "sources"), (3,)]
+    for changed in wrong:
         with pytest.raises(UsageError, match=r"changed= may name \('policy', 'ratios'\), got"):
             loader.load_state_dict(state, changed=changed)
     with pytest.raises(UsageError, match="seed is 0"):
