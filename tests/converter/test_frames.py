@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 from converter.frames import decode_frame, read_frame
 from shards_spec.errors import FrameError
 from shards_spec.storage import open_folder
+from tests.searches import examples
 from tests.small import encoded, error_line, hashes, index_rows, own, picture, quarantine
 
 RGB = np.ascontiguousarray(picture(5)[..., ::-1])
@@ -160,7 +161,7 @@ def test_bad_frames_are_named_and_never_half_read(name: str) -> None:
     assert caught.value.reason == reason
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(GOOD)), st.integers(0, 10**6), st.integers(1, 255), st.booleans())
 def test_a_changed_byte_gives_a_frame_or_our_error(
     name: str, at: int, change: int, cut_there: bool
@@ -175,7 +176,7 @@ def test_a_changed_byte_gives_a_frame_or_our_error(
         assert frame.dtype == np.uint8
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"])
 )

@@ -27,6 +27,7 @@ from loaders.mix import make_mixer
 from loaders.order import Passes
 from loaders.state import Place, make_state, read_state
 from tests.loaders.streams import Name, check_passes, names
+from tests.searches import examples
 from tests.small import own
 
 ROWS = {"a": 50, "b": 7, "c": 23}
@@ -278,7 +279,7 @@ class Training(RuleBasedStateMachine):
 def test_random_sequences() -> None:
     """Of all that a script may do, on up to five ranks."""
     run_state_machine_as_test(
-        Training, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
+        Training, settings=settings(max_examples=examples(200), stateful_step_count=40)
     )
 
 
@@ -302,5 +303,5 @@ def test_random_sequences_of_the_loader(folder: Path) -> None:
             return Whole(folder, cut, rank, mixing, ratios)
 
     run_state_machine_as_test(
-        WholeTraining, settings=settings(max_examples=12, stateful_step_count=25, deadline=None)
+        WholeTraining, settings=settings(max_examples=examples(15), stateful_step_count=25)
     )

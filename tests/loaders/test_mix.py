@@ -10,6 +10,7 @@ from scipy import stats
 import loaders.mix
 from loaders.mix import FARTHEST, Mixer, Origin, make_mixer
 from loaders.random import generator
+from tests.searches import examples
 
 Ints = NDArray[np.int64]
 
@@ -31,7 +32,7 @@ def check_prefixes(mix: list[float], length: int) -> None:
         assert np.abs(off).max() <= 1.5, (source, int(np.abs(off).argmax()) + 1)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(ratios(), st.integers(1, 20_000))
 def test_exact_ratios_hold_in_every_prefix(mix: list[float], length: int) -> None:
     """Whatever the ratios, no source is ever ahead or behind by more than 1.5."""
@@ -58,7 +59,7 @@ def check_draws(mixer: Mixer, sources: int, length: int) -> None:
     assert mixer.counts(length).tolist() == seen
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(ratios(), st.sampled_from(["exact", "iid"]))
 def test_draws_count_up_without_gaps(mix: list[float], mixing: str) -> None:
     """No draw of a source is left out or given twice; a source of ratio 0 never comes."""
@@ -67,7 +68,7 @@ def test_draws_count_up_without_gaps(mix: list[float], mixing: str) -> None:
     assert all(ratio > 0 or n == 0 for ratio, n in zip(mix, mixer.counts(1500), strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(ratios(), st.sampled_from(["exact", "iid"]), st.integers(0, 70_000), st.integers(0, 400))
 def test_any_window_is_the_slice_of_the_whole(
     mix: list[float], mixing: str, first: int, count: int
@@ -220,7 +221,7 @@ def test_halves_follow_the_hypergeometric_law(chosen: int, half: int) -> None:
     assert set(found) <= set(range(max(0, chosen - half), min(chosen, half) + 1))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(ratios(), st.sampled_from(["exact", "iid"]), st.integers(0, 1 << 45), st.integers(0, 200))
 def test_assign_and_counts_agree_anywhere(
     mix: list[float], mixing: str, first: int, count: int
@@ -235,7 +236,7 @@ def test_assign_and_counts_agree_anywhere(
         assert mine == list(range(before[source], after[source]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(ratios(), st.integers(FARTHEST - 10_000, FARTHEST - 1))
 def test_the_last_positions_are_as_good_as_the_first(mix: list[float], position: int) -> None:
     """Counts add up to the position and are those of the ratios."""
@@ -267,7 +268,7 @@ def test_any_place_takes_as_many_steps_as_the_first(monkeypatch: pytest.MonkeyPa
     assert len(splits) < 300
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     st.lists(st.integers(0, 3000), min_size=1, max_size=4),
     st.sampled_from(["exact", "iid"]),
