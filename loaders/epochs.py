@@ -145,7 +145,7 @@ class Epochs:
                     else "the stream"
                 )
             )
-        if begin + self._cut.samples >= FARTHEST:
+        if begin >= FARTHEST:
             raise UsageError(f"set_epoch: epoch {epoch} is too far: position {begin}")
         self._go_to(epoch, begin)
         return True

@@ -20,7 +20,9 @@ from loaders.random import Places
 Ints = NDArray[np.int64]
 
 # Positions are below this: as float64 they and their halves are exact.
-FARTHEST = 1 << 52
+_ITEMS = 1 << 52
+# Where an epoch may be at most, so that there is room for the longest.
+FARTHEST = _ITEMS // 2
 
 
 class Walk(Protocol):
@@ -46,7 +48,7 @@ class _EvenWalk:
 # A random walk's items are arranged one by one within leaves of 2**_LEAF_BITS.
 _LEAF_BITS = 10
 _LEAF = 1 << _LEAF_BITS
-_LEVELS = FARTHEST.bit_length() - 1 - _LEAF_BITS
+_LEVELS = _ITEMS.bit_length() - 1 - _LEAF_BITS
 # Up to so many of an interval's rarer kind their split is drawn by its exact law.
 _EXACT = 1024
 _FLIPS = 64 * 64
@@ -75,10 +77,10 @@ class _RandomWalk:
     def __init__(self, ratio: float, seed: int, purpose: str) -> None:
         self._seed = seed
         self._purpose = purpose
-        sigma = math.sqrt(FARTHEST * ratio * (1 - ratio))
+        sigma = math.sqrt(_ITEMS * ratio * (1 - ratio))
         bits = Places(seed, purpose).at(0, 0)
-        left = math.floor(FARTHEST * ratio + sigma * _normal(bits) + 0.5)
-        whole = _Interval(0, 0, min(max(left, 0), FARTHEST))
+        left = math.floor(_ITEMS * ratio + sigma * _normal(bits) + 0.5)
+        whole = _Interval(0, 0, min(max(left, 0), _ITEMS))
         # Of the leaf that was last asked for: the intervals down to it, and its counts. Replaced as
         # one, so threads do not disturb each other.
         self._last: tuple[list[_Interval], Ints] = [whole], np.zeros(0, np.int64)
@@ -117,7 +119,7 @@ class _RandomWalk:
 
 def _half_of(parent: _Interval, level: int, number: int, places: Places) -> _Interval:
     """Interval ``number`` of a level, a half of ``parent``."""
-    left = _in_first_half(parent.left, FARTHEST >> level, places.at(level, parent.number))
+    left = _in_first_half(parent.left, _ITEMS >> level, places.at(level, parent.number))
     if number % 2 == 0:
         return _Interval(number, parent.before, left)
     return _Interval(number, parent.before + left, parent.left - left)
