@@ -72,6 +72,7 @@ class Cut:
             first += count
 
 
+# So many epochs' beginnings are remembered.
 _KNOWN_BEGINS = 1000
 
 
@@ -137,13 +138,10 @@ class Epochs:
             return False
         begin = self._begin_of(epoch)
         if begin < self._earliest:
+            changed = f"{self._earliest}, where the ratios changed"
             raise UsageError(
                 f"set_epoch: epoch {epoch} would begin at position {begin}, before "
-                + (
-                    f"{self._earliest}, where the ratios changed"
-                    if self._earliest
-                    else "the stream"
-                )
+                f"{changed if self._earliest else 'the stream'}"
             )
         if begin >= FARTHEST:
             raise UsageError(f"set_epoch: epoch {epoch} is too far: position {begin}")
