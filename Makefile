@@ -22,7 +22,7 @@ help:
 	@echo "make test    lint, types and all tests, long searches sampled; JOBS=2 at a time"
 	@echo "make test-all  the same, with every long search in full: hours"
 	@echo "make lint    ruff and mypy alone"
-	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (index, jpeg, occluders)"
+	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (frame, index, jpeg, occluders)"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.datasets import Dataset
-from converter.frames import Frame, decode_frame, read_frame
+from converter.frames import decode_frame, read_frame
+from converter.imread import Frame
 from converter.plan import frame_groups
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, ShardError, UsageError
@@ -181,7 +182,7 @@ class ShardBuilder:
         path = self.task.paths[rows[0]]
         try:
             data = read_frame(self.root, path)
-            views = Views(decode_frame(data))
+            views = Views(decode_frame(data).pixels)
         except FrameError as error:
             for row in rows:
                 self._quarantine(row, error)

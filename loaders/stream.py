@@ -16,6 +16,7 @@ from loaders.batches import BatchMaker
 from loaders.epochs import Cut, Epochs
 from loaders.options import StreamOptions, read_config
 from loaders.ranks import find_rank
+from loaders.replaced import Replaced
 from loaders.state import Place, identify, make_state, read_state
 from loaders.workers import Batch, Made
 from shards_spec.errors import UsageError
@@ -111,7 +112,7 @@ class StreamingLoader:
         self._epochs = Epochs(self._cut)
         self._iteration: weakref.ref[Iteration] | None = None
         self._received = np.zeros(len(sources), np.int64)
-        self._replaced = 0
+        self._replaced = Replaced()
         self._seconds = 0.0
         self._waited = 0.0
         self._clock = 0.0
@@ -177,11 +178,17 @@ class StreamingLoader:
         self._rank.check_unchanged(self.options)
         self._end_iteration("a newer one")
         first, end = self._epochs.start()
+        replaced, received = self._replaced.count, int(self._received.sum())
+
+        def finish() -> None:
+            self._epochs.finish()
+            self._replaced.end_epoch(replaced, int(self._received.sum()) - received)
+
         iteration = Iteration(
             self._maker.batches(self._cut.slices(first, end, self._rank.rank)),
             self._cut.steps(end - first),
             self._receive,
-            self._epochs.finish,
+            finish,
         )
         self._iteration = weakref.ref(iteration)
         self._clock = time.perf_counter()
@@ -190,7 +197,7 @@ class StreamingLoader:
     def _receive(self, made: Made, asked: float) -> None:
         """Count a batch that is handed over."""
         self._received += made.counts
-        self._replaced += made.replaced
+        self._replaced.receive(made.replaced)
         self._epochs.receive()
         now = time.perf_counter()
         self._waited += now - asked
@@ -229,14 +236,16 @@ class StreamingLoader:
         """What this rank has received since the loader was made.
 
         ``samples`` and ``passes`` by source (passes: of the whole stream), ``samples_per_second``
-        and ``waiting`` (share of time) while iterating, ``replaced`` samples.
+        and ``waiting`` (share of time) while iterating, ``replaced`` samples, and where the
+        first ten of them lie (``replaced_first``).
         """
         names = [source.name for source in self._maker.sources]
         seconds = max(self._seconds, 1e-9)
         return {
             "samples": dict(zip(names, self._received.tolist(), strict=True)),
             "passes": self._maker.passes(self._epochs.position),
-            "replaced": self._replaced,
+            "replaced": self._replaced.count,
+            "replaced_first": list(self._replaced.first),
             "samples_per_second": int(self._received.sum()) / seconds,
             "waiting": self._waited / seconds,
         }

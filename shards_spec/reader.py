@@ -12,11 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from shards_spec.errors import FormatError, ShardError
-from shards_spec.fields import STRING, Field, arrow_schema, numpy_view
+from shards_spec.fields import (
+    STRING,
+    Field,
+    arrow_schema,
+    is_whole_record,
+    npy_dtype,
+    numpy_view,
+)
 from shards_spec.ipc import read_batch
 from shards_spec.layout import MANIFEST, is_of_a_build
 from shards_spec.manifest import Manifest, ShardEntry, read_manifest
@@ -103,7 +111,7 @@ class Shard:
     def __init__(self, folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> None:
         self.name = entry.name
         self.fields = {field.name: field for field in fields}
-        self._where = f"{folder.url}/{entry.name}"
+        self.where = f"{folder.url}/{entry.name}"
         self._index = open_index(folder, entry, fields)
         self._views: dict[str, NDArray[Any]] = {}
         self._tar = folder.open(f"{entry.name}.tar")
@@ -140,7 +148,7 @@ class Shard:
         length = int(self.view("jpg_length")[row])
         if offset + length > self._size:
             raise ShardError(
-                f"{self._where}.tar: row {row} ends at byte {offset + length} "
+                f"{self.where}.tar: row {row} ends at byte {offset + length} "
                 f"of {self._size}; the tar is cut short"
             )
         if self._mapped is not None:
@@ -173,6 +181,22 @@ class Sample:
         if self._shard.fields[name].dtype == STRING:
             return self._shard.column(name)[self._row].as_py()
         return self._shard.view(name)[self._row]
+
+    def check(self) -> None:
+        """Refuse labels that are not those that were built.
+
+        Raises:
+            ShardError: the record that the index's columns make has another checksum.
+        """
+        record = np.zeros((), npy_dtype(self._shard.fields.values()))
+        for name in record.dtype.names or ():
+            value = self[name]
+            record[name] = value.encode() if isinstance(value, str) else value
+        if not is_whole_record(record.tobytes()):
+            raise ShardError(
+                f"{self._shard.where}.arrow: row {self._row}: the labels are damaged (crc32c); run "
+                "refit-shard verify"
+            )
 
     @property
     def labels(self) -> dict[str, Any]:
