@@ -44,9 +44,9 @@ def stopped_by(findings: Sequence[Finding]) -> str:
     failed = [one.check for one in findings if one.status == "fail"]
     if not failed:
         return ""
-    count = "a check" if len(failed) == 1 else f"{len(failed)} checks"
+    said, them = ("a check", "it") if len(failed) == 1 else (f"{len(failed)} checks", "they")
     return (
-        f"{count} failed ({', '.join(dict.fromkeys(failed))}): mend what is named above, or pass "
+        f"{said} failed ({', '.join(dict.fromkeys(failed))}): mend what {them} found, or pass "
         "--skip-checks to build all the same"
     )
 
