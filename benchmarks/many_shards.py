@@ -23,7 +23,7 @@ from shards_spec import ShardSet
 from shards_spec.fields import FIELD, arrow_column
 from shards_spec.layout import MANIFEST, QUARANTINE, sample_key, shard_stem
 from shards_spec.manifest import Manifest, ShardEntry
-from shards_spec.records import NpyLayout, OpenTars, RecordReader
+from shards_spec.records import OpenTars, RecordReader
 from shards_spec.writer import (
     ShardWriter,
     arrow_bytes,
@@ -48,12 +48,12 @@ class Written:
 def _write_tar(path: Path, crops: Crops, rows: Sequence[int]) -> Written:
     """A tar of the given crops, one after the other; a crop may be there more than once."""
     data_set = ShardSet.open(str(crops.shards))
-    reader, dtype = RecordReader(data_set, OpenTars()), NpyLayout.of(data_set.manifest).dtype
+    reader = RecordReader(data_set, OpenTars())
     with path.open("wb") as stream:
-        writer = ShardWriter(stream, dtype)
+        writer = ShardWriter(stream, data_set.manifest.fields)
         for number, row in enumerate(rows):
             stored = reader.read(row)
-            record = np.frombuffer(bytearray(stored.record), dtype)[0:1].reshape(())
+            record = np.frombuffer(bytearray(stored.record), reader.dtype)[0:1].reshape(())
             record["key"] = sample_key(data_set.manifest.dataset, number)
             record["source_row"] = number
             writer.add(record, stored.jpeg)
@@ -80,6 +80,7 @@ def _write_index(path: Path, tar: Written, manifest: Manifest, first_row: int) -
         tar_bytes=tar.size,
         frames=len(rows) // _ROWS_A_FRAME,
         quarantined=(),
+        warned={},
     )
     data = arrow_bytes(index.replace_schema_metadata(shard_metadata(index, content)))
     path.write_bytes(data)
@@ -96,8 +97,8 @@ def _write_index(path: Path, tar: Written, manifest: Manifest, first_row: int) -
 def _make_set(folder: Path, crops: Crops, tars: Sequence[Written], shards: int) -> None:
     base = ShardSet.open(str(crops.shards)).manifest
     rows = shards * tars[0].index.num_rows
-    plan = hashlib.sha256(f"{base.plan_hash}/{rows}".encode()).hexdigest()
-    manifest = replace(base, plan_hash=plan, source_rows=rows, rows=rows, quarantined={})
+    plan = {**base.plan, "made": rows}
+    manifest = replace(base, plan=plan, source_rows=rows, rows=rows, quarantined={})
     entries = []
     for number in range(shards):
         tar = tars[number % len(tars)]

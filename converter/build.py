@@ -9,13 +9,13 @@ from typing import Literal
 
 from converter.datasets import Dataset
 from converter.lock import build_lock
-from converter.plan import BuildOptions, Plan, identity, make_plan, plan_hash
+from converter.plan import BuildOptions, Plan, identity, make_plan
 from converter.run import run_here, run_on_ray
 from converter.source import Source, read_source
 from converter.work import Recipe, ShardResult, ShardTask
 from shards_spec import jpeg
 from shards_spec.errors import BuildError, ShardError, UsageError
-from shards_spec.fields import schema_hash
+from shards_spec.fields import standard_fields
 from shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
 from shards_spec.layout import (
     MANIFEST,
@@ -25,7 +25,7 @@ from shards_spec.layout import (
     sample_key,
     shard_stem,
 )
-from shards_spec.manifest import Manifest, read_manifest
+from shards_spec.manifest import Manifest, plan_hash, read_manifest
 from shards_spec.reader import read_index, read_seal
 from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import Quarantined, quarantine_bytes
@@ -116,7 +116,12 @@ def prepare(request: BuildRequest) -> Prepared:
         limit=options.limit,
     )
     envelope = CROPPED_ENVELOPE if dataset.cropped else FULL_ENVELOPE
-    content = identity(dataset.name, source, options, envelope)
+    fields = standard_fields(
+        extrinsics=source.extrinsics,
+        key_bytes=len(sample_key(dataset.name, source.rows)),
+        imgname_bytes=source.imgname_bytes,
+    )
+    content = identity(dataset.name, source, options, envelope, fields)
     recipe = Recipe(
         dataset=dataset,
         root=_from_anywhere(request.root),
@@ -125,9 +130,7 @@ def prepare(request: BuildRequest) -> Prepared:
         box_px=options.box_px,
         quality=options.quality,
         plan_hash=plan_hash(content),
-        extrinsics=source.extrinsics,
-        key_bytes=len(sample_key(dataset.name, source.rows)),
-        imgname_bytes=source.imgname_bytes,
+        fields=fields,
     )
     return Prepared(
         request=request,
@@ -338,9 +341,9 @@ def _manifest(
     recipe, options = prepared.recipe, prepared.request.options
     return Manifest(
         dataset=recipe.dataset.name,
-        plan_hash=recipe.plan_hash,
-        schema_hash=schema_hash(extrinsics=recipe.extrinsics),
-        extrinsics=recipe.extrinsics,
+        plan=prepared.identity,
+        generation=0,
+        fields=recipe.fields,
         envelope=recipe.envelope,
         box_px=options.box_px,
         quality=options.quality,
@@ -348,10 +351,11 @@ def _manifest(
         seed=options.seed,
         source_sha256=prepared.source.sha256,
         source_rows=prepared.source.rows,
+        left_out=(),
         rows=rows,
         frames=sum(result.frames for result in results),
         quarantined=counts,
-        imgname_bytes=recipe.imgname_bytes,
+        warned={},
         shards=tuple(result.entry for result in results),
     )
 

@@ -121,7 +121,7 @@ def _look(prepared: Prepared, root: Folder, rows: NDArray[np.int64]) -> _Seen:
     source = prepared.source
     try:
         data = read_frame(root, source.paths[int(rows[0])])
-        height, width = decode_frame(data).shape[:2]
+        height, width = decode_frame(data).pixels.shape[:2]
     except FrameError as error:
         return _Seen(faults=tuple(Fault(row, error.reason, str(error)) for row in rows.tolist()))
     turned = False

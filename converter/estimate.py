@@ -69,7 +69,7 @@ def _probe(prepared: Prepared) -> tuple[float, float]:
     )
     task = replace(task, frames=task.frames[:last])
     builder = ShardBuilder(prepared.recipe, task)
-    writer = ShardWriter(io.BytesIO(), builder.dtype)
+    writer = ShardWriter(io.BytesIO(), prepared.recipe.fields)
     begin = time.perf_counter()
     rows = 0
     for record, jpeg in builder.samples():

@@ -1,8 +1,6 @@
 """The plan: which row goes into which shard. A pure function of the annotations and options."""
 
-import hashlib
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 from converter.remaps import Remaps
 from converter.source import Source
 from shards_spec.errors import UsageError
-from shards_spec.fields import schema_hash
+from shards_spec.fields import Field, columns_of
 from shards_spec.geometry import Envelope
 from shards_spec.manifest import FORMAT_VERSION
 
@@ -118,22 +116,21 @@ def make_plan(source: Source, options: BuildOptions) -> Plan:
 
 
 def identity(
-    dataset: str, source: Source, options: BuildOptions, envelope: Envelope
+    dataset: str,
+    source: Source,
+    options: BuildOptions,
+    envelope: Envelope,
+    fields: Sequence[Field],
 ) -> dict[str, object]:
     """Everything that decides the bytes of the shards; its hash is the plan's."""
     return {
         "format_version": FORMAT_VERSION,
-        "schema": schema_hash(extrinsics=source.extrinsics),
+        "columns": columns_of(fields),
         "dataset": dataset,
         "source_sha256": source.sha256,
         "envelope": asdict(envelope),
         **asdict(options),
     }
-
-
-def plan_hash(content: dict[str, object]) -> str:
-    """SHA-256 of the plan's identity."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def frame_groups(frames: Sequence[int] | Rows) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 Nothing here knows where it runs; :mod:`converter.run` calls it in this process or on Ray.
 """
 
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.datasets import Dataset
-from converter.frames import Frame, decode_frame, read_frame
+from converter.frames import decode_frame, read_frame
+from converter.imread import Frame
 from converter.plan import frame_groups
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, ShardError, UsageError
-from shards_spec.fields import npy_dtype
+from shards_spec.fields import Field, npy_dtype
 from shards_spec.geometry import (
     Envelope,
     StoredCrop,
@@ -32,7 +34,7 @@ from shards_spec.process import settle_process
 from shards_spec.reader import ShardSeal, read_index, read_seal
 from shards_spec.resize import shrink
 from shards_spec.storage import Folder, open_folder
-from shards_spec.writer import Quarantined, publish_shard, shard_content
+from shards_spec.writer import Quarantined, publish, shard_content, write_shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +48,7 @@ class Recipe:
     box_px: int
     quality: int
     plan_hash: str
-    extrinsics: bool
-    key_bytes: int
-    imgname_bytes: int
+    fields: tuple[Field, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,11 +170,7 @@ class ShardBuilder:
         self.root = open_folder(recipe.root)
         self.frames = 0
         self.quarantined: list[Quarantined] = []
-        self.dtype = npy_dtype(
-            extrinsics=recipe.extrinsics,
-            key_bytes=recipe.key_bytes,
-            imgname_bytes=recipe.imgname_bytes,
-        )
+        self.dtype = npy_dtype(recipe.fields)
 
     def samples(self) -> Iterator[tuple[NDArray[np.void], bytes]]:
         """Records and JPEGs, in the order of the task."""
@@ -186,7 +182,7 @@ class ShardBuilder:
         path = self.task.paths[rows[0]]
         try:
             data = read_frame(self.root, path)
-            views = Views(decode_frame(data))
+            views = Views(decode_frame(data).pixels)
         except FrameError as error:
             for row in rows:
                 self._quarantine(row, error)
@@ -225,6 +221,7 @@ class ShardBuilder:
             tar_bytes=tar_bytes,
             frames=self.frames,
             quarantined=self.quarantined,
+            warned={},
         )
 
 
@@ -286,9 +283,9 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
             )
     folder.remove(MANIFEST)  # of an earlier build: from here on the folder is not finished
     builder = ShardBuilder(recipe, task)
-    entry = publish_shard(
-        folder, task.index, recipe.dataset.name, builder.dtype, builder.samples(), builder.seal
-    )
+    stem, attempt = shard_stem(recipe.dataset.name, task.index), secrets.token_hex(4)
+    entry = write_shard(folder, stem, attempt, recipe.fields, builder.samples(), builder.seal)
+    publish(folder, stem, attempt)
     return ShardResult(
         entry=entry, frames=builder.frames, quarantined=tuple(builder.quarantined), kept=False
     )

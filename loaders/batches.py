@@ -223,14 +223,15 @@ class BatchMaker:
 
     def _fill(
         self, pixels: NDArray[Any], which: Ints, numbers: Ints, draws: Draws
-    ) -> tuple[dict[str, NDArray[Any]], int]:
-        """Fill in the images; gives the columns of their samples, and how many were replaced.
+    ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+        """Fill in the images; gives the columns of their samples, and a line for each replaced.
 
         A bad sample raises, or its place is filled by the next draw of its source that is good.
         """
         count = len(which)
         columns = self._empty_columns(count)
-        waiting, tries, replaced = np.arange(count), 0, 0
+        waiting, tries = np.arange(count), 0
+        replaced: dict[int, str] = {}
         while len(waiting):
             if tries > _REPLACEMENTS:
                 name = self.sources[which[waiting[0]]].name
@@ -245,13 +246,12 @@ class BatchMaker:
                 where = f"{source.name}: {source.records.describe(row)}"
                 if self.options.on_error == "raise":
                     raise ShardError(f"{where}: {error}") from error
-                logger.warning("replaced: %s: %s", where, error)
+                replaced.setdefault(place, f"{where}: {error}")
                 bad.append(place)
 
             self._fill_places(waiting.tolist(), rows, which, columns, pixels, draws, on_bad)
-            replaced = len(bad) if tries == 0 else replaced
             waiting, tries = np.array(bad, np.int64), tries + 1
-        return columns, replaced
+        return columns, tuple(replaced.values())
 
     def _rows(self, which: Ints, numbers: Ints) -> list[int]:
         """The sample of each draw, in its source."""

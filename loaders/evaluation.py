@@ -32,6 +32,10 @@ class EvaluationLoader:
     ``gt_verts`` (B, V, 3) its vertices; without, both are as in training. Rank r of w gets the r-th
     of w nearly equal runs of the rows, so that together they cover each row once.
 
+    Of ``options`` nothing is taken that would change that: no augmentation, no mixing, no row left
+    out at the end; and a damaged sample raises whatever ``on_error`` says, since another row in its
+    place would be counted twice.
+
     Raises:
         UsageError: the shards are missing or an option is wrong.
     """
@@ -39,7 +43,9 @@ class EvaluationLoader:
     def __init__(
         self, name: str, url: str, options: StreamOptions, bodies: Bodies | None = None
     ) -> None:
-        self._options = replace(options, augment=False, drop_last=False)
+        self._options = replace(
+            options, augment=False, drop_last=False, mixing="exact", window=None, on_error="raise"
+        )
         self._rank, self._world_size = rank_and_world_size(options)
         self._maker = BatchMaker({name: (url, 1.0)}, self._options, sequential=True)
         self._bodies = bodies

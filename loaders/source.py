@@ -16,7 +16,7 @@ from loaders.order import Passes, Sequential
 from shards_spec import ShardSet
 from shards_spec.errors import UsageError
 from shards_spec.layout import MANIFEST
-from shards_spec.reader import open_index
+from shards_spec.reader import open_index, read_seal
 from shards_spec.records import OpenTars, RecordReader
 from shards_spec.storage import open_folder
 
@@ -41,10 +41,16 @@ def open_shards(name: str, url: str) -> ShardSet:
 
 
 def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
-    """The indexes of all shards, one after the other; none is kept."""
+    """The indexes of all shards, one after the other; none is kept.
+
+    Raises:
+        ShardError: one is missing, or a byte of it has changed.
+    """
     manifest = data_set.manifest
     for entry in manifest.shards:
-        yield open_index(data_set.folder, entry, extrinsics=manifest.extrinsics)
+        index = open_index(data_set.folder, entry, manifest.fields)
+        read_seal(index, f"{data_set.folder.url}/{entry.name}.arrow")
+        yield index
 
 
 def matching_rows(data_set: ShardSet, where: Any) -> Ints:

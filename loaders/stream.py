@@ -14,6 +14,7 @@ import numpy as np
 
 from loaders.batches import BatchMaker
 from loaders.options import StreamOptions, rank_and_world_size, read_config
+from loaders.replaced import Replaced
 from loaders.workers import Batch, Made
 from shards_spec.errors import UsageError
 
@@ -59,7 +60,7 @@ class StreamingLoader:
         self._position = 0
         self._resumed = False
         self._received = np.zeros(len(sources), np.int64)
-        self._replaced = 0
+        self._replaced = Replaced()
         self._seconds = 0.0
         self._waited = 0.0
         self._clock = 0.0
@@ -149,6 +150,7 @@ class StreamingLoader:
 
     def _batches(self, first: int, end: int) -> Iterator[Batch]:
         batches = self._maker.batches(self._slices(first, end))
+        replaced, received = self._replaced.count, int(self._received.sum())
         self._clock = time.perf_counter()
         with closing(batches):
             asked = time.perf_counter()
@@ -158,11 +160,12 @@ class StreamingLoader:
                 yield batch
                 del batch  # or its memory would be held while the next one is waited for
                 asked = time.perf_counter()
+        self._replaced.end_epoch(replaced, int(self._received.sum()) - received)
 
     def _receive(self, asked: float, following: int, made: Made) -> None:
         """Count a batch as received, just before it is handed over."""
         self._received += made.counts
-        self._replaced += made.replaced
+        self._replaced.receive(made.replaced)
         self._position = following
         now = time.perf_counter()
         self._waited += now - asked
@@ -229,14 +232,16 @@ class StreamingLoader:
         """What this rank has received since the loader was made.
 
         ``samples`` and ``passes`` by source (passes: of the whole stream), ``samples_per_second``
-        and ``waiting`` (share of time) while iterating, ``replaced`` samples.
+        and ``waiting`` (share of time) while iterating, ``replaced`` samples, and where the
+        first ten of them lie (``replaced_first``).
         """
         names = [source.name for source in self._maker.sources]
         seconds = max(self._seconds, 1e-9)
         return {
             "samples": dict(zip(names, self._received.tolist(), strict=True)),
             "passes": self._maker.passes(self._position),
-            "replaced": self._replaced,
+            "replaced": self._replaced.count,
+            "replaced_first": list(self._replaced.first),
             "samples_per_second": int(self._received.sum()) / seconds,
             "waiting": self._waited / seconds,
         }

@@ -51,8 +51,11 @@ class FrameError(RefitShardError):
     """
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(reason, detail)  # both, so that it can be pickled
         self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class ShardError(RefitShardError):

@@ -4,17 +4,30 @@ The Arrow schema, the dtype of the ``.npy`` members, the checks of a reader and 
 ``docs/format.md`` are all made from :data:`FIELDS`, so writer and reader cannot drift apart.
 """
 
-import hashlib
 import io
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from crc32c import crc32c
 from numpy.typing import NDArray
 
+from shards_spec.errors import FormatError, ShardError
+
 STRING = "string"
+RECORD_CRC = "record_crc32c"
+CRC_BYTES = 4
+# What a data set's own columns may hold.
+DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", STRING),
+)
+MAX_COLUMNS = 256
+MAX_RECORD_BYTES = 1 << 20
+_OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +35,16 @@ class Field:
     """One column.
 
     ``dtype`` is a numpy scalar type name, or ``"string"``. ``shape`` is that of one row; Arrow
-    stores it flattened. ``extrinsic`` columns exist only where the source has all of them.
-    ``in_npy`` says whether the ``.npy`` member beside the image holds it too.
+    stores it flattened. ``width``: bytes of a string in the ``.npy`` member, which depends on the
+    data set. ``extrinsic`` columns exist only where the source has all of them. ``in_npy`` says
+    whether the ``.npy`` member beside the image holds it too.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
-    doc: str
+    doc: str = ""
+    width: int = 0
     extrinsic: bool = False
     in_npy: bool = True
 
@@ -109,36 +124,136 @@ FIELDS: tuple[Field, ...] = (
     Field(name="cam_R", dtype="float32", shape=(3, 3), extrinsic=True, doc="world to camera"),
     Field(name="cam_t", dtype="float32", shape=(3,), extrinsic=True, doc="world to camera, mm"),
     Field(name="trans", dtype="float32", shape=(3,), extrinsic=True, doc="SMPL translation, m"),
+    Field(
+        name=RECORD_CRC,
+        dtype="uint32",
+        doc="CRC-32C of the bytes of the `.npy`'s record before it; always the last column",
+    ),
 )
 
 FIELD: Mapping[str, Field] = {field.name: field for field in FIELDS}
 EXTRINSICS: tuple[str, ...] = tuple(field.name for field in FIELDS if field.extrinsic)
 
 
-def fields_of(*, extrinsics: bool) -> tuple[Field, ...]:
-    """The columns of a data set with or without camera extrinsics, in their order."""
-    return tuple(field for field in FIELDS if extrinsics or not field.extrinsic)
+def standard_fields(*, extrinsics: bool, key_bytes: int, imgname_bytes: int) -> tuple[Field, ...]:
+    """The columns of a data set with or without camera extrinsics, in their order.
 
-
-def arrow_schema(*, extrinsics: bool) -> pa.Schema:
-    """Schema of an index table. No column is nullable."""
-    return pa.schema(
-        pa.field(field.name, field.arrow_type, nullable=False)
-        for field in fields_of(extrinsics=extrinsics)
+    ``key_bytes``, ``imgname_bytes``: of the longest key and name, as UTF-8.
+    """
+    widths = {"key": key_bytes, "imgname": imgname_bytes}
+    return tuple(
+        replace(field, width=widths.get(field.name, 0))
+        for field in FIELDS
+        if extrinsics or not field.extrinsic
     )
 
 
-def npy_dtype(*, extrinsics: bool, key_bytes: int, imgname_bytes: int) -> np.dtype[np.void]:
+def columns_of(fields: Iterable[Field]) -> list[dict[str, Any]]:
+    """The columns as a manifest states them: name, dtype, shape and, of strings, bytes."""
+    return [
+        {"name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
+        | ({"bytes": field.width} if field.dtype == STRING else {})
+        for field in fields
+    ]
+
+
+def _is_length(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MAX_RECORD_BYTES
+
+
+def _parse_column(content: Any, where: str) -> Field:
+    """One column of a manifest: one of :data:`FIELDS`, or one of the data set's own."""
+    keys = {"name", "dtype", "shape"}
+    if not isinstance(content, dict) or content.keys() - {"bytes"} != keys:
+        raise ShardError(f"{where}: a column has other keys than {sorted(keys)}; damaged")
+    name, dtype, shape = content["name"], content["dtype"], content["shape"]
+    known = FIELD.get(name) if isinstance(name, str) else None
+    width = content.get("bytes", 0)
+    good = (
+        isinstance(name, str)
+        and _OWN_NAME.fullmatch(name) is not None
+        and dtype in DTYPES
+        and isinstance(shape, list)
+        and len(shape) <= 8
+        and all(map(_is_length, shape))
+        and (_is_length(width) and not shape if dtype == STRING else width == 0)
+    )
+    if not good:
+        raise ShardError(f"{where}: column {name!r:.40} is none that a build writes; damaged")
+    if known is None:
+        return Field(name=name, dtype=dtype, shape=tuple(shape), width=width, doc="own label")
+    if (known.dtype, known.shape) != (dtype, tuple(shape)):
+        raise FormatError(
+            f"{where}: column {name!r} must be {known.dtype}{list(known.shape)}, got "
+            f"{dtype}{shape}; use the refit-shard version that built these shards"
+        )
+    return replace(known, width=width)
+
+
+def parse_columns(content: Sequence[Any], where: str) -> tuple[Field, ...]:
+    """The columns that a manifest states: those of the field table that the data set has, in
+    their order, then the data set's own, then the record's checksum.
+
+    Raises:
+        FormatError: a column of the field table is missing, moved or of another type.
+        ShardError: they are none that a build writes.
+    """
+    if len(content) > MAX_COLUMNS:
+        raise ShardError(f"{where}: more than {MAX_COLUMNS} columns; the file is damaged")
+    fields = tuple(_parse_column(one, where) for one in content)
+    names = [field.name for field in fields]
+    own = [name for name in names if name not in FIELD]
+    extrinsics = EXTRINSICS[0] in names
+    standard = [field.name for field in FIELDS if extrinsics or not field.extrinsic]
+    if names != [*standard[:-1], *own, RECORD_CRC] or len(set(own)) != len(own):
+        missing = [name for name in standard if name not in names]
+        raise FormatError(
+            f"{where}: these shards have other columns than this version of refit-shard reads "
+            f"({', '.join(missing) or 'their order'}); use the version that built them, or build "
+            "them again"
+        )
+    if sum(np.prod(field.shape, dtype=object) * max(8, field.width) for field in fields) > (
+        MAX_RECORD_BYTES
+    ):
+        raise ShardError(f"{where}: a row has more than {MAX_RECORD_BYTES} bytes; damaged")
+    return fields
+
+
+def has_extrinsics(fields: Iterable[Field]) -> bool:
+    """Whether the camera's extrinsics are among the columns."""
+    return any(field.extrinsic for field in fields)
+
+
+def arrow_schema(fields: Iterable[Field]) -> pa.Schema:
+    """Schema of an index table. No column is nullable."""
+    return pa.schema(pa.field(field.name, field.arrow_type, nullable=False) for field in fields)
+
+
+def npy_dtype(fields: Iterable[Field]) -> np.dtype[np.void]:
     """Dtype of a ``.npy`` member: a structured scalar; strings are fixed-length UTF-8 bytes."""
-    widths = {"key": key_bytes, "imgname": imgname_bytes}
     return np.dtype(
         [
-            (field.name, f"S{widths[field.name]}" if field.dtype == STRING else field.dtype)
-            + ((field.shape,) if field.shape else ())
-            for field in fields_of(extrinsics=extrinsics)
+            (
+                field.name,
+                f"S{field.width}"
+                if field.dtype == STRING
+                else np.dtype(field.dtype).newbyteorder("<"),
+                *((field.shape,) if field.shape else ()),
+            )
+            for field in fields
             if field.in_npy
         ]
     )
+
+
+def record_crc(record: bytes | memoryview) -> int:
+    """CRC-32C of a record's bytes but the last four, which state it."""
+    return int(crc32c(memoryview(record)[:-CRC_BYTES]))
+
+
+def is_whole_record(record: bytes | memoryview) -> bool:
+    """Whether a record has the checksum that it states."""
+    return record_crc(record) == int.from_bytes(record[-CRC_BYTES:], "little")
 
 
 def npy_header(dtype: np.dtype[np.void]) -> bytes:
@@ -153,14 +268,6 @@ def npy_header(dtype: np.dtype[np.void]) -> bytes:
         },
     )
     return stream.getvalue()
-
-
-def schema_hash(*, extrinsics: bool) -> str:
-    """SHA-256 of the columns' names, types and row shapes; a reader refuses any other."""
-    text = "\n".join(
-        f"{field.name} {field.dtype} {field.shape}" for field in fields_of(extrinsics=extrinsics)
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def arrow_column(field: Field, values: Any) -> pa.Array:

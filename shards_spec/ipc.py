@@ -48,8 +48,10 @@ def read_batch(data: pa.Buffer) -> pa.RecordBatch:
     if count != 1:
         raise ValueError(f"must hold one record batch, holds {count}")
     messages = pa.ipc.MessageReader.open_stream(data.slice(8))  # after the magic and its padding
-    schema = pa.ipc.read_schema(messages.read_next_message())
-    message = messages.read_next_message()
+    first, message = messages.read_next_message(), messages.read_next_message()
+    if first.type != "schema":  # Arrow verifies no message whose kind it does not know
+        raise ValueError(f"must begin with a schema, begins with {first.type}")
+    schema = pa.ipc.read_schema(first)
     if message.type != "record batch" or _is_compressed(message):
         raise ValueError("must hold one record batch that is not compressed")
     batch = pa.ipc.read_record_batch(message, schema)

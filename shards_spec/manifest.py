@@ -4,21 +4,23 @@ It is published last, so a folder without one is not finished. It holds no time 
 the same input gives the same bytes.
 """
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from shards_spec.errors import FormatError, ShardError, UsageError
-from shards_spec.fields import schema_hash
+from shards_spec.fields import Field, columns_of, has_extrinsics, parse_columns
 from shards_spec.geometry import Envelope
 from shards_spec.layout import MANIFEST, check_dataset_name, is_of_a_build
 from shards_spec.storage import Folder
 
 FORMAT = "refit-shard"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_MANIFEST_BYTES = 256 << 20
 # As many as the eight digits of a key number; a loader's order of them fits any memory.
 MAX_ROWS = 10**8
@@ -38,14 +40,22 @@ class ShardEntry:
     arrow_sha256: str
 
 
+def plan_hash(plan: Mapping[str, Any]) -> str:
+    """SHA-256 of a plan: everything that decides a data set's rows, labels and pixels."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """See ``docs/format.md`` for the meaning of each key."""
+    """What stands in ``manifest.json``; see ``docs/format.md`` for the meaning of each key.
+
+    ``left_out``: runs (begin, end) of source rows that were left out on purpose, end exclusive.
+    """
 
     dataset: str
-    plan_hash: str
-    schema_hash: str
-    extrinsics: bool
+    plan: Mapping[str, Any]
+    generation: int
+    fields: tuple[Field, ...]
     envelope: Envelope
     box_px: int
     quality: int
@@ -53,15 +63,44 @@ class Manifest:
     seed: int
     source_sha256: str
     source_rows: int
+    left_out: tuple[tuple[int, int], ...]
     rows: int
     frames: int
     quarantined: Mapping[str, int]
-    imgname_bytes: int
+    warned: Mapping[str, int]
     shards: tuple[ShardEntry, ...]
+
+    @property
+    def plan_hash(self) -> str:
+        """SHA-256 of the plan, which the index of each shard states too."""
+        return plan_hash(self.plan)
+
+    @property
+    def extrinsics(self) -> bool:
+        """Whether the rows have camera extrinsics."""
+        return has_extrinsics(self.fields)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of what the shards hold, whatever their files are called."""
+        content = [self.plan_hash, *([entry.rows, entry.tar_sha256] for entry in self.shards)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def left_out_rows(self) -> int:
+        """How many source rows were left out on purpose."""
+        return sum(end - begin for begin, end in self.left_out)
 
     def to_json(self) -> bytes:
         """The manifest's bytes; keys sorted, one line a shard's key."""
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **asdict(self),
+            "columns": columns_of(self.fields),
+            "plan_hash": self.plan_hash,
+        }
+        del content["fields"]
         return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -94,11 +133,18 @@ def _check_version(content: Any, where: str) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FormatError(f"{where}: not a {FORMAT} manifest")
     version = content.get("format_version")
-    if version != FORMAT_VERSION:
-        raise FormatError(
-            f"{where}: format_version must be {FORMAT_VERSION}, got {version!r:.20}; "
-            "use the refit-shard version that built these shards, or build them again"
-        )
+    if version == FORMAT_VERSION:
+        return
+    older = type(version) is int and version < FORMAT_VERSION
+    what = (
+        "an older refit-shard built these shards: build them again with --overwrite (they stay "
+        "until the new ones are whole), or read them with the version that built them"
+        if older
+        else "upgrade refit-shard to read these shards"
+    )
+    raise FormatError(
+        f"{where}: format_version must be {FORMAT_VERSION}, got {version!r:.20}; {what}"
+    )
 
 
 def _check_agreement(manifest: Manifest, where: str) -> None:
@@ -108,13 +154,17 @@ def _check_agreement(manifest: Manifest, where: str) -> None:
     except UsageError as error:
         raise ShardError(f"{where}: {error}; the file is damaged") from error
     envelope, names = manifest.envelope, {entry.name for entry in manifest.shards}
+    runs = [0, *(place for run in manifest.left_out for place in run), manifest.source_rows]
+    counted = manifest.rows + sum(manifest.quarantined.values()) + manifest.left_out_rows
     wrong = {
         "'rows' is not the sum over the shards": manifest.rows
         != sum(entry.rows for entry in manifest.shards),
-        "'source_rows' is not 'rows' and 'quarantined' together": manifest.source_rows
-        != manifest.rows + sum(manifest.quarantined.values()),
+        "'source_rows' is not 'rows', 'quarantined' and 'left_out' together": manifest.source_rows
+        != counted,
+        "'left_out' holds no runs of rows in their order": any(
+            begin > end for begin, end in pairwise(runs)
+        ),
         f"'rows' is not 1 to {MAX_ROWS}": not 1 <= manifest.rows <= MAX_ROWS,
-        "'imgname_bytes' is not 1 to 4096": not 1 <= manifest.imgname_bytes <= 4096,
         "two shards have one name": len(names) != len(manifest.shards),
         "'box_px' and 'quality' must be positive": min(manifest.box_px, manifest.quality) < 1,
         "'envelope' holds no usable numbers": not (
@@ -139,41 +189,47 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise ShardError(f"{where}: not JSON ({error})") from error
     _check_version(content, where)
     envelope = _take(content, "envelope", dict, where)
-    quarantined = _take(content, "quarantined", dict, where)
     manifest = Manifest(
-        **{
-            key: _take(content, key, str, where)
-            for key in ("dataset", "plan_hash", "schema_hash", "source_sha256")
-        },
+        **{key: _take(content, key, str, where) for key in ("dataset", "source_sha256")},
         **{
             key: _take(content, key, int, where)
             for key in (
-                "box_px",
-                "quality",
-                "restart_interval",
-                "seed",
-                "source_rows",
-                "rows",
-                "frames",
+                *("generation", "box_px", "quality", "restart_interval", "seed"),
+                *("source_rows", "rows", "frames"),
             )
         },
-        imgname_bytes=_take(content, "imgname_bytes", int, where),
-        extrinsics=_take(content, "extrinsics", bool, where),
+        quarantined=_take_counts(content, "quarantined", where),
+        warned=_take_counts(content, "warned", where),
+        plan=_take(content, "plan", dict, where),
+        fields=parse_columns(_take(content, "columns", list, where), where),
         envelope=Envelope(
             scale=_take(envelope, "scale", float, where),
             rotation=_take(envelope, "rotation", bool, where),
             margin=_take(envelope, "margin", float, where),
         ),
-        quarantined={key: _take(quarantined, key, int, where) for key in quarantined},
+        left_out=_parse_runs(_take(content, "left_out", list, where), where),
         shards=tuple(_parse_entry(entry, where) for entry in _take(content, "shards", list, where)),
     )
-    if manifest.schema_hash != schema_hash(extrinsics=manifest.extrinsics):
-        raise FormatError(
-            f"{where}: these shards have other columns than this version of refit-shard reads; "
-            "use the version that built them, or build them again"
-        )
+    if manifest.plan_hash != _take(content, "plan_hash", str, where):
+        raise ShardError(f"{where}: 'plan_hash' is not that of 'plan'; the file is damaged")
     _check_agreement(manifest, where)
     return manifest
+
+
+def _take_counts(content: Mapping[str, Any], key: str, where: str) -> dict[str, int]:
+    counts = _take(content, key, dict, where)
+    return {name: _take(counts, name, int, where) for name in counts}
+
+
+def _parse_runs(content: Sequence[Any], where: str) -> tuple[tuple[int, int], ...]:
+    for run in content:
+        if not (
+            isinstance(run, list)
+            and len(run) == 2
+            and all(type(one) is int and 0 <= one <= _MAX_NUMBER for one in run)
+        ):
+            raise ShardError(f"{where}: 'left_out' must hold [begin, end]; the file is damaged")
+    return tuple((begin, end) for begin, end in content)
 
 
 def read_manifest(folder: Folder) -> Manifest:

@@ -8,14 +8,23 @@ import bisect
 import itertools
 import json
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from shards_spec.errors import FormatError, ShardError
-from shards_spec.fields import FIELD, arrow_schema, fields_of, numpy_view
+from shards_spec.fields import (
+    STRING,
+    Field,
+    arrow_schema,
+    is_whole_record,
+    npy_dtype,
+    numpy_view,
+)
 from shards_spec.ipc import read_batch
 from shards_spec.layout import MANIFEST, is_of_a_build
 from shards_spec.manifest import Manifest, ShardEntry, read_manifest
@@ -32,6 +41,7 @@ class ShardSeal:
     tar_bytes: int
     frames: int
     quarantined: tuple[Quarantined, ...]
+    warned: Mapping[str, int]
 
 
 def read_index(folder: Folder, name: str) -> pa.RecordBatch:
@@ -48,17 +58,17 @@ def read_index(folder: Folder, name: str) -> pa.RecordBatch:
             raise ShardError(f"{folder.url}/{name}: not a readable Arrow file ({line})") from error
 
 
-def check_schema(batch: pa.RecordBatch, *, extrinsics: bool, where: str) -> None:
-    """Refuse an index whose columns are not those of the field table.
+def check_schema(batch: pa.RecordBatch, fields: Sequence[Field], where: str) -> None:
+    """Refuse an index whose columns are not ``fields``.
 
     Raises:
         FormatError: a column is missing, added, moved or of another type.
     """
-    expected = arrow_schema(extrinsics=extrinsics)
+    expected = arrow_schema(fields)
     if not batch.schema.equals(expected):
         differing = [str(field.name) for field in expected if field not in list(batch.schema)]
         named = ", ".join(differing) or "their order or number"
-        raise FormatError(f"{where}: columns differ from the format's: {named}")
+        raise FormatError(f"{where}: columns differ from the manifest's: {named}")
 
 
 def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
@@ -78,16 +88,16 @@ def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
         raise ShardError(f"{where}: the index's metadata are damaged") from error
 
 
-def open_index(folder: Folder, entry: ShardEntry, *, extrinsics: bool) -> pa.RecordBatch:
+def open_index(folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> pa.RecordBatch:
     """The index of a shard, once it has shown the columns and the rows that it must have.
 
     Raises:
         ShardError: it is missing, damaged, or of another number of rows.
-        FormatError: its columns are not those of the field table.
+        FormatError: its columns are not ``fields``.
     """
     name = f"{entry.name}.arrow"
     batch = read_index(folder, name)
-    check_schema(batch, extrinsics=extrinsics, where=f"{folder.url}/{name}")
+    check_schema(batch, fields, f"{folder.url}/{name}")
     if batch.num_rows != entry.rows:
         raise ShardError(
             f"{folder.url}/{name}: {batch.num_rows} rows, the manifest says {entry.rows}"
@@ -98,11 +108,11 @@ def open_index(folder: Folder, entry: ShardEntry, *, extrinsics: bool) -> pa.Rec
 class Shard:
     """One open shard. Arrays and images are views into the mapped files."""
 
-    def __init__(self, folder: Folder, entry: ShardEntry, *, extrinsics: bool) -> None:
+    def __init__(self, folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> None:
         self.name = entry.name
-        self._where = f"{folder.url}/{entry.name}"
-        self._fields = {field.name: field for field in fields_of(extrinsics=extrinsics)}
-        self._index = open_index(folder, entry, extrinsics=extrinsics)
+        self.fields = {field.name: field for field in fields}
+        self.where = f"{folder.url}/{entry.name}"
+        self._index = open_index(folder, entry, fields)
         self._views: dict[str, NDArray[Any]] = {}
         self._tar = folder.open(f"{entry.name}.tar")
         self._size = self._tar.size()
@@ -125,7 +135,7 @@ class Shard:
     def view(self, name: str) -> NDArray[Any]:
         """A column as a numpy array (rows, \\*shape); no copy but for strings and booleans."""
         if name not in self._views:
-            self._views[name] = numpy_view(self._fields[name], self._index.column(name))
+            self._views[name] = numpy_view(self.fields[name], self._index.column(name))
         return self._views[name]
 
     def jpeg(self, row: int) -> bytes | memoryview:
@@ -138,7 +148,7 @@ class Shard:
         length = int(self.view("jpg_length")[row])
         if offset + length > self._size:
             raise ShardError(
-                f"{self._where}.tar: row {row} ends at byte {offset + length} "
+                f"{self.where}.tar: row {row} ends at byte {offset + length} "
                 f"of {self._size}; the tar is cut short"
             )
         if self._mapped is not None:
@@ -168,14 +178,30 @@ class Sample:
         return self._shard.jpeg(self._row)
 
     def __getitem__(self, name: str) -> Any:
-        if FIELD[name].dtype == "string":
+        if self._shard.fields[name].dtype == STRING:
             return self._shard.column(name)[self._row].as_py()
         return self._shard.view(name)[self._row]
+
+    def check(self) -> None:
+        """Refuse labels that are not those that were built.
+
+        Raises:
+            ShardError: the record that the index's columns make has another checksum.
+        """
+        record = np.zeros((), npy_dtype(self._shard.fields.values()))
+        for name in record.dtype.names or ():
+            value = self[name]
+            record[name] = value.encode() if isinstance(value, str) else value
+        if not is_whole_record(record.tobytes()):
+            raise ShardError(
+                f"{self._shard.where}.arrow: row {self._row}: the labels are damaged (crc32c); run "
+                "refit-shard verify"
+            )
 
     @property
     def labels(self) -> dict[str, Any]:
         """Every column of the row by name."""
-        return {name: self[name] for name in self._shard._fields}
+        return {name: self[name] for name in self._shard.fields}
 
 
 class ShardSet:
@@ -206,7 +232,7 @@ class ShardSet:
         shard = self._shards.get(index)
         if shard is None:
             entry = self.manifest.shards[index]
-            shard = Shard(self.folder, entry, extrinsics=self.manifest.extrinsics)
+            shard = Shard(self.folder, entry, self.manifest.fields)
             self._shards[index] = shard
         return shard
 

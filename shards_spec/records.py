@@ -17,8 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from shards_spec.errors import ShardError, explain
-from shards_spec.fields import FIELD, npy_dtype, npy_header, numpy_view
-from shards_spec.layout import sample_key
+from shards_spec.fields import FIELD, is_whole_record, npy_dtype, npy_header, numpy_view
 from shards_spec.manifest import Manifest
 from shards_spec.reader import ShardSet, open_index
 from shards_spec.storage import Folder
@@ -37,11 +36,7 @@ class NpyLayout:
     @classmethod
     def of(cls, manifest: Manifest) -> "NpyLayout":
         """Of a data set."""
-        dtype = npy_dtype(
-            extrinsics=manifest.extrinsics,
-            key_bytes=len(sample_key(manifest.dataset, manifest.source_rows)),
-            imgname_bytes=manifest.imgname_bytes,
-        )
+        dtype = npy_dtype(manifest.fields)
         return cls(dtype, npy_header(dtype))
 
     @property
@@ -160,7 +155,7 @@ class RecordReader:
 
     def _index(self, shard: int) -> pa.RecordBatch:
         manifest = self._set.manifest
-        return open_index(self._set.folder, manifest.shards[shard], extrinsics=manifest.extrinsics)
+        return open_index(self._set.folder, manifest.shards[shard], manifest.fields)
 
     def _places_in(self, shard: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
         """Offsets and lengths of the JPEGs of a shard."""
@@ -187,7 +182,8 @@ class RecordReader:
         """One sample.
 
         Raises:
-            ShardError: the tar is missing, cut short, or not what the index says.
+            ShardError: the tar is missing, cut short, or not what the index says; or the labels are
+                damaged.
             StorageError: it cannot be read.
         """
         shard, row = self._set.locate(index)
@@ -207,4 +203,6 @@ class RecordReader:
         record = data[labels + len(self._npy.header) :]
         if len(data) != end or not data.startswith(self._npy.header, labels):
             raise ShardError(f"{where}: no labels behind the JPEG; run refit-shard verify")
+        if not is_whole_record(record):
+            raise ShardError(f"{where}: the labels are damaged (crc32c); run refit-shard verify")
         return Stored(data[:length], record)

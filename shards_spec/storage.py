@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from shards_spec.errors import ShardError, StorageError, UsageError, explain
-from shards_spec.layout import TEMPORARY_SUFFIX
+from shards_spec.layout import attempt_name
 from shards_spec.object_store import RemoteFile, tuned, upload
 
 _CHUNK = 8 << 20
@@ -149,15 +149,15 @@ class Folder:
         return digest.hexdigest(), size
 
     @contextmanager
-    def publish(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to write; the file appears under ``name`` when the block ends without error.
+    def stage(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to write a file that nobody reads yet; it is on disk when the block ends.
 
         Raises:
-            StorageError: writing failed; nothing appears.
+            StorageError: writing failed; no file stays.
         """
         try:
             if self.local is not None:
-                with _renamed(self.local, name) as stream:
+                with _new_file(self.local / name) as stream:
                     yield stream
             else:
                 with tempfile.TemporaryFile() as stream:
@@ -166,6 +166,38 @@ class Folder:
                     upload(self.filesystem, f"{self.path}/{name}", stream)
         except OSError as error:
             raise explain(error, f"{self.url}/{name}") from error
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, in place of what had it; a store copies it on its side.
+
+        Raises:
+            StorageError: it failed.
+        """
+        try:
+            if self.local is not None:
+                (self.local / old).replace(self.local / new)
+                _sync_folder(self.local)
+            else:
+                self.filesystem.copy_file(f"{self.path}/{old}", f"{self.path}/{new}")
+                self.filesystem.delete_file(f"{self.path}/{old}")
+        except OSError as error:
+            raise explain(error, f"{self.url}/{new}") from error
+
+    @contextmanager
+    def publish(self, name: str) -> Iterator[BinaryIO]:
+        """A stream to write; the file appears under ``name`` when the block ends without error.
+
+        Raises:
+            StorageError: writing failed; nothing appears.
+        """
+        if self.local is None:
+            with self.stage(name) as stream:
+                yield stream
+            return
+        attempt = attempt_name(name, secrets.token_hex(4))
+        with self.stage(attempt) as stream:
+            yield stream
+        self.rename(attempt, name)
 
     def write(self, name: str, data: bytes) -> None:
         """Publish a small file."""
@@ -200,17 +232,19 @@ class Folder:
 
 
 @contextmanager
-def _renamed(folder: Path, name: str) -> Iterator[BinaryIO]:
-    temporary = folder / f".{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which is on disk at the end, or gone after an error."""
     try:
-        with temporary.open("xb") as stream:
+        with path.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.rename(folder / name)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

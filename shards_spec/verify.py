@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, ShardError
-from shards_spec.fields import FIELD
+from shards_spec.fields import is_whole_record
 from shards_spec.layout import QUARANTINE
 from shards_spec.manifest import Manifest, ShardEntry
 from shards_spec.reader import Sample, Shard, ShardSet, read_index
@@ -56,10 +56,12 @@ def _check_npy(data: bytes, npy: NpyLayout, shard: Shard, row: int, where: str) 
     """The labels beside the image must be those of the index."""
     if len(data) != npy.size or not data.startswith(npy.header):
         raise ShardError(f"{where}: the .npy is damaged")
+    if not is_whole_record(data[len(npy.header) :]):
+        raise ShardError(f"{where}: the labels in the .npy are damaged (crc32c)")
     record = np.frombuffer(data, npy.dtype, offset=len(npy.header))[0]
     sample = shard.sample(row)
     for name, value in sample.labels.items():
-        if not FIELD[name].in_npy:
+        if not shard.fields[name].in_npy:
             continue
         stored = record[name]
         if isinstance(stored, bytes):
@@ -125,7 +127,7 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
         with folder.near(index, tar) as near:
             _check_file(near, index, entry.arrow_bytes, entry.arrow_sha256)
             _check_file(near, tar, entry.tar_bytes, entry.tar_sha256)
-            shard = Shard(near, entry, extrinsics=manifest.extrinsics)
+            shard = Shard(near, entry, manifest.fields)
             rows = shard.view("source_row")
             if not quick:
                 _check_rows(near, shard, NpyLayout.of(manifest))
@@ -135,7 +137,7 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
 
 
 def _account(folder: Folder, manifest: Manifest, rows: NDArray[np.int64]) -> None:
-    """Every source row must be in exactly one shard or in quarantine."""
+    """Every source row must be once in a shard, in quarantine or among those left out."""
     table = read_index(folder, QUARANTINE)
     if not table.schema.equals(QUARANTINE_SCHEMA):
         raise ShardError(f"{QUARANTINE}: its columns are not those of the format")
@@ -146,11 +148,13 @@ def _account(folder: Folder, manifest: Manifest, rows: NDArray[np.int64]) -> Non
             f"{QUARANTINE}: {len(bad)} rows, the manifest counts {dict(manifest.quarantined)}, "
             f"the table {dict(counts)}"
         )
-    every = np.sort(np.concatenate([rows, bad]))
+    left_out = [np.arange(begin, end) for begin, end in manifest.left_out]
+    every = np.sort(np.concatenate([rows, bad, *left_out]))
     if not _same(every, np.arange(manifest.source_rows)):
+        found = np.unique(every)
         raise ShardError(
-            f"of {manifest.source_rows} source rows {len(np.unique(every))} are in shards or in "
-            f"quarantine, {len(every) - len(np.unique(every))} of them twice"
+            f"of {manifest.source_rows} source rows {len(found)} are in shards, in quarantine or "
+            f"left out, {len(every) - len(found)} of them twice"
         )
 
 

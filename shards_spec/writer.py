@@ -18,15 +18,16 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from shards_spec.fields import (
-    FIELD,
+    RECORD_CRC,
     STRING,
+    Field,
     arrow_column,
     arrow_schema,
-    fields_of,
+    npy_dtype,
     npy_header,
-    numpy_view,
+    record_crc,
 )
-from shards_spec.layout import shard_stem
+from shards_spec.layout import attempt_name
 from shards_spec.manifest import ShardEntry
 from shards_spec.storage import Folder
 
@@ -84,22 +85,24 @@ class TarStream:
 
 
 class ShardWriter:
-    """Collects the samples of one shard into ``stream``; :func:`finish_shard` publishes it.
+    """Collects the samples of one shard into ``stream``; :func:`write_shard` makes its files.
 
-    ``dtype`` is that of :func:`shards_spec.fields.npy_dtype`; a record is one element of it.
+    A record is one element of ``dtype``, which is :func:`npy_dtype` of the ``fields``.
     """
 
-    def __init__(self, stream: BinaryIO, dtype: np.dtype[np.void]) -> None:
+    def __init__(self, stream: BinaryIO, fields: Sequence[Field]) -> None:
         self._tar = TarStream(stream)
-        self._dtype = dtype
-        self._header = npy_header(dtype)
+        self._fields = fields
+        self.dtype = npy_dtype(fields)
+        self._header = npy_header(self.dtype)
         self._records: list[bytes] = []
         self._offsets: list[int] = []
         self._lengths: list[int] = []
 
     def add(self, record: NDArray[np.void], jpeg: bytes) -> None:
-        """Append one sample. ``record`` is 0-d; its ``jpg_crc32c`` is filled in here."""
+        """Append one sample. ``record`` is 0-d; its two checksums are filled in here."""
         record["jpg_crc32c"] = crc32c(jpeg)
+        record[RECORD_CRC] = record_crc(record.tobytes())
         data = record.tobytes()
         key = bytes(record["key"][()]).decode()
         self._offsets.append(self._tar.add(f"{key}.jpg", jpeg))
@@ -110,16 +113,15 @@ class ShardWriter:
     def finish(self) -> tuple[str, int, pa.RecordBatch]:
         """End the tar; returns its SHA-256, its size in bytes, and the index."""
         sha256 = self._tar.finish()
-        records = np.frombuffer(b"".join(self._records), self._dtype)
+        records = np.frombuffer(b"".join(self._records), self.dtype)
         extra: dict[str, Any] = {"jpg_offset": self._offsets, "jpg_length": self._lengths}
-        extrinsics = "cam_R" in (self._dtype.names or ())
         columns = []
-        for field in fields_of(extrinsics=extrinsics):
+        for field in self._fields:
             values = extra[field.name] if field.name in extra else records[field.name]
             if field.dtype == STRING:
                 values = [bytes(value).decode() for value in values]
             columns.append(arrow_column(field, values))
-        batch = pa.RecordBatch.from_arrays(columns, schema=arrow_schema(extrinsics=extrinsics))
+        batch = pa.RecordBatch.from_arrays(columns, schema=arrow_schema(self._fields))
         return sha256, self._tar.size, batch
 
 
@@ -138,6 +140,7 @@ def shard_content(
     tar_bytes: int,
     frames: int,
     quarantined: Sequence[Quarantined],
+    warned: Mapping[str, int],
 ) -> dict[str, Any]:
     """What an index states besides its columns, so that a killed build can go on."""
     return {
@@ -146,18 +149,19 @@ def shard_content(
         "tar_bytes": tar_bytes,
         "frames": frames,
         "quarantined": [asdict(row) for row in quarantined],
+        "warned": dict(sorted(warned.items())),
     }
 
 
 def content_sha256(batch: pa.RecordBatch, content: Mapping[str, Any]) -> str:
     """SHA-256 of what an index holds: ``content`` as JSON, then the values of its columns."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for name in batch.schema.names:
-        values = batch.column(name)
-        if FIELD[name].dtype == STRING:
+    for values in batch.columns:
+        if pa.types.is_string(values.type):
             digest.update("\0".join(values.to_pylist()).encode())
-        else:
-            digest.update(numpy_view(FIELD[name], values).tobytes())
+            continue
+        flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+        digest.update(flat.to_numpy(zero_copy_only=False).tobytes())
     return digest.hexdigest()
 
 
@@ -167,31 +171,31 @@ def shard_metadata(batch: pa.RecordBatch, content: Mapping[str, Any]) -> dict[by
     return {METADATA_KEY: json.dumps(sealed, sort_keys=True).encode()}
 
 
-def publish_shard(
+def write_shard(
     folder: Folder,
-    index: int,
-    dataset: str,
-    dtype: np.dtype[np.void],
+    stem: str,
+    attempt: str,
+    fields: Sequence[Field],
     samples: Iterable[tuple[NDArray[np.void], bytes]],
     seal: Callable[[str, int], dict[str, Any]],
 ) -> ShardEntry:
-    """Write the samples as one shard: the tar appears first, then its index.
+    """Write a shard's tar and index under the names of an attempt; :func:`publish` names them.
 
     ``seal`` gives the index's :func:`shard_content` from the tar's SHA-256 and size, after the
     last sample.
 
     Raises:
-        StorageError: writing failed; neither file, or only the tar, appears.
+        StorageError: writing failed.
     """
-    stem = shard_stem(dataset, index)
-    with folder.publish(f"{stem}.tar") as stream:
-        writer = ShardWriter(stream, dtype)
+    with folder.stage(attempt_name(f"{stem}.tar", attempt)) as stream:
+        writer = ShardWriter(stream, fields)
         for record, jpeg in samples:
             writer.add(record, jpeg)
         sha256, size, batch = writer.finish()
     metadata = shard_metadata(batch, seal(sha256, size))
     data = arrow_bytes(batch.replace_schema_metadata(metadata))
-    folder.write(f"{stem}.arrow", data)
+    with folder.stage(attempt_name(f"{stem}.arrow", attempt)) as stream:
+        stream.write(data)
     return ShardEntry(
         name=stem,
         rows=batch.num_rows,
@@ -200,6 +204,16 @@ def publish_shard(
         arrow_bytes=len(data),
         arrow_sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def publish(folder: Folder, stem: str, attempt: str) -> None:
+    """Give the files of an attempt their names: the tar first, so that its index finds it.
+
+    Raises:
+        StorageError: it failed; neither file, or only the tar, has its name.
+    """
+    for ending in (".tar", ".arrow"):
+        folder.rename(attempt_name(stem + ending, attempt), stem + ending)
 
 
 def quarantine_bytes(rows: Sequence[Quarantined]) -> bytes:

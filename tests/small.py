@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refit_shard.cli import main
+from shards_spec.fields import record_crc
 
 WIDTH, HEIGHT = 96, 64
 PROJECT = Path(__file__).resolve().parent.parent
@@ -70,6 +71,12 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
+def sealed(record: NDArray[np.void]) -> NDArray[np.void]:
+    """The record with the checksum of what it now holds: another row, not a damaged one."""
+    record["record_crc32c"] = record_crc(record.tobytes())
+    return record
+
+
 def read_arrow(path: Path) -> pa.Table:
     """An Arrow IPC file, as anyone would read it."""
     with pa.OSFile(str(path)) as file:
@@ -86,7 +93,7 @@ def index_rows(folder: Path) -> list[dict[str, Any]]:
 
 def quarantine(folder: Path) -> dict[int, str]:
     """Reason of each quarantined row by its source row."""
-    rows = read_arrow(folder / "quarantine.arrow").to_pylist()
+    rows = read_arrow(folder / "quarantine.feather").to_pylist()
     found = {row["source_row"]: row["reason"] for row in rows}
     assert len(found) == len(rows)
     return found

@@ -30,7 +30,7 @@ environment variable such as BEDLAM_ROOT overrides it. Before it begins, the lab
 are looked at; where they cannot be right, it stops and says what to mend (--skip-checks goes on).
 A build that was stopped goes on when the same command is given again: whole shards are kept, and
 rows whose frame was missing are tried again. Rows that cannot be used are listed with their reason
-in OUT/NAME/quarantine.arrow.
+in OUT/NAME/quarantine.feather.
 """
 
 

@@ -50,6 +50,7 @@ def draw_sample(sample: "Sample") -> "Image":
     from shards_spec.verify import checked_image
 
     where = f"{sample.shard_name}: {sample['key']}"
+    sample.check()
     cell, factor = fit(checked_image(sample, where))
     x0, y0 = sample["window"][:2]
     scale = np.asarray(sample["k"]) * factor

@@ -129,7 +129,7 @@ def test_a_worker_that_hangs_is_killed_and_its_shard_built_by_another(
     many: Many, nodes: Nodes, out: Path
 ) -> None:
     """A stopped process stands for every hang: it hears nothing but SIGKILL."""
-    limit = ["--address", nodes.address, "--shard-timeout", 3]
+    limit = ["--address", nodes.address, "--shard-timeout", 10]
     with started(many, out, 2, *limit) as running:
         running.wait_for_shards(3)
         _, pid = nodes.wait_for_builder(running)

@@ -16,7 +16,8 @@ from loaders import StreamingLoader, StreamOptions, webdataset_item
 from shards_spec import ShardSet
 from shards_spec.errors import RefitShardError, ShardError
 from shards_spec.records import NpyLayout
-from tests.small import Own, own
+from tests.searches import examples
+from tests.small import Own, own, sealed
 
 INT32 = 2**31 - 1
 WILD: list[tuple[str, Any]] = [
@@ -49,6 +50,7 @@ def spoilt(built: Own, place: Path, name: str, value: object) -> Path:
     while at >= 0:
         record: NDArray[np.void] = np.frombuffer(data, npy.dtype, 1, at + len(npy.header))
         record[name] = value
+        sealed(record)
         at = data.find(npy.header, at + 1)
     tar.write_bytes(data)
     return folder
@@ -86,6 +88,7 @@ def test_a_box_that_is_none_is_replaced_like_any_damage(built: Own, tmp_path: Pa
     at = data.find(npy.header) + len(npy.header)
     record: NDArray[np.void] = np.frombuffer(data, npy.dtype, 1, at)
     record["scale"] = 0.0
+    sealed(record)
     bad = int(record["source_row"][0])
     tar.write_bytes(data)
     stream = loader(folder, on_error="replace")
@@ -105,9 +108,7 @@ def member(built: Own) -> dict[str, bytes]:
     return {"jpg": bytes(found[0].jpeg), "npy": data[at : at + npy.size]}
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(0, 12), st.binary(max_size=12))
 @example(0, 10**6, b"")
 def test_any_damage_to_a_record_s_header_is_an_item_or_our_error(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from loaders import StreamingLoader, StreamOptions
 from shards_spec.errors import UsageError
+from tests.searches import examples
 from tests.small import own
 
 VALUES = st.recursive(
@@ -54,9 +55,7 @@ def accepted(loader: StreamingLoader, state: Any) -> bool:
     return True
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_other_value_is_taken_or_refused(loader: StreamingLoader, data: st.DataObject) -> None:
     state: Any = copy.deepcopy(loader.state_dict())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from shards_spec.fields import schema_hash
+from shards_spec.fields import standard_fields
 from shards_spec.geometry import Envelope
 from shards_spec.manifest import Manifest, ShardEntry
 
@@ -27,9 +27,9 @@ def make_manifest(folder: Path, name: str, shard_rows: Sequence[int]) -> str:
     )
     manifest = Manifest(
         dataset=name,
-        plan_hash="p",
-        schema_hash=schema_hash(extrinsics=False),
-        extrinsics=False,
+        plan={"made": name},
+        generation=0,
+        fields=standard_fields(extrinsics=False, key_bytes=16, imgname_bytes=12),
         envelope=Envelope(),
         box_px=256,
         quality=90,
@@ -37,10 +37,11 @@ def make_manifest(folder: Path, name: str, shard_rows: Sequence[int]) -> str:
         seed=0,
         source_sha256="s",
         source_rows=sum(shard_rows),
+        left_out=(),
         rows=sum(shard_rows),
         frames=1,
         quarantined={},
-        imgname_bytes=12,
+        warned={},
         shards=shards,
     )
     (folder / name).mkdir(parents=True)

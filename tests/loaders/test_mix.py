@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from loaders.mix import ExactMixer, IidMixer, Mixer, make_mixer
+from tests.searches import examples
 
 Ints = NDArray[np.int64]
 
@@ -29,7 +30,7 @@ def check_prefixes(mix: list[float], length: int) -> None:
         assert np.abs(off).max() <= 1.5, (source, int(np.abs(off).argmax()) + 1)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(ratios(), st.integers(1, 20_000))
 def test_exact_ratios_hold_in_every_prefix(mix: list[float], length: int) -> None:
     """Whatever the ratios, no source is ever ahead or behind by more than 1.5."""
@@ -56,7 +57,7 @@ def check_draws(mixer: Mixer, sources: int, length: int) -> None:
     assert mixer.counts(length).tolist() == seen
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(ratios(), st.sampled_from(["exact", "iid"]))
 def test_draws_count_up_without_gaps(mix: list[float], mixing: str) -> None:
     """No draw of a source is left out or given twice; a source of ratio 0 never comes."""
@@ -65,7 +66,7 @@ def test_draws_count_up_without_gaps(mix: list[float], mixing: str) -> None:
     assert all(ratio > 0 or n == 0 for ratio, n in zip(mix, mixer.counts(1500), strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(ratios(), st.sampled_from(["exact", "iid"]), st.integers(0, 70_000), st.integers(0, 400))
 def test_any_window_is_the_slice_of_the_whole(
     mix: list[float], mixing: str, first: int, count: int
@@ -134,7 +135,7 @@ def test_iid_draws_follow_the_ratios_independently(mix: list[float]) -> None:
     assert stats.chisquare(pairs[kept], likely[kept]).pvalue > 1e-3
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=examples(30))
 @given(ratios(), st.integers(0, 200_000), st.integers(1, 300))
 def test_iid_resumes_from_saved_counts(mix: list[float], position: int, count: int) -> None:
     """A mixer that was told the counts goes on as one that walked from zero."""

@@ -193,7 +193,7 @@ def test_info_says_what_is_there(built: Own) -> None:
     assert said["bytes"] == sum(path.stat().st_size for path in files)
     text = refit("info", built.out.parent)
     assert text.code == 0
-    assert "format 2, own: box 256 px at quality 90" in text.out
+    assert "format 3, own: box 256 px at quality 90" in text.out
 
 
 def test_the_summary_counts_quarantine_by_reason_and_says_where_the_shards_are(
@@ -219,7 +219,7 @@ def test_more_bad_rows_than_allowed_fail_at_the_end_with_what_to_look_at(tmp_pat
     assert result.code == 1
     line = error_line(result)
     assert "4 of 40 rows are in quarantine (10.0%; 4 missing), more than --max-bad 0.05" in line
-    assert f"{tmp_path}/again/own/quarantine.arrow" in line
+    assert f"{tmp_path}/again/own/quarantine.feather" in line
     assert not (tmp_path / "again/own/manifest.json").exists()
 
 

@@ -1,6 +1,7 @@
 """A manifest that nobody vouches for: it is read, or refused with our own error."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards_spec.errors import FormatError, RefitShardError, ShardError
-from shards_spec.fields import schema_hash
+from shards_spec.fields import Field, standard_fields
 from shards_spec.geometry import Envelope
 from shards_spec.manifest import Manifest, ShardEntry, parse_manifest
+from tests.searches import examples
 
 
 def entry(name: str, rows: int) -> ShardEntry:
@@ -20,22 +22,29 @@ def entry(name: str, rows: int) -> ShardEntry:
     )
 
 
+STANDARD = standard_fields(extrinsics=False, key_bytes=12, imgname_bytes=12)
+OWN = (
+    Field(name="contact", dtype="float32", shape=(24,), doc="own label"),
+    Field(name="action", dtype="string", width=9, doc="own label"),
+)
+FIELDS = (*STANDARD[:-1], *OWN, STANDARD[-1])
 MANIFEST = Manifest(
     dataset="own",
-    plan_hash="p",
-    schema_hash=schema_hash(extrinsics=False),
-    extrinsics=False,
+    plan={"seed": 0, "columns": ["key"], "source_sha256": "s"},
+    generation=0,
+    fields=FIELDS,
     envelope=Envelope(),
     box_px=256,
     quality=90,
     restart_interval=1,
     seed=0,
     source_sha256="s",
-    source_rows=7,
+    source_rows=12,
+    left_out=((0, 2), (9, 12)),
     rows=5,
     frames=4,
     quarantined={"missing": 2},
-    imgname_bytes=12,
+    warned={"damaged header": 1},
     shards=(entry("own-000000", 3), entry("own-000001", 2)),
 )
 CONTENT: dict[str, Any] = json.loads(MANIFEST.to_json())
@@ -83,7 +92,7 @@ def test_what_is_written_is_read() -> None:
     assert parse_manifest(MANIFEST.to_json(), "here") == MANIFEST
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.sampled_from(paths(CONTENT)), JSON)
 def test_any_other_value_is_read_or_our_error(path: tuple[Any, ...], value: Any) -> None:
     found = manifest_or_error(json.dumps(replaced(path, value)).encode())
@@ -91,7 +100,7 @@ def test_any_other_value_is_read_or_our_error(path: tuple[Any, ...], value: Any)
         assert parse_manifest(found.to_json(), "here") == found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.binary(max_size=4))
 def test_any_spliced_bytes_are_read_or_our_error(at: int, length: int, new: bytes) -> None:
     data = bytearray(MANIFEST.to_json())
@@ -125,7 +134,22 @@ def test_every_key_must_be_there_and_of_its_kind(path: tuple[Any, ...]) -> None:
         (("envelope", "margin"), float("inf")),
         (("quarantined", "missing"), -1),
         (("source_rows",), 10**15),
-        (("imgname_bytes",), 10**15),
+        (("left_out", 0), [0, 3]),
+        (("left_out",), [[9, 12], [0, 2]]),
+        (("left_out",), [[0, 2], [1, 4]]),
+        (("left_out",), [[0, 2, 9]]),
+        (("left_out", 0, 0), -1),
+        (("generation",), -1),
+        (("plan", "seed"), 1),
+        (("plan_hash",), "0"),
+        (("columns", 1, "bytes"), 10**15),
+        (("columns", 1, "bytes"), 0),
+        (("columns", -2, "name"), "a b"),
+        (("columns", -2, "name"), "contact"),
+        (("columns", -3, "dtype"), "object"),
+        (("columns", -3, "shape"), [10**9]),
+        (("columns", -3, "shape"), [0]),
+        (("columns", -3, "shape"), [1000, 1000]),
     ],
 )
 def test_values_that_contradict_or_lead_astray_are_refused(
@@ -135,16 +159,56 @@ def test_values_that_contradict_or_lead_astray_are_refused(
         parse_manifest(json.dumps(replaced(path, value)).encode(), "here")
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None, 10**30])
-def test_another_version_says_what_to_do(version: object) -> None:
-    with pytest.raises(FormatError, match=r"must be 2, got .*; use the refit-shard version that"):
+@pytest.mark.parametrize(
+    ("version", "what"),
+    [
+        *((old, "older refit-shard built these shards: build them again") for old in (-1, 0, 1, 2)),
+        *((new, "upgrade refit-shard") for new in (4, "3", None, True, 10**30)),
+    ],
+)
+def test_another_version_says_what_to_do(version: object, what: str) -> None:
+    with pytest.raises(FormatError, match=rf"must be 3, got .*{what}"):
         parse_manifest(json.dumps(replaced(("format_version",), version)).encode(), "here")
 
 
-def test_other_columns_are_another_format() -> None:
-    for changed in (("schema_hash", "0"), ("extrinsics", True)):
-        with pytest.raises(FormatError, match="other columns"):
-            parse_manifest(json.dumps({**CONTENT, changed[0]: changed[1]}).encode(), "here")
+def columns() -> list[Any]:
+    """The columns of the whole manifest."""
+    return list(CONTENT["columns"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        columns()[1:],
+        [columns()[1], columns()[0], *columns()[2:]],
+        [*columns()[:-1]],
+        [*columns()[:-3], columns()[-1], *columns()[-3:-1]],
+        [*columns(), columns()[-1]],
+        [{**columns()[0], "name": "scale", "dtype": "float32"}, *columns()[1:]],
+    ],
+    ids=["missing", "moved", "no checksum", "own last", "twice", "retyped"],
+)
+def test_other_columns_are_another_format(changed: list[Any]) -> None:
+    with pytest.raises(RefitShardError, match=r"^here: .*column"):
+        parse_manifest(json.dumps({**CONTENT, "columns": changed}).encode(), "here")
+
+
+def test_own_columns_stand_between_the_standard_ones_and_the_checksum() -> None:
+    read = parse_manifest(json.dumps(CONTENT).encode(), "here")
+    assert [field.name for field in read.fields][-3:] == ["contact", "action", "record_crc32c"]
+    assert read.fields[-3].shape == (24,)
+    assert read.fields[-2].width == 9
+
+
+def test_the_content_s_hash_is_of_what_the_shards_hold_and_not_of_their_names() -> None:
+    def changed(**entries: Any) -> str:
+        first, second = MANIFEST.shards
+        return replace(MANIFEST, shards=(replace(first, **entries), second)).content_hash
+
+    assert changed(name="own-g1-000000", arrow_sha256="c", arrow_bytes=1) == MANIFEST.content_hash
+    assert replace(MANIFEST, generation=3).content_hash == MANIFEST.content_hash
+    assert changed(tar_sha256="c") != MANIFEST.content_hash
+    assert replace(MANIFEST, plan={"seed": 1}).content_hash != MANIFEST.content_hash
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"[" * 100_000, b"\xff\xfe", b"1" * 10_000])

@@ -140,12 +140,12 @@ def test_an_index_of_other_columns_is_refused(built: Own, tmp_path: Path) -> Non
     table = read_arrow(path).drop_columns(["betas"])
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(FormatError, match="columns differ from the format's: betas"):
+    with pytest.raises(FormatError, match="columns differ from the manifest's: betas"):
         ShardSet.open(str(folder)).shard(0)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("format_version", 1), ("format_version", 3), ("format", "other")]
+    ("key", "value"), [("format_version", 2), ("format_version", 4), ("format", "other")]
 )
 @pytest.mark.parametrize("command", ["verify", "info", "preview"])
 def test_another_format_is_refused_with_exit_code_2(

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards_spec.verify import verify
-from tests.small import Own, own, read_arrow, refit
+from tests.searches import examples
+from tests.small import Own, own, read_arrow, refit, sealed
 
 FIRST = "own-000000"
 
@@ -163,6 +164,7 @@ def spoil_image(folder: Path, row: int, image: bytes) -> str:
     key = str(table["key"][row].as_py())
     record = np.load(io.BytesIO(members[f"{key}.npy"]))
     record["jpg_crc32c"] = crc32c(image)
+    sealed(record)
     stream = io.BytesIO()
     np.save(stream, record)
     members |= {f"{key}.jpg": image, f"{key}.npy": stream.getvalue()}
@@ -171,6 +173,9 @@ def spoil_image(folder: Path, row: int, image: bytes) -> str:
     with tarfile.open(folder / f"{FIRST}.tar") as tar:
         places = [tar.getmember(f"{name}.jpg") for name in keys]
     crcs = [crc32c(members[f"{name}.jpg"]) for name in keys]
+    sums = table["record_crc32c"].to_pylist()
+    sums[row] = int(record["record_crc32c"])
+    table = with_column(table, "record_crc32c", sums)
     table = with_column(table, "jpg_offset", [place.offset_data for place in places])
     table = with_column(table, "jpg_length", [place.size for place in places])
     write_index(folder / f"{FIRST}.arrow", with_column(table, "jpg_crc32c", crcs))
@@ -196,6 +201,17 @@ def test_an_image_of_another_size_is_found(folder: Path) -> None:
 def test_a_png_in_the_place_of_an_image_is_found(folder: Path) -> None:
     key = spoil_image(folder, 3, cv2.imencode(".png", np.zeros((7, 9, 3), np.uint8))[1].tobytes())
     assert broken(folder).startswith(f"{FIRST}: row 3 ({key}): the JPEG does not decode")
+
+
+def test_a_label_that_changed_in_the_tar_is_told_from_one_of_the_index(folder: Path) -> None:
+    table = read_arrow(folder / f"{FIRST}.arrow")
+    members = read_tar(folder / f"{FIRST}.tar")
+    key = str(table["key"][1].as_py())
+    members[f"{key}.npy"] = members[f"{key}.npy"][:-9] + b"\x55" + members[f"{key}.npy"][-8:]
+    write_tar(folder / f"{FIRST}.tar", list(members.items()))
+    sign(folder)
+    wanted = f"{FIRST}: row 1 ({key}): the labels in the .npy are damaged (crc32c)"
+    assert broken(folder) == wanted
 
 
 @pytest.mark.parametrize(
@@ -309,7 +325,7 @@ def test_a_row_twice_and_a_row_nowhere_are_found(folder: Path) -> None:
 def test_a_quarantine_that_does_not_add_up_is_found(
     folder: Path, change: Callable[[list[dict[str, Any]]], object], said: str
 ) -> None:
-    path = folder / "quarantine.arrow"
+    path = folder / "quarantine.feather"
     table = read_arrow(path)
     rows = table.to_pylist()
     assert len(rows) == 2
@@ -319,11 +335,11 @@ def test_a_quarantine_that_does_not_add_up_is_found(
 
 
 def test_a_quarantine_that_is_missing_or_no_table_is_found(folder: Path) -> None:
-    path = folder / "quarantine.arrow"
+    path = folder / "quarantine.feather"
     path.write_bytes(b"nothing")
     assert "not a readable Arrow file" in broken(folder)
     path.unlink()
-    assert "quarantine.arrow: missing" in broken(folder)
+    assert "quarantine.feather: missing" in broken(folder)
 
 
 def test_a_missing_manifest_among_whole_data_sets_is_found(folder: Path) -> None:
@@ -349,9 +365,7 @@ def test_a_string_that_is_not_text_is_a_line(folder: Path) -> None:
     assert f"{FIRST}.arrow: not a readable Arrow file" in broken(folder)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from(["tar", "arrow"]),
     at=st.integers(0, 10**6),

@@ -247,7 +247,7 @@ def test_what_keeps_failing_ends_in_one_line_and_the_same_command_goes_on(
     fault.times = 0
     assert "the store " in remote.assert_stopped(stopped)
     kept = sum(name.endswith(".arrow") for name in remote.found()) - (
-        "quarantine.arrow" in remote.found()
+        "quarantine.feather" in remote.found()
     )
     again = remote.build("--json")
     remote.assert_whole(again)
