@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from converter.remaps import Remaps
 from converter.source import Source
 from shards_spec.errors import UsageError
 
@@ -21,7 +22,7 @@ class BuildOptions:
     ``box_px``: side in pixels that the person's box is stored at. ``quality``: of the JPEG.
     ``samples_per_shard``: rows that a shard holds, give or take a frame. ``limit``: only the
     first rows of the npz. ``seed``: of the permutation that spreads frames over shards.
-    ``remaps``: (old, new) prefixes of frame names.
+    ``remaps``: of frame names.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -32,7 +33,7 @@ class BuildOptions:
     samples_per_shard: int = 2048
     limit: int | None = None
     seed: int = 0
-    remaps: tuple[tuple[str, str], ...] = ()
+    remaps: Remaps = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (
