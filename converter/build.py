@@ -1,6 +1,5 @@
 """The build of one data set: read, plan, make every shard, account for every row, publish."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,8 +25,10 @@ from shards_spec.layout import (
     shard_stem,
 )
 from shards_spec.manifest import Manifest, plan_hash, read_manifest
+from shards_spec.paths import absolute, location
 from shards_spec.reader import read_index, read_seal
 from shards_spec.storage import Folder, open_folder
+from shards_spec.values import hold, number, whole
 from shards_spec.writer import Quarantined, quarantine_bytes
 
 OnShard = Callable[[ShardResult], None]
@@ -35,7 +36,7 @@ OnShard = Callable[[ShardResult], None]
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """One data set to build.
+    """One data set to build. Paths of any kind are held as text.
 
     ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
     or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
@@ -61,16 +62,17 @@ class BuildRequest:
 
     def __post_init__(self) -> None:
         check_dataset_name(self.dataset.name)
-        if not 0.0 <= self.max_bad <= 1.0:
-            raise UsageError(f"--max-bad: must be 0 to 1, got {self.max_bad}")
-        if self.workers is not None and not 0 <= self.workers <= 4096:
-            raise UsageError(f"--workers: must be 0 to 4096, got {self.workers}")
+        for name in ("npz", "root", "out"):
+            hold(self, **{name: location(getattr(self, name), f"--{name}")})
+        hold(self, max_bad=number("--max-bad", self.max_bad, 0.0, 1.0))
+        if self.workers is not None:
+            hold(self, workers=whole("--workers", self.workers, 0, 4096))
         for option in ("address", "shard_timeout"):
             if self.workers == 0 and getattr(self, option) is not None:
                 name = "--" + option.replace("_", "-")
                 raise UsageError(f"--workers 0 builds in this process; it does not go with {name}")
-        if self.shard_timeout is not None and not 0 < self.shard_timeout <= 1e6:
-            raise UsageError(f"--shard-timeout: must be 0 to 1000000, got {self.shard_timeout:g}")
+        if self.shard_timeout is not None:
+            hold(self, shard_timeout=number("--shard-timeout", self.shard_timeout, 1e-3, 1e6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ def prepare(request: BuildRequest) -> Prepared:
         SourceError: the npz cannot be used.
         StorageError: the object store of the npz or of the frames cannot be reached.
     """
-    open_folder(request.root).reach()
+    open_folder(request.root, "--root").reach()
     dataset, options = request.dataset, request.options
     source = read_source(
         request.npz,
@@ -124,8 +126,8 @@ def prepare(request: BuildRequest) -> Prepared:
     content = identity(dataset.name, source, options, envelope, fields)
     recipe = Recipe(
         dataset=dataset,
-        root=_from_anywhere(request.root),
-        out=_from_anywhere(request.out),
+        root=absolute(request.root),
+        out=absolute(request.out),
         envelope=envelope,
         box_px=options.box_px,
         quality=options.quality,
@@ -139,11 +141,6 @@ def prepare(request: BuildRequest) -> Prepared:
         recipe=recipe,
         identity=content,
     )
-
-
-def _from_anywhere(path_or_url: str) -> str:
-    """The place for a worker, whose current folder may be another."""
-    return path_or_url if "://" in path_or_url else os.path.abspath(path_or_url)
 
 
 def make_task(prepared: Prepared, index: int) -> ShardTask:
@@ -171,7 +168,7 @@ def build(prepared: Prepared, on_shard: OnShard) -> Summary:
     request = prepared.request
     if request.on_error == "fail" and prepared.source.faults:
         raise _first_fault(prepared, list(prepared.source.faults.values()))
-    folder = open_folder(request.out)
+    folder = open_folder(request.out, "--out")
     folder.create()
     with build_lock(folder):
         _clear(prepared, folder)

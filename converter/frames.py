@@ -15,6 +15,7 @@ from converter import jpeg_header, png
 from converter.imread import Frame, as_imread, check_pixels
 from converter.jpeg_frame import decode_jpeg
 from shards_spec.errors import FrameError, ShardError
+from shards_spec.paths import path_bytes
 from shards_spec.storage import Folder
 
 MAX_FILE_BYTES = 512 << 20
@@ -61,7 +62,7 @@ def _read_remote(root: Folder, path: str) -> bytes:
 
 
 def _read_local(root: Folder, path: str) -> bytes:
-    place = f"{root.path}/{path}"
+    place = path_bytes(f"{root.path}/{path}")  # pyarrow refuses text that is not UTF-8
     try:
         kind = root.filesystem.get_file_info(place).type
         if kind == fs.FileType.NotFound:

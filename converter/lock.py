@@ -24,7 +24,7 @@ def build_lock(folder: Folder) -> Iterator[None]:
         yield
         return
     path = folder.local / LOCK
-    descriptor = _acquire(path, folder.url)
+    descriptor = _acquire(path, folder)
     try:
         yield
     finally:
@@ -32,18 +32,18 @@ def build_lock(folder: Folder) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path, url: str) -> int:
+def _acquire(path: Path, folder: Folder) -> int:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise explain(error, url) from error
+            raise explain(error, folder.url, folder.place) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             raise UsageError(
-                f"{url}: another build is writing there; wait for it or choose another --out"
+                f"{folder.url}: another build is writing there; wait for it or choose another --out"
             ) from None
         # The holder before us may have unlinked the file between our open and our lock.
         if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:

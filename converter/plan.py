@@ -9,10 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from converter.source import Source
-from shards_spec.errors import UsageError
 from shards_spec.fields import Field, columns_of
 from shards_spec.geometry import Envelope
 from shards_spec.manifest import FORMAT_VERSION
+from shards_spec.values import hold, whole
 
 Rows = NDArray[np.int64]
 
@@ -46,9 +46,9 @@ class BuildOptions:
             ("limit", 1, 2**63 - 1),
         ):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None or name != "limit":
                 option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option}: must be {low} to {high}, got {value}")
+                hold(self, **{name: whole(option, value, low, high)})
 
 
 @dataclass(frozen=True)

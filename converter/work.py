@@ -167,7 +167,7 @@ class ShardBuilder:
     def __init__(self, recipe: Recipe, task: ShardTask) -> None:
         self.recipe = recipe
         self.task = task
-        self.root = open_folder(recipe.root)
+        self.root = open_folder(recipe.root, "--root")
         self.frames = 0
         self.quarantined: list[Quarantined] = []
         self.dtype = npy_dtype(recipe.fields)
@@ -273,7 +273,7 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
         UsageError: a shard of another plan is in its place.
     """
     settle_process()
-    folder = open_folder(recipe.out)
+    folder = open_folder(recipe.out, "--out")
     found = find_shard(recipe, folder, shard_stem(recipe.dataset.name, task.index))
     if found is not None:
         entry, seal = found

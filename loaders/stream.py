@@ -17,6 +17,7 @@ from loaders.options import StreamOptions, rank_and_world_size, read_config
 from loaders.replaced import Replaced
 from loaders.workers import Batch, Made
 from shards_spec.errors import UsageError
+from shards_spec.paths import AnyPath
 
 STATE_VERSION = 2
 _MEANING = {
@@ -47,7 +48,7 @@ class StreamingLoader:
     """
 
     def __init__(
-        self, sources: Mapping[str, tuple[str, float]], options: StreamOptions | None = None
+        self, sources: Mapping[str, tuple[AnyPath, float]], options: StreamOptions | None = None
     ) -> None:
         self.options = options or StreamOptions()
         self._rank, self._world_size = rank_and_world_size(self.options)
@@ -67,7 +68,7 @@ class StreamingLoader:
 
     @classmethod
     def from_config(
-        cls, config: str, *, shards: str = "data/shards", **options: Any
+        cls, config: AnyPath, *, shards: AnyPath = "data/shards", **options: Any
     ) -> "StreamingLoader":
         """A loader from ReFit's YAML; ``options`` are :class:`StreamOptions` and go before it.
 
