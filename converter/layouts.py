@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.source import frame_path
+from shards_spec.files import is_of_a_mac
 
 Remaps = tuple[tuple[str, str], ...]
 Alignment = tuple[str, str, str]  # old, new, rest: a name old + rest is at new + rest
@@ -95,7 +96,7 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
         try:
             place = os.stat(os.path.join(root, folder))
             with os.scandir(os.path.join(root, folder)) as scan:
-                listed = [(entry.name, entry.is_dir()) for entry in scan]
+                listed = [(one.name, one.is_dir()) for one in scan if not is_of_a_mac(one.name)]
         except OSError:
             continue
         if (place.st_dev, place.st_ino) in seen:

@@ -83,7 +83,7 @@ def test_npz_faults(own: Own) -> None:
     own.npz.write_bytes(whole[: len(whole) // 2])
     assert "not an npz" in only(examine(own), "npz").detail
     own.npz.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    only(examine(own), "npz", "not an npz")
+    only(examine(own), "npz", "is a Git LFS pointer")
     own.save(scale=None)
     only(examine(own), "npz", "no key scale", "found: imgname")
     own.save(scale=np.ones(3))
@@ -289,6 +289,18 @@ def test_a_root_one_level_too_deep_is_its_parent(tmp_path: Path) -> None:
     assert cure is not None
     assert (cure.root, cure.remaps) == (str(tmp_path / "coco"), (("train2014/", ""),))
     assert cured_by(root, COCO, cure.remaps)
+
+
+def test_what_a_mac_adds_is_no_frame(tmp_path: Path) -> None:
+    """Its files have the endings of the true ones."""
+    names = [f"S1/S1_Walk_{number:06d}.jpg" for number in range(4)]
+    place(tmp_path / "frames", names, lambda name: f"__MACOSX/S1_Walk/._{name[-10:]}")
+    assert find_cure(str(tmp_path / "frames"), names) is None
+    root = place(tmp_path / "frames", names, lambda name: f"S1/S1_Walk/{name[-10:]}")
+    place(tmp_path / "frames", names, lambda name: f"S1/S1_Walk/._{name[-10:]}")
+    cure = find_cure(root, names)
+    assert cure is not None
+    assert cured_by(root, names, cure.remaps)
 
 
 def test_absolute_names_of_another_machine(tmp_path: Path) -> None:
