@@ -132,7 +132,7 @@ def test_shards_of_another_format_version(shards: Path, tmp_path: Path) -> None:
     manifest = copy / "manifest.json"
     content = json.loads(manifest.read_text()) | {"format_version": 1}
     manifest.write_text(json.dumps(content))
-    with pytest.raises(FormatError, match="format_version must be 2, got 1") as caught:
+    with pytest.raises(FormatError, match="format_version must be 3, got 1") as caught:
         StreamingLoader({"agora": (str(copy), 1.0)}, StreamOptions(**ONE))
     assert str(copy) in str(caught.value)
     assert caught.value.exit_code == 2
