@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,13 +53,7 @@ def add_parser(commands: Subparsers) -> None:
         help="replace a prefix of imgname; may be given repeatedly",
     )
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--out",
-        type=os.path.expanduser,  # a shell leaves the ~ of --out=~/shards alone
-        default=DEFAULT_OUT,
-        metavar="DIR|URL",
-        help=f"default {DEFAULT_OUT}",
-    )
+    how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
     how.add_argument(
         "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
     )
@@ -110,8 +103,10 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     from refit_shard.data_folder import datasets_of_config, find_data_config
     from shards_spec.files import is_file
     from shards_spec.layout import check_dataset_name
+    from shards_spec.paths import absolute, location
 
-    if not args.out or args.out.endswith("://"):
+    out = location(args.out, "--out").rstrip("/")
+    if out.endswith(":"):
         raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
     own = [args.npz, args.root, args.name]
     if sum((bool(args.dataset), bool(args.config), any(own))) != 1:
@@ -131,13 +126,13 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         if not all(own):
             raise UsageError("build: --npz, --root and --name go together")
         check_dataset_name(args.name)
-        if not is_file(args.npz):
+        npz, root = location(args.npz, "--npz"), location(args.root, "--root")
+        if not is_file(npz):
             raise UsageError(f"--npz {args.npz}: no such file")
-        if "://" not in args.root and not Path(args.root).is_dir():
+        if "://" not in root and not Path(root).is_dir():
             raise UsageError(f"--root {args.root}: no such folder")
         dataset = Dataset(name=args.name, root_variable="--root")
-        root = args.root if "://" in args.root else os.path.abspath(args.root)
-        places = [(dataset, args.npz, root)]
+        places = [(dataset, npz, absolute(root))]
     else:
         config = find_data_config(args.data_config)
         names = dict.fromkeys(args.dataset or [])
@@ -152,7 +147,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
             dataset=dataset,
             npz=npz,
             root=root,
-            out=f"{args.out.rstrip('/')}/{dataset.name}",
+            out=f"{out}/{dataset.name}",
             options=options,
             workers=args.workers,
             address=args.address,
@@ -201,7 +196,7 @@ def _dry_run(args: argparse.Namespace, prepared: "list[Prepared]") -> int:
         return 0
     print_table(
         "plan (nothing was written)",
-        ["data set", "rows", "frames", "shards", "about", "about", "frames missing for rows"],
+        ["data set", "rows", "frames", "shards", "size", "time", "missing"],
         [
             [
                 one.recipe.dataset.name,
