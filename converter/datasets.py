@@ -36,8 +36,8 @@ class Dataset:
     ``root_variable``: its ROOT in ``data_config.py``. ``use_pose_3d``: ReFit trains on its 3D
     joints. ``cropped``: its images are ReFit's crops already and are stored as they are.
     ``turned``: name of the rule that tells which frames are stored on their side; most data sets
-    store all of them as their labels see them. ``page``: where users get it. ``expects_smpl``: its npz holds SMPL
-    fits, so one without them is not the right one.
+    store all of them as their labels see them. ``page``: where users get it. ``expects_smpl``:
+    its npz holds SMPL fits, so one without them is not the right one.
     """
 
     name: str

@@ -2,7 +2,6 @@
 round that the labels imply, do the boxes touch them?
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from converter.remedies import fix_of
 from converter.resample import RES
 from shards_spec.errors import FrameError
 from shards_spec.geometry import box_meets_image, box_side
+from shards_spec.process import available_cores
 from shards_spec.storage import Folder, open_folder
 
 Size = tuple[int, int]  # H, W
@@ -186,7 +186,7 @@ def look_at(
     """Decode frames and hold them against the labels of their rows."""
     root = open_folder(prepared.request.root)
     seen = []
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(available_cores())
     try:
         for one in pool.map(lambda rows: _look(prepared, root, rows), frames):
             seen.append(one)

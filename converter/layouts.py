@@ -26,6 +26,7 @@ from converter.differences import (
 from converter.remaps import Remap, Remaps, parse_remaps
 from converter.source import frame_path
 from shards_spec.errors import UsageError
+from shards_spec.files import is_of_a_mac
 
 MAX_ENTRIES = 3_000_000
 MAX_DEPTH = 8
@@ -69,7 +70,7 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
         try:
             place = os.stat(os.path.join(root, folder))
             with os.scandir(os.path.join(root, folder)) as scan:
-                listed = [(entry.name, entry.is_dir()) for entry in scan]
+                listed = [(one.name, one.is_dir()) for one in scan if not is_of_a_mac(one.name)]
         except OSError:
             continue
         if (place.st_dev, place.st_ino) in seen:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from converter.remaps import Remaps
 from converter.source import Source
-from shards_spec.errors import UsageError
+from shards_spec.values import hold, whole
 
 Rows = NDArray[np.int64]
 
@@ -44,9 +44,9 @@ class BuildOptions:
             ("limit", 1, 2**63 - 1),
         ):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None or name != "limit":
                 option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option}: must be {low} to {high}, got {value}")
+                hold(self, **{name: whole(option, value, low, high)})
 
 
 @dataclass(frozen=True)

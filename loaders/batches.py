@@ -33,6 +33,7 @@ from loaders.source import Source
 from loaders.workers import Batch, Made, Slice, batches_in_order
 from shards_spec.errors import RefitShardError, ShardError, UsageError
 from shards_spec.fields import EXTRINSICS, FIELD
+from shards_spec.paths import AnyPath, location
 from shards_spec.records import OpenTars, Stored
 
 Ints = NDArray[np.int64]
@@ -50,8 +51,8 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
     """
     if not options.augment or options.policy.occlude == 0:
         return None
-    if options.occluders not in (None, "required"):
-        return Occluders(str(options.occluders))
+    if options.occluders is not None and options.occluders != "required":
+        return Occluders(options.occluders)
     try:
         return Occluders(DEFAULT_OCCLUDERS)
     except UsageError:
@@ -66,7 +67,7 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
 
 
 def open_sources(
-    sources: Mapping[str, tuple[str, float]],
+    sources: Mapping[str, tuple[AnyPath, float]],
     options: StreamOptions,
     *,
     sequential: bool,
@@ -77,7 +78,7 @@ def open_sources(
     Raises:
         UsageError: they do not fit.
     """
-    check_ratios(list(sources), [ratio for _, ratio in sources.values()])
+    ratios = check_ratios(list(sources), [ratio for _, ratio in sources.values()])
     unknown = [name for name in options.where if name not in sources]
     if unknown:
         raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
@@ -85,7 +86,7 @@ def open_sources(
     opened = [
         Source(
             name,
-            url,
+            location(url, f"shards of {name}"),
             ratio,
             tars=tars,
             seed=options.seed,
@@ -94,7 +95,7 @@ def open_sources(
             sequential=sequential,
             cache=cache,
         )
-        for name, (url, ratio) in sources.items()
+        for (name, (url, _)), ratio in zip(sources.items(), ratios, strict=True)
     ]
     if options.augment:
         for source in opened:
@@ -110,7 +111,7 @@ class BatchMaker:
 
     def __init__(
         self,
-        sources: Mapping[str, tuple[str, float]],
+        sources: Mapping[str, tuple[AnyPath, float]],
         options: StreamOptions,
         *,
         sequential: bool = False,

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -28,11 +27,11 @@ Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/N
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
 environment variable such as BEDLAM_ROOT overrides it. Before it begins, the labels and some frames
 are looked at; where they cannot be right, it stops and says what to mend (--skip-checks goes on).
-A build that was stopped goes on when the same command is given again: whole shards are kept, and
-rows whose frame was missing are tried again; a shard that is damaged is built anew. Rows that cannot
-be used are listed with their reason in OUT/NAME/quarantine.feather. Shards of another npz or with
-other options are refused: --overwrite builds a new set beside the old one, which goes once the new
-one is whole.
+A build that was stopped goes on when the same command is given again: whole shards are kept, a
+damaged one is built anew, and rows whose frame was missing are tried again. Rows that cannot be used
+are listed with their reason in OUT/NAME/quarantine.feather. Shards of another npz or with other
+options are refused: --overwrite builds a new set beside the old one, which goes once the new one is
+whole.
 """
 
 
@@ -61,13 +60,7 @@ def add_parser(commands: Subparsers) -> None:
         "'*.png=*.jpg'; may be given repeatedly, the first that fits is used",
     )
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--out",
-        type=os.path.expanduser,  # a shell leaves the ~ of --out=~/shards alone
-        default=DEFAULT_OUT,
-        metavar="DIR|URL",
-        help=f"default {DEFAULT_OUT}",
-    )
+    how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
     how.add_argument(
         "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
     )
@@ -127,8 +120,10 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     from refit_shard.data_folder import datasets_of_config, find_data_config
     from shards_spec.files import is_file
     from shards_spec.layout import check_dataset_name
+    from shards_spec.paths import absolute, location
 
-    if not args.out or args.out.endswith("://"):
+    out = location(args.out, "--out").rstrip("/")
+    if out.endswith(":"):
         raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
     own = [args.npz, args.root, args.name]
     if sum((bool(args.dataset), bool(args.config), any(own))) != 1:
@@ -154,13 +149,13 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
                 f"it with --dataset {args.name} (its npz and root stand in data_config.py), or "
                 "give yours another name"
             )
-        if not is_file(args.npz):
+        npz, root = location(args.npz, "--npz"), location(args.root, "--root")
+        if not is_file(npz):
             raise UsageError(f"--npz {args.npz}: no such file")
-        if "://" not in args.root and not Path(args.root).is_dir():
+        if "://" not in root and not Path(root).is_dir():
             raise UsageError(f"--root {args.root}: no such folder")
         dataset = Dataset(name=args.name, root_variable="--root")
-        root = args.root if "://" in args.root else os.path.abspath(args.root)
-        places = [(dataset, args.npz, root)]
+        places = [(dataset, npz, absolute(root))]
     else:
         config = find_data_config(args.data_config)
         names = dict.fromkeys(args.dataset or [])
@@ -175,7 +170,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
             dataset=dataset,
             npz=npz,
             root=root,
-            out=f"{args.out.rstrip('/')}/{dataset.name}",
+            out=f"{out}/{dataset.name}",
             options=options,
             workers=args.workers,
             address=args.address,
@@ -253,7 +248,7 @@ def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
         return code
     print_table(
         "plan (nothing was written)",
-        ["data set", "rows", "frames", "shards", "about", "about", "frames missing for rows"],
+        ["data set", "rows", "frames", "shards", "size", "time", "missing"],
         [
             [
                 one.recipe.dataset.name,

@@ -219,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     from collections import Counter
 
-    from refit_shard.console import as_json
+    from refit_shard.console import as_json, say
 
     if args.sample < 1:
         raise UsageError(f"--sample: must be at least 1, got {args.sample}")
@@ -231,5 +231,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(findings)
         verdict = "ready" if ready else "not ready"
-        print(f"{verdict}: {counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures")
+        say(f"{verdict}: {counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures")
     return 0 if ready else 1

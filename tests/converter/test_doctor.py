@@ -85,7 +85,7 @@ def test_npz_faults(own: Own) -> None:
     own.npz.write_bytes(whole[: len(whole) // 2])
     assert "not an npz" in only(examine(own), "npz").detail
     own.npz.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    only(examine(own), "npz", "not an npz")
+    only(examine(own), "npz", "is a Git LFS pointer")
     own.save(scale=None)
     only(examine(own), "npz", "no key scale", "found: imgname")
     own.save(scale=np.ones(3))

@@ -253,3 +253,15 @@ def test_a_build_stops_with_the_remap_and_ends_well_with_it(
     result = refit(*tree.command("--max-bad", 0, *shlex.split(options)))
     assert result.code == 0, result.err
     assert f"{len(names)} of {len(names)}" in result.out
+
+
+def test_what_a_mac_adds_is_no_frame(tmp_path: Path) -> None:
+    """Its files have the endings of the true ones."""
+    names = [f"S1/S1_Walk_{number:06d}.jpg" for number in range(4)]
+    place(tmp_path / "frames", names, lambda name: f"__MACOSX/S1_Walk/._{name[-10:]}")
+    assert find_cure(str(tmp_path / "frames"), names) is None
+    root = place(tmp_path / "frames", names, lambda name: f"S1/S1_Walk/{name[-10:]}")
+    place(tmp_path / "frames", names, lambda name: f"S1/S1_Walk/._{name[-10:]}")
+    cure = find_cure(root, names)
+    assert cure is not None
+    assert cured_by(root, names, cure.remaps)
