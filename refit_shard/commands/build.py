@@ -28,10 +28,10 @@ Where the data are is read from data_config.py (--data-config, else ./data_confi
 environment variable such as BEDLAM_ROOT overrides it. Before it begins, the labels and some frames
 are looked at; where they cannot be right, it stops and says what to mend (--skip-checks goes on).
 A build that was stopped goes on when the same command is given again: whole shards are kept, a
-damaged one is built anew, and rows whose frame was missing are tried again. Rows that cannot be used
-are listed with their reason in OUT/NAME/quarantine.feather. Shards of another npz or with other
-options are refused: --overwrite builds a new set beside the old one, which goes once the new one is
-whole.
+damaged one is built anew, and rows whose frame was missing are tried again. Rows that cannot be
+used are listed with their reason in OUT/NAME/quarantine.feather. Shards of another npz or with
+other options are refused: --overwrite builds a new set beside the old one, which goes once the new
+one is whole.
 """
 
 
