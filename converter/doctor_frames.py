@@ -16,9 +16,9 @@ from converter.findings import Finding, Limits, Status
 from converter.frames import decode_frame
 from converter.plan import permutation
 from converter.reading import read_frame
-from converter.remedies import fix_of
+from converter.remedies import PASSING, fix_of
 from converter.resample import RES
-from shards_spec.errors import FrameError
+from shards_spec.errors import FrameError, PassingError
 from shards_spec.geometry import box_meets_image, box_side
 from shards_spec.process import available_cores
 from shards_spec.storage import Folder, open_folder
@@ -125,6 +125,8 @@ def _look(prepared: Prepared, root: Folder, rows: NDArray[np.int64]) -> _Seen:
         height, width = decode_frame(data).pixels.shape[:2]
     except FrameError as error:
         return _Seen(faults=tuple(Fault(row, error.reason, str(error)) for row in rows.tolist()))
+    except PassingError as error:
+        return _Seen(faults=tuple(Fault(row, PASSING, str(error)) for row in rows.tolist()))
     turned = False
     faults = []
     for row in rows.tolist():

@@ -5,7 +5,10 @@ from converter.datasets import Dataset
 NPZ_FIX = "get or make the npz again; it must hold imgname (N,), center (N, 2) and scale (N,)"
 
 _AGAIN = "unpack or download these files again"
+# The reason of a frame whose storage failed, which says nothing of the frame.
+PASSING = "storage_failed"
 FIXES: dict[str, str] = {
+    PASSING: "see to the machine or its storage, then run the same command again",
     "missing": "unpack what is missing; names that do not fit the files: build --remap OLD=NEW",
     "empty": _AGAIN,
     "corrupt": _AGAIN,

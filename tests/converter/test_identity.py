@@ -149,7 +149,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "quality 90, not 91": {"options": {"quality": 91}},
     "seed 0, not 1": {"options": {"seed": 1}},
     "other rows of the npz": {"options": {"limit": 3}},
-    "places below their root": {"options": {"remaps": (("a/000", "a/002"),)}},
+    "places below their root": {"options": {"remaps": (prefix_remap("a/000", "a/002"),)}},
 }
 
 

@@ -55,15 +55,16 @@ def config(
 ) -> dict[str, Any]:
     """A config of 64 px crops from shards of bedlam; 3DPW's frames stand in for validation."""
     folder = tmp_path_factory.mktemp("train") / "shards"
-    for name, tree in (("bedlam", bedlam_tree), ("3dpw_test_sub", pw3d_tree)):
+    for name, tree in (("made", bedlam_tree), ("validation", pw3d_tree)):
         what = ["--npz", str(tree.npz), "--root", str(tree.root), "--name", name, "--limit", "12"]
         how = ["--out", str(folder), "--workers", "0", "--box-px", "64", "--max-bad", "1"]
         assert refit_shard(["build", *what, *how]) == 0
+    (folder / "validation").rename(folder / "3dpw_test_sub")
     return {
         "IMG_RES": 64,
         "NUM_WORKERS": 1,
         "SEED_VALUE": 3,
-        "DATASET": {"LIST": ["bedlam"], "PARTITION": [1.0], "SHARDS": str(folder)},
+        "DATASET": {"LIST": ["made"], "PARTITION": [1.0], "SHARDS": str(folder)},
         "LOSS": LOSS,
         "TRAIN": {"BATCH_SIZE": 4},
     }

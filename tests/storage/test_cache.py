@@ -213,7 +213,7 @@ def test_without_a_cache_workers_are_refused(far: Far) -> None:
     [
         ({"cache": "c"}, "cache and cache_bytes go together"),
         ({"cache_bytes": 5}, "cache and cache_bytes go together"),
-        ({"cache": "s3://b/c", "cache_bytes": 5}, "cache: must be a local folder, got 's3://b/c'"),
+        ({"cache": "s3://b/c", "cache_bytes": 5}, "cache: must be on this machine, got 's3://b/c'"),
         ({"cache": "c", "cache_bytes": "lots"}, "cache_bytes: must be a number of bytes such as"),
         ({"cache": "c", "cache_bytes": 0}, "cache_bytes: must be a number of bytes such as"),
     ],
