@@ -9,8 +9,8 @@ Stored crops and occluders come from :mod:`benchmarks.crops`. Measured in sample
   used again; on one core, and on two by two threads. It decodes whole crops, and does nothing else.
   *Without markers* decodes the same crops encoded again without restart markers, which make the
   stored ones larger and slower to decode whole;
-- the loader: :class:`loaders.StreamingLoader` with ReFit's augmentation and occluders, batches of
-  64, with 1 and 2 workers, after a warm-up. *Crops whole* is the loader with the decoding of
+- the loader: :class:`refit_shard.StreamingLoader` with ReFit's augmentation and occluders, batches
+  of 64, with 1 and 2 workers, after a warm-up. *Crops whole* is the loader with the decoding of
   regions taken away.
 
 Ratios are taken round by round. Then the stages of a sample's time on one core, and how much of the

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -20,25 +19,24 @@ import numpy as np
 from benchmarks.crops import Crops
 from benchmarks.load_cases import decode_for, options, pin, stored_jpegs
 from benchmarks.peers.transform import Kind
-from loaders import batches, pixels
-from loaders.batches import BatchMaker
-from shards_spec import jpeg, mcu
-from shards_spec.process import settle_process
-from shards_spec.records import RecordReader
-
-render = import_module("loaders.render")  # the package's attribute of that name is a function
+from refit_shard.loaders.items import making, mcu, pixels
+from refit_shard.loaders.stream import batches
+from refit_shard.loaders.stream.batches import BatchMaker
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.process import settle_process
+from refit_shard.shards_spec.records import RecordReader
 
 # Functions by stage, in the order of a sample's way; make() itself is what is left.
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "draws and order": [(BatchMaker, "_draws"), (BatchMaker, "_rows")],
     "read": [(RecordReader, "read")],
-    "crc": [(render, "check_crc")],
-    "which MCUs": [(render, "footprints")],
+    "crc": [(making, "check_crc")],
+    "which MCUs": [(making, "footprints")],
     "find and cut MCUs": [(mcu, "find_header"), (mcu, "cut")],
     "decode": [(jpeg, "decode")],
     "warp": [(cv2, "warpAffine")],
-    "occlude": [(render, "paste_all")],
-    "normalise": [(render, "normalize")],
+    "occlude": [(making, "paste_all")],
+    "normalise": [(making, "normalize")],
     "labels": [(BatchMaker, "_scatter"), (batches, "make_labels")],
     "the rest": [(BatchMaker, "make")],
 }
@@ -165,7 +163,7 @@ def measure_shares(crops: Crops, *, batch: int, count: int) -> dict[str, float]:
     shards = {"bedlam": (str(crops.shards), 1.0)}
     stream = Positions(BatchMaker(shards, options("uint8", crops, batch, 0)), batch)
     with (
-        patch.object(render, "decode_and_warp", on_sample),
+        patch.object(making, "decode_and_warp", on_sample),
         patch.object(jpeg, "decode", on_decode),
     ):
         stream.make(count)

@@ -5,7 +5,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from shards_spec.errors import FrameError
+from refit_shard.shards_spec.errors import FrameError
 
 # A marker after every MCU, so that a reader can take out those that it needs (shards_spec.mcu).
 RESTART_INTERVAL = 1

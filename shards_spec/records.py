@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards_spec.errors import ShardError, explain
-from shards_spec.fields import FIELD, is_whole_record, npy_dtype, npy_header, numpy_view
-from shards_spec.manifest import Manifest
-from shards_spec.reader import ShardSet, open_index
-from shards_spec.storage import Folder
+from refit_shard.shards_spec.errors import ShardError, explain
+from refit_shard.shards_spec.fields import FIELD, is_whole_record, npy_dtype, npy_header, numpy_view
+from refit_shard.shards_spec.manifest import Manifest
+from refit_shard.shards_spec.reader import ShardSet, open_index
+from refit_shard.shards_spec.storage.folder import Folder
 
 TAR_BLOCK = 512
 _MOST_OPEN_TARS = 512

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter import reading, work
-from converter.frames import decode_frame
-from converter.reading import read_frame
-from shards_spec.errors import FrameError, PassingError
-from shards_spec.storage import open_folder
+from refit_shard.converter import reading
+from refit_shard.converter.build import work
+from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.reading import read_frame
+from refit_shard.shards_spec.errors import FrameError, PassingError
+from refit_shard.shards_spec.storage.folder import open_folder
 from tests.small import Own, error_line, hashes, own, quarantine, refit, refit_process
 
 SHARDED = ("--samples-per-shard", 2)

@@ -21,10 +21,10 @@ from examples.hrnet_model import (
 )
 from examples.hrnet_training import H36M_TO_SPIN, Trainer, evaluate
 from examples.train_hrnet import main
-from loaders import StreamOptions
-from loaders.refit import TrainLoader, get_dataloaders
+from refit_shard import StreamOptions
 from refit_shard.cli import main as refit_shard
-from shards_spec.errors import UsageError
+from refit_shard.loaders.refit.trainer import TrainLoader, get_dataloaders
+from refit_shard.shards_spec.errors import UsageError
 
 BACKBONE = "hrnet_w18_small"
 LOSS = {"KPT2D": 5.0, "KPT3D": 5.0, "SMPL": 1.0, "V3D": 1.0}

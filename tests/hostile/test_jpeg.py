@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaders.pixels import Scratch, decode_region
-from shards_spec import jpeg, mcu
-from shards_spec.errors import FrameError
+from refit_shard.loaders.items import mcu
+from refit_shard.loaders.items.pixels import Scratch, decode_region
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError
 from tests.hostile.batch import mutated, outcomes
 from tests.small import picture
 

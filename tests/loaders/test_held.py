@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loaders import Augmentation, RenderOptions, render
-from shards_spec import Sample, ShardSet
-from shards_spec.errors import RefitShardError, UsageError
-from shards_spec.geometry import (
+from refit_shard import Augmentation, RenderOptions, Sample, ShardSet, render
+from refit_shard.shards_spec.errors import RefitShardError, UsageError
+from refit_shard.shards_spec.geometry import (
     FULL_ENVELOPE,
     beyond_window,
     box_meets_image,

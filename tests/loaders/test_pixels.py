@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loaders.footprint import footprints
-from loaders.pixels import Scratch, decode_and_warp, decode_region
-from shards_spec import jpeg
-from shards_spec.errors import FrameError
-from shards_spec.geometry import box_side, output_to_source, source_to_stored
-from shards_spec.mcu import Region
+from refit_shard.loaders.items.footprint import footprints
+from refit_shard.loaders.items.mcu import Region
+from refit_shard.loaders.items.pixels import Scratch, decode_and_warp, decode_region
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError
+from refit_shard.shards_spec.geometry import box_side, output_to_source, source_to_stored
 from tests.searches import examples
 from tests.shards_spec.test_mcu import colourful
 

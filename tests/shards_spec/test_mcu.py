@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from shards_spec import jpeg, mcu
-from shards_spec.errors import FrameError
+from refit_shard.loaders.items import mcu
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError
 from tests.searches import examples
 
 U8 = NDArray[np.uint8]

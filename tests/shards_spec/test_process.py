@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shards_spec.process import available_cores
+from refit_shard.shards_spec.process import available_cores
 
 ASKED = """
 import os

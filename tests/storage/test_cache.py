@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from loaders import StreamingLoader, StreamOptions, ahead, locks
-from loaders.cache import Cache, Fetched, Slot
-from loaders.evaluation import EvaluationLoader
-from shards_spec import ShardSet
-from shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
+from refit_shard import ShardSet, StreamingLoader, StreamOptions
+from refit_shard.loaders.refit.evaluation import EvaluationLoader
+from refit_shard.loaders.remote import locks
+from refit_shard.loaders.remote.cache import Cache, Fetched, Slot
+from refit_shard.loaders.stream import ahead
+from refit_shard.shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
 from tests.loaders.streams import all_items, items
 from tests.small import Own, own
 from tests.storage.conftest import Store
