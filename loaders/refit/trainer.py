@@ -1,6 +1,6 @@
 """Drop-in loaders for ReFit's trainer: change one import and train on shards.
 
-``from loaders.refit import get_dataloaders`` in place of ReFit's own.
+``from refit_shard.refit import get_dataloaders`` in place of ReFit's own.
 """
 
 from collections.abc import Mapping
