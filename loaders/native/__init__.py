@@ -1,0 +1,439 @@
+"""Reading and drawing whole batches in compiled code, without the interpreter's lock.
+
+:func:`read` reads and checks samples of tars, :class:`Drawer` makes their images. Both work through
+a batch by native threads, and give each sample a code: 0, or what is wrong with it, which
+:func:`failure` turns into an error. The C++ sources lie in ``source/``; ``api.h`` there is the
+other half of this module.
+
+The result is the same to the bit on any processor and with any number of threads.
+"""
+
+import ctypes
+import enum
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loaders.native.build import NAME
+from shards_spec.errors import FrameError, RefitShardError, ShardError, StorageError, explain
+
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MAX_RES = 4096  # px, of an output's side
+MAX_THREADS = 256
+MAX_PASTES = 64  # of one sample
+LEVELS = 3  # of a cut-out: whole, half, quarter
+
+_POINTER = np.uint64
+READ = np.dtype(
+    [
+        ("data", _POINTER),
+        ("offset", np.int64),
+        ("length", np.int64),
+        ("jpeg_length", np.int64),
+        ("header", _POINTER),
+        ("header_length", np.int64),
+        ("record", _POINTER),
+        ("record_length", np.int64),
+        ("jpeg_crc_at", np.int64),
+        ("descriptor", np.int32),
+        ("code", np.int32),
+        ("detail", np.int64),
+    ],
+    align=True,
+)
+SAMPLE = np.dtype(
+    [
+        ("jpeg", _POINTER),
+        ("jpeg_length", np.int64),
+        ("rgb", _POINTER),
+        ("out", _POINTER),
+        ("map", np.float64, (2, 3)),
+        ("height", np.int32),
+        ("width", np.int32),
+        ("factors", np.float32, (3,)),
+        ("pastes", np.int32),
+        ("first_paste", np.int64),
+        ("code", np.int32),
+        ("unused", np.int32),
+        ("detail", np.int64),
+    ],
+    align=True,
+)
+CUT_OUT = np.dtype(
+    [
+        ("level", _POINTER, (LEVELS,)),
+        ("height", np.int32),
+        ("width", np.int32),
+        ("levels", np.int32),
+        ("unused", np.int32),
+    ],
+    align=True,
+)
+PASTE = np.dtype(
+    [("x", np.float64), ("y", np.float64), ("size", np.float64), ("cut_out", np.int64)]
+)
+_BATCH = np.dtype(
+    [
+        ("samples", _POINTER),
+        ("count", np.int64),
+        ("cut_outs", _POINTER),
+        ("cut_out_count", np.int64),
+        ("pastes", _POINTER),
+        ("paste_count", np.int64),
+        ("scale", np.float32, (3,)),
+        ("shift", np.float32, (3,)),
+        ("res", np.int32),
+        ("image", np.int32),
+        ("portable", np.int32),
+        ("unused", np.int32),
+    ],
+    align=True,
+)
+
+
+class Code(enum.IntEnum):
+    """What became of a sample; ``api.h`` says what each means."""
+
+    OK = 0
+    NOT_OURS = 1
+    READ_FAILED = 2
+    CUT_SHORT = 3
+    NO_LABELS = 4
+    LABELS_CRC = 5
+    JPEG_CRC = 6
+    OTHER_SIZE = 7
+    TOO_LARGE = 8
+    MARKERS = 9
+    DAMAGED = 10
+    BAD_MAP = 11
+    NO_MEMORY = 12
+    BAD_CALL = 13
+
+
+class ImageKind(enum.IntEnum):
+    """What is written of an image, of side ``res``."""
+
+    UINT8 = 0
+    """(res, res, 3) uint8 RGB, before the channel factors."""
+    FLOAT32 = 1
+    """(3, res, res) float32: times the factors, cut to whole levels, normalised."""
+    BFLOAT16 = 2
+    """The same as bfloat16; in numpy its bits, uint16."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a value, in numpy."""
+        return np.dtype([np.uint8, np.float32, np.uint16][self])
+
+    def shape(self, res: int) -> tuple[int, int, int]:
+        """Of an image."""
+        return (res, res, 3) if self is ImageKind.UINT8 else (3, res, res)
+
+
+def failure(code: int, detail: int) -> RefitShardError:
+    """The error that a sample's code stands for.
+
+    A FrameError is about the image; a ShardError about the labels or the file.
+    """
+    again = "run refit-shard verify"
+    match Code(code):
+        case Code.READ_FAILED:
+            return explain(OSError(detail, os.strerror(detail)), "reading it")
+        case Code.CUT_SHORT:
+            return ShardError(f"the tar ends {detail} bytes into it; {again}")
+        case Code.NO_LABELS:
+            return ShardError(f"no labels behind the JPEG; {again}")
+        case Code.LABELS_CRC:
+            return ShardError(f"the labels are damaged (crc32c); {again}")
+        case Code.JPEG_CRC:
+            return FrameError("corrupt", f"crc32c is not that of the index; {again}")
+        case Code.OTHER_SIZE:
+            stated = f"{detail >> 16}x{detail & 0xFFFF}"
+            return FrameError("corrupt", f"the JPEG is {stated}, the index says another size")
+        case Code.TOO_LARGE:
+            return FrameError("too_large", "the index states too many pixels")
+        case Code.MARKERS:
+            return FrameError("corrupt", f"restart markers are wrong after {detail} good MCUs")
+        case Code.DAMAGED:
+            return FrameError("corrupt", f"the data of MCU {detail} are damaged")
+        case Code.BAD_MAP:
+            return FrameError("bad_box", "its box or its size makes no sense; build it again")
+        case Code.NO_MEMORY:
+            return StorageError("no memory for an image")
+        case other:
+            raise AssertionError(f"{other.name} is no error of a sample")
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """The compiled library, checked against the types above."""
+    path = Path(__file__).parent / NAME
+    if not path.exists():
+        raise ImportError(f"{path} is missing; build it: python -m loaders.native.build")
+    library = ctypes.CDLL(str(path))
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "refit_open": (ctypes.c_void_p, [ctypes.c_int32]),
+        "refit_close": (None, [ctypes.c_void_p]),
+        "refit_read": (None, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32]),
+        "refit_draw": (None, [ctypes.c_void_p, ctypes.c_void_p]),
+        "refit_planes": (
+            ctypes.c_int32,
+            [
+                *(ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64),
+                *(ctypes.c_int32, ctypes.c_int32, ctypes.c_int32),
+                *(ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64)),
+            ],
+        ),
+        "refit_crc32c": (ctypes.c_uint32, [ctypes.c_char_p, ctypes.c_int64, ctypes.c_int32]),
+        "refit_size": (ctypes.c_int64, [ctypes.c_int32]),
+        "refit_has_avx2": (ctypes.c_int32, []),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    sizes = [library.refit_size(number) for number in range(5)]
+    if sizes != [dtype.itemsize for dtype in (READ, SAMPLE, CUT_OUT, PASTE, _BATCH)]:
+        raise ImportError(f"{path} is of another version; build it again")
+    return library
+
+
+def planes(jpeg: bytes, height: int, width: int, *, portable: bool = False) -> tuple[Bytes, Bytes]:
+    """A stored crop as it is decoded, for tests: luma (height, width), and Cb and Cr
+    ((height + 1) // 2, (width + 1) // 2, 2).
+
+    Raises:
+        FrameError: it is damaged.
+        ValueError: it is a JPEG of another kind.
+    """
+    library, detail = _library(), ctypes.c_int64()
+    luma = np.zeros((height, width), np.uint8)
+    chroma = np.zeros((-(-height // 2), -(-width // 2), 2), np.uint8)
+    space = library.refit_open(1)
+    code = library.refit_planes(
+        *(space, jpeg + bytes(slack()), len(jpeg), height, width, portable),
+        *(_address(luma), _address(chroma), ctypes.byref(detail)),
+    )
+    library.refit_close(space)
+    if code == Code.NOT_OURS:
+        raise ValueError("not a stored crop's JPEG")
+    if code != Code.OK:
+        raise failure(code, detail.value)
+    return luma, chroma
+
+
+def crc32c(data: bytes, *, portable: bool = False) -> int:
+    """The CRC-32C as the library computes it, for tests."""
+    return int(_library().refit_crc32c(data, len(data), portable))
+
+
+def slack() -> int:
+    """Bytes of any value that must follow a JPEG in memory."""
+    return int(_library().refit_size(5))
+
+
+def has_avx2() -> bool:
+    """Whether the fast path is used; the results are the same without."""
+    return bool(_library().refit_has_avx2())
+
+
+def _address(array: NDArray[Any]) -> int:
+    return int(array.ctypes.data)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The ``.npy`` members of a data set: these bytes, then a record of ``dtype``.
+
+    ``dtype`` has the columns ``jpg_crc32c`` and, last, ``record_crc32c``.
+    """
+
+    header: bytes
+    dtype: np.dtype[np.void]
+
+    @property
+    def crc_at(self) -> int:
+        """Where in a record the JPEG's CRC stands."""
+        fields = self.dtype.fields or {}
+        return int(fields["jpg_crc32c"][1])
+
+    def size(self, jpeg_lengths: Ints) -> Ints:
+        """Bytes of samples in a tar: JPEG, padding, tar header, member."""
+        return self._labels_at(jpeg_lengths) + len(self.header) + self.dtype.itemsize
+
+    @staticmethod
+    def _labels_at(jpeg_lengths: Ints) -> Ints:
+        return jpeg_lengths + (-jpeg_lengths % 512) + 512
+
+
+@dataclass(frozen=True)
+class Jpegs:
+    """JPEGs in memory: the i-th has ``lengths[i]`` bytes from ``memory[begins[i]]``.
+
+    Behind each there is room of :func:`slack` bytes.
+    """
+
+    memory: Bytes
+    begins: Ints
+    lengths: Ints
+
+    @classmethod
+    def of(cls, jpegs: Sequence[bytes]) -> "Jpegs":
+        """Copies of these."""
+        lengths = np.array([len(one) for one in jpegs], np.int64)
+        room = lengths + slack()
+        begins = np.cumsum(room) - room
+        memory = np.zeros(int(room.sum()), np.uint8)
+        for one, begin in zip(jpegs, begins.tolist(), strict=True):
+            memory[begin : begin + len(one)] = np.frombuffer(one, np.uint8)
+        return cls(memory, begins, lengths)
+
+
+def read(
+    layout: Layout,
+    descriptors: NDArray[np.int32],
+    offsets: Ints,
+    jpeg_lengths: Ints,
+    *,
+    threads: int = 1,
+) -> tuple[Jpegs, NDArray[np.void], NDArray[np.int32], Ints]:
+    """Read samples and check them: the JPEGs, the records (n,), and each one's code and detail.
+
+    ``descriptors`` (n,): of the open tars; ``offsets`` (n,): of the JPEGs in them.
+    """
+    sizes = layout.size(jpeg_lengths)
+    room = sizes + slack()
+    begins = np.cumsum(room) - room
+    memory = np.empty(int(room.sum()), np.uint8)
+    records = np.zeros(len(sizes), layout.dtype)
+    header = np.frombuffer(layout.header, np.uint8)
+    reads = np.zeros(len(sizes), READ)
+    reads["data"] = _address(memory) + begins
+    reads["offset"], reads["length"], reads["jpeg_length"] = offsets, sizes, jpeg_lengths
+    reads["header"], reads["header_length"] = _address(header), len(header)
+    reads["record"] = _address(records) + np.arange(len(sizes)) * layout.dtype.itemsize
+    reads["record_length"], reads["jpeg_crc_at"] = layout.dtype.itemsize, layout.crc_at
+    reads["descriptor"] = descriptors
+    _library().refit_read(_address(reads), len(reads), threads)
+    return Jpegs(memory, begins, jpeg_lengths), records, reads["code"], reads["detail"]
+
+
+class CutOuts:
+    """RGBA cut-outs (h, w, 4) uint8, and the halves that a smaller one is made of."""
+
+    def __init__(self, images: Sequence[Bytes]) -> None:
+        self._kept: list[Bytes] = []
+        self.table = np.zeros(len(images), CUT_OUT)
+        for row, image in zip(self.table, images, strict=True):
+            levels = [np.ascontiguousarray(image)]
+            while len(levels) < LEVELS and min(levels[-1].shape[:2]) >= 2:
+                levels.append(_half(levels[-1]))
+            self._kept += levels
+            row["height"], row["width"] = image.shape[:2]
+            row["levels"] = len(levels)
+            row["level"][: len(levels)] = [_address(level) for level in levels]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+def _half(image: Bytes) -> Bytes:
+    """Means of 2 x 2 pixels, rounded; of an odd side the last row or column is left out."""
+    height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    fours = image[:height, :width].reshape(height // 2, 2, width // 2, 2, 4)
+    made: Bytes = ((fours.sum((1, 3), np.uint16) + 2) >> 2).astype(np.uint8)
+    return made
+
+
+class Drawer:
+    """Makes images with ``threads`` threads; by one thread of Python at a time.
+
+    ``mean``, ``deviation``: of R, G, B in 0 … 1, for normalised images.
+    """
+
+    def __init__(
+        self,
+        res: int,
+        image: ImageKind,
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        deviation: Sequence[float] = (1.0, 1.0, 1.0),
+        threads: int = 1,
+        portable: bool = False,
+    ) -> None:
+        if not (1 <= res <= MAX_RES and 1 <= threads <= MAX_THREADS):
+            raise ValueError(f"res must be 1 to {MAX_RES}, threads 1 to {MAX_THREADS}")
+        self.res, self.image = res, image
+        self._batch = np.zeros((), _BATCH)
+        spread = np.asarray(deviation, np.float64)
+        self._batch["scale"] = 1.0 / (255.0 * spread)
+        self._batch["shift"] = np.asarray(mean, np.float64) / spread
+        self._batch["res"], self._batch["image"], self._batch["portable"] = res, image, portable
+        self._space = ctypes.c_void_p(_library().refit_open(threads))
+        if not self._space:
+            raise MemoryError
+
+    def __del__(self) -> None:
+        if getattr(self, "_space", None):
+            _library().refit_close(self._space)
+
+    def draw(
+        self,
+        jpegs: Jpegs,
+        sides: NDArray[np.int32],
+        maps: Floats,
+        factors: NDArray[np.float32],
+        outs: NDArray[Any],
+        places: Ints,
+        *,
+        cut_outs: CutOuts | None = None,
+        pastes: NDArray[np.void] | None = None,
+        paste_ends: Ints | None = None,
+        decoded: Mapping[int, Bytes] | None = None,
+    ) -> tuple[NDArray[np.int32], Ints]:
+        """Make the image of each JPEG; gives each one's code and detail.
+
+        ``sides`` (n, 2): height and width that the index states. ``maps`` (n, 2, 3): from output
+        to stored pixels. ``factors`` (n, 3): of the channels. The i-th image becomes
+        ``outs[places[i]]``. ``pastes`` (m,) of :data:`PASTE`, those of sample i being
+        ``paste_ends[i - 1]`` to ``paste_ends[i] - 1``. ``decoded``: images (height, width, 3) of
+        those JPEGs that are :attr:`Code.NOT_OURS`, by number.
+        """
+        count = len(jpegs.lengths)
+        samples = np.zeros(count, SAMPLE)
+        samples["jpeg"] = _address(jpegs.memory) + jpegs.begins
+        samples["jpeg_length"] = jpegs.lengths
+        samples["out"] = self._outs(outs, places)
+        samples["map"], samples["factors"] = maps, factors
+        samples["height"], samples["width"] = sides[:, 0], sides[:, 1]
+        images = {number: np.ascontiguousarray(one) for number, one in (decoded or {}).items()}
+        for number, one in images.items():
+            if one.dtype != np.uint8 or one.shape != (*sides[number].tolist(), 3):
+                raise ValueError(f"decoded[{number}] must be uint8 of its sides, got {one.shape}")
+            samples["rgb"][number] = _address(one)
+        batch = self._batch.copy()
+        if pastes is not None and paste_ends is not None and cut_outs is not None:
+            pastes = np.ascontiguousarray(pastes, PASTE)
+            samples["first_paste"][1:] = paste_ends[:-1]
+            samples["pastes"] = np.diff(paste_ends, prepend=0)
+            batch["pastes"], batch["paste_count"] = _address(pastes), len(pastes)
+            batch["cut_outs"], batch["cut_out_count"] = _address(cut_outs.table), len(cut_outs)
+        batch["samples"], batch["count"] = _address(samples), count
+        _library().refit_draw(self._space, _address(batch))
+        return samples["code"], samples["detail"]
+
+    def _outs(self, outs: NDArray[Any], places: Ints) -> NDArray[np.uint64]:
+        shape = self.image.shape(self.res)
+        if outs.shape[1:] != shape or outs.dtype != self.image.dtype or not outs[:1].flags.c_contiguous:
+            raise ValueError(f"outs must hold {self.image.dtype} of {shape}, got {outs.shape}")
+        if len(places) and not 0 <= places.min() <= places.max() < len(outs):
+            raise ValueError("places must be those of outs")
+        return (_address(outs) + places * outs.strides[0]).astype(np.uint64)
