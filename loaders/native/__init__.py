@@ -139,38 +139,33 @@ class ImageKind(enum.IntEnum):
         return (res, res, 3) if self is ImageKind.UINT8 else (3, res, res)
 
 
-def failure(code: int, detail: int) -> RefitShardError:
-    """The error that a sample's code stands for.
+_AGAIN = "run refit-shard verify"
+# By code, whether it is the image that is damaged, and what is said of it; {} is the detail.
+_SAID = {
+    Code.CUT_SHORT: (False, f"the tar ends {{}} bytes into it; {_AGAIN}"),
+    Code.NO_LABELS: (False, f"no labels behind the JPEG; {_AGAIN}"),
+    Code.LABELS_CRC: (False, f"the labels are damaged (crc32c); {_AGAIN}"),
+    Code.JPEG_CRC: (True, f"crc32c is not that of the index; {_AGAIN}"),
+    Code.OTHER_SIZE: (True, "the JPEG is {width}x{height}, the index says another size"),
+    Code.TOO_LARGE: (True, "the index states too many pixels"),
+    Code.MARKERS: (True, "restart markers are wrong after {} good MCUs"),
+    Code.DAMAGED: (True, "the data of MCU {} are damaged"),
+    Code.BAD_MAP: (True, "its box or its size makes no sense; build it again"),
+}
+_REASONS = {Code.TOO_LARGE: "too_large", Code.BAD_MAP: "bad_box"}
 
-    A FrameError is about the image; a ShardError about the labels or the file.
+
+def failure(code: int, detail: int) -> RefitShardError:
+    """The error that a sample's code stands for: a FrameError about the image, a ShardError about
+    the labels or the file, a StorageError where the system failed.
     """
-    again = "run refit-shard verify"
-    match Code(code):
-        case Code.READ_FAILED:
-            return explain(OSError(detail, os.strerror(detail)), "reading it")
-        case Code.CUT_SHORT:
-            return ShardError(f"the tar ends {detail} bytes into it; {again}")
-        case Code.NO_LABELS:
-            return ShardError(f"no labels behind the JPEG; {again}")
-        case Code.LABELS_CRC:
-            return ShardError(f"the labels are damaged (crc32c); {again}")
-        case Code.JPEG_CRC:
-            return FrameError("corrupt", f"crc32c is not that of the index; {again}")
-        case Code.OTHER_SIZE:
-            stated = f"{detail >> 16}x{detail & 0xFFFF}"
-            return FrameError("corrupt", f"the JPEG is {stated}, the index says another size")
-        case Code.TOO_LARGE:
-            return FrameError("too_large", "the index states too many pixels")
-        case Code.MARKERS:
-            return FrameError("corrupt", f"restart markers are wrong after {detail} good MCUs")
-        case Code.DAMAGED:
-            return FrameError("corrupt", f"the data of MCU {detail} are damaged")
-        case Code.BAD_MAP:
-            return FrameError("bad_box", "its box or its size makes no sense; build it again")
-        case Code.NO_MEMORY:
-            return StorageError("no memory for an image")
-        case other:
-            raise AssertionError(f"{other.name} is no error of a sample")
+    if code == Code.READ_FAILED:
+        return explain(OSError(detail, os.strerror(detail)), "reading it")
+    if code == Code.NO_MEMORY:
+        return StorageError("no memory for an image")
+    of_image, said = _SAID[Code(code)]
+    text = said.format(detail, width=detail >> 16, height=detail & 0xFFFF)
+    return FrameError(_REASONS.get(Code(code), "corrupt"), text) if of_image else ShardError(text)
 
 
 @cache
@@ -432,7 +427,11 @@ class Drawer:
 
     def _outs(self, outs: NDArray[Any], places: Ints) -> NDArray[np.uint64]:
         shape = self.image.shape(self.res)
-        if outs.shape[1:] != shape or outs.dtype != self.image.dtype or not outs[:1].flags.c_contiguous:
+        if (
+            outs.shape[1:] != shape
+            or outs.dtype != self.image.dtype
+            or not outs[:1].flags.c_contiguous
+        ):
             raise ValueError(f"outs must hold {self.image.dtype} of {shape}, got {outs.shape}")
         if len(places) and not 0 <= places.min() <= places.max() < len(outs):
             raise ValueError("places must be those of outs")

@@ -30,6 +30,11 @@ inline bool has_avx2() {
 #endif
 }
 
+// Two 16-bit numbers in one of 32 bits.
+INLINE int32_t packed(int16_t low, int16_t high) {
+    return static_cast<int32_t>(static_cast<uint16_t>(low) | static_cast<uint32_t>(high) << 16);
+}
+
 // Memory that is used again and grows where it must; what it held is lost then.
 class Buffer {
   public:

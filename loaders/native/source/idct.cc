@@ -64,7 +64,7 @@ void idct_portable(const TwoBlocks& blocks, TwoTiles* tiles) {
 namespace {
 
 FAST INLINE __m256i pair(const int16_t by[2]) {
-    return _mm256_set1_epi32(static_cast<uint16_t>(by[0]) | static_cast<int32_t>(by[1]) << 16);
+    return _mm256_set1_epi32(packed(by[0], by[1]));
 }
 
 // Half of the columns of pass(), each in 32 bits: `r04` holds rows 0 and 4 interleaved, and so on.

@@ -118,8 +118,7 @@ FAST INLINE __m256i chroma_along(const int* row, __m256i at, __m256i weights) {
 }
 
 FAST INLINE __m256i channel(__m256i luma, __m256i colour, int16_t cb, int16_t cr) {
-    const __m256i factors =
-        _mm256_set1_epi32(static_cast<uint16_t>(cb) | static_cast<int32_t>(cr) << 16);
+    const __m256i factors = _mm256_set1_epi32(packed(cb, cr));
     return _mm256_srai_epi32(_mm256_add_epi32(luma, _mm256_madd_epi16(colour, factors)), ALL_BITS);
 }
 

@@ -11,8 +11,14 @@ from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
 
-_ORDER = sorted(range(64), key=lambda i: (i // 8 + i % 8, i // 8 if (i // 8 + i % 8) % 2 else i % 8))
-"""Natural places of the coefficients in the order of the file: along the diagonals, to and fro."""
+
+def _on_the_way(place: int) -> tuple[int, int]:
+    """Along the diagonals, to and fro."""
+    row, column = divmod(place, 8)
+    return row + column, row if (row + column) % 2 else column
+
+
+_ORDER = sorted(range(64), key=_on_the_way)  # natural places in the order of the file
 
 
 @dataclass

@@ -85,7 +85,9 @@ def test_errors_say_what_is_wrong(whole: bytes) -> None:
     assert "after 0 good MCUs" in str(error_of(whole[:begin] + b"\xff\xd1" + whole[begin + 2 :]))
     assert "markers are wrong" in str(error_of(whole[:-2]))
     # An MCU of a byte too many, and one that is cut: both in view.
-    places = [at for at in range(len(whole) - 1) if whole[at] == 0xFF and whole[at + 1] & 0xF8 == 0xD0]
+    places = [
+        at for at in range(len(whole) - 1) if whole[at] == 0xFF and whole[at + 1] & 0xF8 == 0xD0
+    ]
     middle = places[len(places) // 2]
     for spoilt in (whole[:middle] + b"\x00" + whole[middle:], whole[: middle - 3] + whole[middle:]):
         assert f"MCU {len(places) // 2} are damaged" in str(error_of(spoilt))

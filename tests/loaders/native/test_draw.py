@@ -123,9 +123,7 @@ def test_occluders_are_blended_as_described(pastes: list[Paste], res: int, seed:
         reference.paste(expected, objects[one.cut_out], one)
     for portable in (False, True):
         made = drawer(res, ImageKind.UINT8, portable)
-        found = drawn(
-            made, b"", (res, res), whole, objects=objects, pastes=pastes, decoded=image
-        )
+        found = drawn(made, b"", (res, res), whole, objects=objects, pastes=pastes, decoded=image)
         assert np.array_equal(found, expected)
 
 
@@ -164,9 +162,7 @@ def test_any_number_of_threads_and_either_path_give_the_same() -> None:
     for kind in ImageKind:
         found = set()
         for threads, portable in ((1, False), (2, False), (5, False), (1, True), (5, True)):
-            made = Drawer(
-                res, kind, mean=MEAN, deviation=STD, threads=threads, portable=portable
-            )
+            made = Drawer(res, kind, mean=MEAN, deviation=STD, threads=threads, portable=portable)
             outs = np.empty((count, *kind.shape(res)), kind.dtype)
             codes, _ = made.draw(
                 jpegs,

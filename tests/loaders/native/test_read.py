@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +56,9 @@ class Set:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Set]:
+def made(tmp_path: Path) -> Set:
     """Seven samples."""
-    yield Set(tmp_path)
+    return Set(tmp_path)
 
 
 @pytest.mark.parametrize("threads", [1, 3, 20])

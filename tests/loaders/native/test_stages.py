@@ -24,13 +24,9 @@ def test_checksums_are_crc32c(portable: bool, length: int, seed: int) -> None:
 
 
 @PATHS
-@given(
-    st.integers(1, 150), st.integers(1, 150), st.integers(5, 100), st.integers(0, 2**32 - 1)
-)
+@given(st.integers(1, 150), st.integers(1, 150), st.integers(5, 100), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=150)
-def test_luma_is_libjpegs(
-    portable: bool, height: int, width: int, quality: int, seed: int
-) -> None:
+def test_luma_is_libjpegs(portable: bool, height: int, width: int, quality: int, seed: int) -> None:
     """To the bit: the inverse transform is libjpeg's "islow"."""
     data = jpeg.encode(colourful(height, width, seed), quality)
     luma, _ = native.planes(data, height, width, portable=portable)
