@@ -173,7 +173,7 @@ def _library() -> ctypes.CDLL:
     """The compiled library, checked against the types above."""
     path = Path(__file__).parent / NAME
     if not path.exists():
-        raise ImportError(f"{path} is missing; build it: python -m loaders.native.build")
+        raise ImportError(f"{path} is missing; build it: python loaders/native/build.py")
     library = ctypes.CDLL(str(path))
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "refit_open": (ctypes.c_void_p, [ctypes.c_int32]),

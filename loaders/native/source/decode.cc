@@ -96,60 +96,52 @@ struct Bits {
     INLINE uint32_t top(int count) const { return static_cast<uint32_t>(window >> (64 - count)); }
 };
 
-// What a symbol says: `run` zeros, then `value`. No symbol: `run` 64.
-struct Symbol {
-    int32_t value, run;
-};
-
-// A symbol that the look-up does not hold whole.
-inline Symbol read_rest(const Huffman& table, Bits* bits, uint32_t entry) {
-    int length = entry & 0xFF, size = entry >> 12 & 15, run = entry >> 8 & 15;
-    if (length == 0) {
-        const uint32_t code = bits->top(16);
-        length = LOOKUP_BITS + 1;
-        while (length <= 16 && code >= table.limit[length]) ++length;
-        if (length > 16) return {0, 64};
-        const int symbol =
-            table.symbols[static_cast<uint32_t>((code >> (16 - length)) + table.first[length]) & 255];
-        size = symbol & 15;
-        run = symbol >> 4;
-    }
-    bits->drop(length);
-    if (size == 0) return {0, run};
-    const auto value = static_cast<int32_t>(bits->top(size));
-    bits->drop(size);
-    return {value < 1 << (size - 1) ? value - (1 << size) + 1 : value, run};
+// The entry of a code that the look-up does not hold; 0: no code.
+inline uint32_t find_long(const Huffman& table, uint32_t code) {
+    int length = LOOKUP_BITS + 1;
+    while (length <= 16 && code >= table.limit[length]) ++length;
+    if (length > 16) return 0;
+    const uint32_t number = (code >> (16 - length)) + static_cast<uint32_t>(table.first[length]);
+    return huffman_entry(length, table.symbols[number & 255]);
 }
 
-INLINE Symbol read_symbol(const Huffman& table, Bits* bits) {
-    const uint32_t entry = table.lookup[bits->top(LOOKUP_BITS)];
-    if (__builtin_expect(entry == 0 || (entry & 0xF000) != 0, 0))
-        return read_rest(table, bits, entry);
+INLINE uint32_t find(const Huffman& table, const Bits& bits) {
+    const uint32_t entry = table.lookup[bits.top(LOOKUP_BITS)];
+    return __builtin_expect(entry != 0, 1) ? entry : find_long(table, bits.top(16));
+}
+
+// Takes a code and its value's bits off the stream; gives the value.
+INLINE int32_t take(Bits* bits, uint32_t entry) {
+    const int size = entry >> 8 & 15;
+    const uint64_t rest = bits->window << (entry >> 16);
+    const auto positive = static_cast<int32_t>(static_cast<int64_t>(rest) >> 63);
+    const auto value = static_cast<int32_t>(rest >> 1 >> (63 - size));
     bits->drop(entry & 0xFF);
-    return {static_cast<int32_t>(entry) >> 16, static_cast<int32_t>(entry >> 8 & 15)};
+    return value - (~positive & ((1 << size) - 1));
 }
 
 // One block into `out`, which is zero before; false where it is damaged. `mean`: of the block before.
 INLINE bool read_block(const Huffman& dc, const Huffman& ac, const int16_t* quant, Bits* bits,
                        int32_t* mean, int16_t* out) {
     bits->refill();
-    const Symbol first = read_symbol(dc, bits);
-    if (first.run > 0) return false;
-    *mean += first.value;
+    const uint32_t first = find(dc, *bits);
+    *mean += take(bits, first);
     out[0] = static_cast<int16_t>(*mean * quant[0]);
-    // One refill lasts for two symbols of at most 26 bits.
-    for (int k = 1, turn = 1; k < 64; ++k, ++turn) {
-        if (turn & 1) bits->refill();
-        const Symbol symbol = read_symbol(ac, bits);
-        k += symbol.run;
-        if (symbol.value == 0) {
-            if (symbol.run == 0) return true;  // the end of the block
-            if (symbol.run != 15) return false;
+    if (first == 0) return false;
+    for (int k = 1; k < 64;) {
+        bits->refill();  // lasts for two symbols of at most 26 bits
+        for (int turn = 0; turn < 2 && k < 64; ++turn, ++k) {
+            const uint32_t entry = find(ac, *bits);
+            const int run = entry >> 12 & 15;
+            const int32_t value = take(bits, entry);
+            k += run;
+            if ((entry & 0xF00) != 0) {
+                out[ZIGZAG[k]] = static_cast<int16_t>(value * quant[k]);
+            } else if (run == 0) {
+                return entry != 0;  // the end of the block
+            }
             if (k > 63) return false;
-            continue;
         }
-        out[ZIGZAG[k]] = static_cast<int16_t>(symbol.value * quant[k]);
-        if (k > 63) return false;
     }
     return true;
 }

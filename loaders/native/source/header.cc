@@ -16,24 +16,6 @@ constexpr int APP0 = 0xE0, APP13 = 0xED, COMMENT = 0xFE;
 // What has been seen of a header: frame, restart interval, 2 quantisation and 4 Huffman tables.
 enum Seen { A_FRAME = 1, AN_INTERVAL = 2, QUANT = 4, DC = 16, AC = 64, ALL = 255 };
 
-int32_t extended(int32_t bits, int size) {
-    return bits < 1 << (size - 1) ? bits - (1 << size) + 1 : bits;
-}
-
-// The lookup entries that begin with one code.
-void fill(Huffman* table, uint32_t code, int length, int symbol) {
-    const int rest = LOOKUP_BITS - length, run = symbol >> 4, size = symbol & 15;
-    for (int suffix = 0; suffix < 1 << rest; ++suffix) {
-        uint32_t entry = static_cast<uint32_t>(size << 12 | run << 8 | length);
-        if (size <= rest) {
-            const int32_t value = size == 0 ? 0 : extended(suffix >> (rest - size), size);
-            entry = static_cast<uint32_t>(value) << 16 |
-                    static_cast<uint32_t>(run << 8 | (length + size));
-        }
-        table->lookup[(code << rest) + suffix] = entry;
-    }
-}
-
 bool is_symbol(int symbol, bool ac) {
     const int run = symbol >> 4, size = symbol & 15;
     return ac ? size <= 10 && (size > 0 || run == 0 || run == 15) : symbol <= 11;
@@ -54,7 +36,8 @@ int64_t read_huffman(const uint8_t* data, int64_t count, bool ac, Huffman* table
             const int symbol = data[16 + index];
             if (code >= 1u << length || !is_symbol(symbol, ac)) return -1;
             table->symbols[index] = static_cast<uint8_t>(symbol);
-            if (length <= LOOKUP_BITS) fill(table, code, length, symbol);
+            for (int rest = LOOKUP_BITS - length, at = 0; rest >= 0 && at < 1 << rest; ++at)
+                table->lookup[(code << rest) + at] = huffman_entry(length, symbol);
         }
         table->limit[length] = code << (16 - length);
     }

@@ -6,16 +6,19 @@
 constexpr int LOOKUP_BITS = 10;
 constexpr int64_t MAX_HEADER = 4096;
 
-// A Huffman table. `lookup` has an entry for the next LOOKUP_BITS bits:
-//   value << 16 | size << 12 | run << 8 | length
-// A code with its value's bits: `value` of these, `size` 0, `length` of both together. A code whose
-// value's bits do not fit: `size` of them, `length` of the code. Longer codes: 0.
+// A Huffman table. `lookup` has an entry for the next LOOKUP_BITS bits, 0 where the code is longer or
+// there is none:
+//   length of the code << 16 | run << 12 | size << 8 | bits of the code and its value together
 struct Huffman {
     uint32_t lookup[1 << LOOKUP_BITS];
     uint32_t limit[17];  // of codes of each length: the first 16 bits that are too large
     int32_t first[17];   // what makes a code of each length the number of its symbol
     uint8_t symbols[256];
 };
+
+INLINE uint32_t huffman_entry(int length, int symbol) {
+    return static_cast<uint32_t>(length << 16 | symbol << 8 | (length + (symbol & 15)));
+}
 
 struct Header {
     uint8_t bytes[MAX_HEADER];  // as it stands in the file
