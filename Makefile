@@ -1,28 +1,42 @@
-# Both `make demo` and `make test` set up a virtual environment of pinned versions in .venv, once.
+# `make demo` and the tests set up a virtual environment of pinned versions in .venv, once.
 # They need Python 3.11 or later and the package index that pip is set up for, nothing else.
 
 PYTHON ?= python3
+JOBS ?= 2
 PARSER ?= npz
 SECONDS ?= 60
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint fuzz soak clean
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+# Tests without other processes, a store or shards to build.
+QUICK := tests/test_imports.py tests/shards_spec/test_[fmr]*.py tests/converter/test_plan.py \
+	$(addprefix tests/loaders/test_,mix.py needs.py order.py policy.py random.py smpl.py)
+
+.PHONY: help demo check test test-all lint fuzz soak clean
 
 help:
 	@echo "make demo    the main job end to end, on data that it makes, in demo/"
-	@echo "make test    lint, types and all tests"
+	@echo "make check   lint, types and the quick tests: under a minute"
+	@echo "make test    lint, types and all tests, long searches sampled; JOBS=2 at a time"
+	@echo "make test-all  the same, with every long search in full: hours"
 	@echo "make lint    ruff and mypy alone"
-	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (index, jpeg, occluders)"
+	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (frame, index, jpeg, occluders)"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
+check: lint
+	$(PYTEST) --hypothesis-profile check $(QUICK)
+
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-all: lint
+	$(PYTEST) -m "" --hypothesis-profile all
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -50,4 +64,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(PIP) $(shell grep '^torch==' constraints.txt)
 	@$(PIP) --editable '.[dev]'
+	@command -v cc >/dev/null || $(PIP) ziglang  # compiles a library for the tests of failing storage
 	@touch $@

@@ -56,7 +56,7 @@ from benchmarks.harness import (
 )
 from benchmarks.trees import Tree, make_big_npz
 
-PACKAGES = ("numpy", "opencv-python-headless", "pyspng", "simplejpeg", "pyarrow", "ray")
+PACKAGES = ("numpy", "opencv-python-headless", "kornia_rs", "simplejpeg", "pyarrow", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)

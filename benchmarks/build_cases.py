@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import cv2
+import kornia_rs
 import numpy as np
-import pyspng
 from numpy.typing import NDArray
 
 from benchmarks import big_npz, layouts, mannequins, photographs, trees
@@ -25,8 +25,9 @@ from benchmarks.harness import descendants, peak_memory
 from benchmarks.trees import Tree, make_tree
 from converter.build import BuildRequest, build, make_task, prepare
 from converter.datasets import find_dataset
-from converter.frames import decode_frame, read_frame
+from converter.frames import decode_frame
 from converter.plan import BuildOptions, frame_groups
+from converter.reading import read_frame
 from converter.work import Recipe, ShardResult, ShardTask, Views, cut, oriented, plan_row
 from shards_spec import jpeg
 from shards_spec.storage import open_folder
@@ -95,9 +96,10 @@ def request(
 
 @dataclass(frozen=True)
 class LoadedFrame:
-    """A frame's file and, ready to encode, the crops of its people, in the encoder's BGR."""
+    """A frame's file, its (H, W), and its people's crops in the encoder's BGR."""
 
     data: bytes
+    size: tuple[int, int]
     rows: range
     crops: list[Pixels]
 
@@ -125,7 +127,8 @@ def load(tree: Tree, pinned_to: int | None) -> None:
     frames = []
     for begin, end in frame_groups(task.frames):
         data = read_frame(root, task.paths[begin])
-        frame = oriented(recipe, Views(decode_frame(data)), task, begin)
+        stored = decode_frame(data).pixels
+        frame = oriented(recipe, Views(stored), task, begin)
         crops = [
             np.asarray(
                 cv2.cvtColor(cut(frame, plan_row(recipe, frame, task, row)), cv2.COLOR_RGB2BGR),
@@ -133,7 +136,7 @@ def load(tree: Tree, pinned_to: int | None) -> None:
             )
             for row in range(begin, end)
         ]
-        frames.append(LoadedFrame(data, range(begin, end), crops))
+        frames.append(LoadedFrame(data, stored.shape[:2], range(begin, end), crops))
     _LOADED.append(Loaded(recipe, task, frames))
 
 
@@ -143,7 +146,7 @@ def bound(part: slice) -> int:
     options = jpeg.encoder_options(loaded.recipe.quality)
     count = 0
     for frame in loaded.frames[part]:
-        pyspng.load(frame.data)
+        kornia_rs.io.decode_image_png_u8(frame.data, frame.size, "rgb")
         for crop in frame.crops:
             cv2.imencode(".jpg", crop, options)
         count += len(frame.crops)
@@ -158,7 +161,7 @@ def naive(part: slice) -> int:
     count = 0
     for held in loaded.frames[part]:
         for row in held.rows:
-            views = Views(decode_frame(read_frame(root, task.paths[row])))
+            views = Views(decode_frame(read_frame(root, task.paths[row])).pixels)
             frame = oriented(recipe, views, task, row)
             jpeg.encode(cut(frame, plan_row(recipe, frame, task, row)), recipe.quality)
             count += 1

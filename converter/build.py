@@ -1,36 +1,34 @@
 """The build of one data set: read, plan, make every shard, account for every row, publish."""
 
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
+from converter.accounting import misplaced
 from converter.datasets import Dataset
+from converter.identity import identity
 from converter.lock import build_lock
-from converter.plan import BuildOptions, Plan, identity, make_plan
+from converter.plan import BuildOptions, Plan, make_plan
+from converter.publish import Publisher, open_publisher
+from converter.reading import local_if_file
 from converter.run import run_here, run_on_ray
 from converter.source import Source, read_source
 from converter.work import Recipe, ShardResult, ShardTask
 from shards_spec import jpeg
-from shards_spec.errors import BuildError, ShardError, UsageError
+from shards_spec.errors import BuildError, RefitShardError, UsageError
 from shards_spec.fields import standard_fields
 from shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
-from shards_spec.layout import (
-    MANIFEST,
-    QUARANTINE,
-    TEMPORARY_SUFFIX,
-    check_dataset_name,
-    sample_key,
-    shard_stem,
-)
-from shards_spec.manifest import Manifest, plan_hash, read_manifest
-from shards_spec.reader import read_index, read_seal
-from shards_spec.storage import Folder, open_folder
+from shards_spec.layout import check_dataset_name, sample_key
+from shards_spec.manifest import Manifest, plan_hash
+from shards_spec.storage import open_folder
 from shards_spec.writer import Quarantined, quarantine_bytes
 
 OnShard = Callable[[ShardResult], None]
+
+# Storage that fails shard after shard has failed as a whole: waiting for each would take hours.
+_FAILURES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +38,8 @@ class BuildRequest:
     ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
     or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
     ``shard_timeout``: seconds that a worker may take for one shard, by default 2 a row and at least
-    600. ``max_bad``: the share of rows that may end in quarantine. ``overwrite``: delete shards of
-    another plan instead of refusing.
+    600. ``max_bad``: the share of rows that may end in quarantine. ``overwrite``: build all
+    shards anew beside those that stand, of whatever plan, which go once the new ones are whole.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -81,22 +79,30 @@ class Prepared:
     source: Source
     plan: Plan
     recipe: Recipe
-    identity: dict[str, object]
+    identity: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What stands on disk after a build."""
+    """What stands on disk after a build.
+
+    ``source_rows``: rows that were considered; ``left_out``: rows of the npz that were not.
+    ``warned``: rows that were read with a warning, by its text. ``overwriting``: whether an
+    overwriting that was interrupted keeps files beside.
+    """
 
     dataset: str
     out: str
     source_rows: int
+    left_out: int
     rows: int
     frames: int
     shards: int
     kept_shards: int
     bytes: int
     quarantined: dict[str, int]
+    warned: dict[str, int]
+    overwriting: bool
 
 
 def prepare(request: BuildRequest) -> Prepared:
@@ -106,6 +112,12 @@ def prepare(request: BuildRequest) -> Prepared:
         SourceError: the npz cannot be used.
         StorageError: the object store of the npz or of the frames cannot be reached.
     """
+    request = replace(
+        request,
+        npz=local_if_file(request.npz),
+        root=local_if_file(request.root),
+        out=local_if_file(request.out),
+    )
     open_folder(request.root).reach()
     dataset, options = request.dataset, request.options
     source = read_source(
@@ -121,7 +133,7 @@ def prepare(request: BuildRequest) -> Prepared:
         key_bytes=len(sample_key(dataset.name, source.rows)),
         imgname_bytes=source.imgname_bytes,
     )
-    content = identity(dataset.name, source, options, envelope, fields)
+    content = identity(dataset, source, options, envelope, fields)
     recipe = Recipe(
         dataset=dataset,
         root=_from_anywhere(request.root),
@@ -168,37 +180,51 @@ def build(prepared: Prepared, on_shard: OnShard) -> Summary:
         BuildError: rows or shards failed; the finished shards stay, the same call goes on.
         StorageError: writing failed; the same call goes on.
     """
-    request = prepared.request
+    request, recipe = prepared.request, prepared.recipe
     if request.on_error == "fail" and prepared.source.faults:
         raise _first_fault(prepared, list(prepared.source.faults.values()))
     folder = open_folder(request.out)
     folder.create()
     with build_lock(folder):
-        _clear(prepared, folder)
-        results, failures = _run(prepared, on_shard)
-        if failures:
-            raise _shard_failures(failures, prepared.plan.shards)
-        return _finish(prepared, folder, results)
+        publisher = open_publisher(
+            folder, recipe.dataset.name, prepared.identity, overwrite=request.overwrite
+        )
+        try:
+            results = _run(prepared, publisher, on_shard)
+            return _finish(prepared, publisher, results)
+        except RefitShardError:
+            publisher.clear()
+            raise
 
 
-def _run(
-    prepared: Prepared, on_shard: OnShard
-) -> tuple[dict[int, ShardResult], dict[int, BaseException]]:
-    request = prepared.request
+def _run(prepared: Prepared, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
+    """Every shard, in the order of the plan; each has its name as soon as it is made.
+
+    Raises:
+        BuildError: some failed, or rows of one did and none may.
+    """
+    request, shards = prepared.request, prepared.plan.shards
     results: dict[int, ShardResult] = {}
     failures: dict[int, BaseException] = {}
+    in_a_row = 0
 
     def on_result(index: int, result: ShardResult | BaseException) -> None:
+        nonlocal in_a_row
         if isinstance(result, BaseException):
             failures[index] = result
+            in_a_row += 1
+            if in_a_row == _FAILURES_IN_A_ROW:
+                raise _shard_failures(failures, shards)
             return
-        results[index] = result
-        on_shard(result)
+        in_a_row = 0
+        results[index] = publisher.publish(result)
+        on_shard(results[index])
         if request.on_error == "fail" and result.quarantined:
             raise _first_fault(prepared, list(result.quarantined))
 
     tasks: Iterator[ShardTask] = (
-        make_task(prepared, index) for index in range(prepared.plan.shards)
+        replace(make_task(prepared, index), candidates=publisher.candidates.get(index, ()))
+        for index in range(shards)
     )
     if request.workers == 0:
         run_here(prepared.recipe, tasks, on_result)
@@ -211,7 +237,9 @@ def _run(
             address=request.address,
             shard_timeout=request.shard_timeout,
         )
-    return results, failures
+    if failures:
+        raise _shard_failures(failures, shards)
+    return [results[index] for index in range(shards)]
 
 
 def _first_fault(prepared: Prepared, rows: list[Quarantined]) -> BuildError:
@@ -232,146 +260,89 @@ def _shard_failures(failures: dict[int, BaseException], shards: int) -> BuildErr
     return built
 
 
-def _ours(prepared: Prepared, folder: Folder) -> list[str]:
-    """Files in the folder that builds of this data set wrote, half-written ones too."""
-    name = re.escape(prepared.recipe.dataset.name)
-    whole = rf"{re.escape(MANIFEST)}|{re.escape(QUARANTINE)}|{name}-\d{{6,}}\.(tar|arrow)"
-    ours = re.compile(rf"({whole})|\.({whole})\.[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}")
-    return [found for found in sorted(folder.names()) if ours.fullmatch(found)]
-
-
-def _clear(prepared: Prepared, folder: Folder) -> None:
-    """Remove what a killed build left half written; refuse or remove what is another plan's."""
-    difference = _difference(prepared, folder, folder.names())
-    if difference is not None and not prepared.request.overwrite:
-        raise UsageError(
-            f"{folder.url}: holds shards built {difference}; "
-            "pass --overwrite to replace them, or choose another --out"
-        )
-    _remove_all_but(prepared, folder, set() if difference else _planned(prepared))
-
-
-def _planned(prepared: Prepared) -> set[str]:
-    """Names of the files that a finished build leaves."""
-    name, shards = prepared.recipe.dataset.name, range(prepared.plan.shards)
-    stems = [shard_stem(name, index) for index in shards]
-    return {MANIFEST, QUARANTINE, *(stem + end for stem in stems for end in (".tar", ".arrow"))}
-
-
-def _remove_all_but(prepared: Prepared, folder: Folder, kept: set[str]) -> None:
-    """Remove files that builds of this data set wrote, the manifest first."""
-    gone = set(_ours(prepared, folder)) - kept
-    for name in sorted(gone, key=lambda name: (name != MANIFEST, name)):
-        folder.remove(name)
-
-
-def _difference(prepared: Prepared, folder: Folder, names: dict[str, int]) -> str | None:
-    """How the shards in the folder differ from the plan, in words; None where they do not."""
-    if MANIFEST in names:
-        try:
-            manifest = read_manifest(folder)
-        except ShardError as error:
-            return f"by another version ({error})"
-        if manifest.plan_hash != prepared.recipe.plan_hash:
-            return _named_difference(prepared, manifest)
-    stem = prepared.recipe.dataset.name + "-"
-    for name in sorted(names):
-        if name.startswith(stem) and name.endswith(".arrow"):
-            try:
-                seal = read_seal(read_index(folder, name), name)
-            except ShardError:
-                continue  # damaged: it is built again
-            if seal.plan_hash != prepared.recipe.plan_hash:
-                return "from another source or with other options"
-    return None
-
-
-def _named_difference(prepared: Prepared, manifest: Manifest) -> str:
-    wanted = prepared.identity
-    built = {
-        "source_sha256": manifest.source_sha256,
-        "box_px": manifest.box_px,
-        "quality": manifest.quality,
-        "seed": manifest.seed,
-    }
-    for name, value in built.items():
-        if wanted[name] != value:
-            if name == "source_sha256":
-                return f"from another npz than {prepared.request.npz}"
-            return f"with {name} {value}, not {wanted[name]}"
-    return "from another source or with other options"
-
-
-def _finish(prepared: Prepared, folder: Folder, results: dict[int, ShardResult]) -> Summary:
+def _finish(prepared: Prepared, publisher: Publisher, results: list[ShardResult]) -> Summary:
     """Account for every row, then publish the quarantine and, last, the manifest."""
     source, request = prepared.source, prepared.request
-    ordered = [results[index] for index in sorted(results)]
+    url = publisher.folder.url
     quarantined = list(source.faults.values())
-    for result in ordered:
+    for result in results:
         quarantined += result.quarantined
-    rows = sum(result.entry.rows for result in ordered)
-    if rows + len(quarantined) != source.rows:
+    wrong = misplaced(
+        source.total,
+        source.left_out,
+        [result.rows for result in results],
+        [row.source_row for row in quarantined],
+    )
+    if wrong is not None:
         raise BuildError(
-            f"{folder.url}: {source.rows} rows went in, {rows} are in shards and "
-            f"{len(quarantined)} in quarantine; build again with --overwrite, and report this"
+            f"{url}: {source.total} rows went in; of those in shards, in quarantine and left out "
+            f"together: {wrong}; build again with --overwrite, and report this"
         )
-    _remove_all_but(prepared, folder, _planned(prepared))  # what a dead worker left half written
-    folder.write(QUARANTINE, quarantine_bytes(quarantined))
-    counts = dict(sorted(Counter(row.reason for row in quarantined).items()))
-    if rows == 0 or len(quarantined) > request.max_bad * source.rows:
-        raise _too_many_bad(folder, counts, len(quarantined), source.rows, request.max_bad)
-    manifest = _manifest(prepared, ordered, rows, counts)
-    folder.write(MANIFEST, manifest.to_json())
+    manifest = _manifest(prepared, results, quarantined)
+
+    def check(place: str) -> None:
+        if manifest.rows == 0 or len(quarantined) > request.max_bad * source.rows:
+            raise _too_many_bad(url, place, manifest.quarantined, source.rows, request.max_bad)
+
+    publisher.switch(manifest, quarantine_bytes(quarantined), check)
     return Summary(
         dataset=manifest.dataset,
-        out=folder.url,
+        out=url,
         source_rows=source.rows,
-        rows=rows,
+        left_out=manifest.left_out_rows,
+        rows=manifest.rows,
         frames=manifest.frames,
-        shards=len(ordered),
-        kept_shards=sum(result.kept for result in ordered),
-        bytes=sum(result.entry.tar_bytes + result.entry.arrow_bytes for result in ordered),
-        quarantined=counts,
+        shards=len(results),
+        kept_shards=sum(result.kept for result in results),
+        bytes=sum(result.entry.tar_bytes + result.entry.arrow_bytes for result in results),
+        quarantined=dict(manifest.quarantined),
+        warned=dict(manifest.warned),
+        overwriting=publisher.target.hidden is not None,
     )
 
 
 def _manifest(
-    prepared: Prepared, results: list[ShardResult], rows: int, counts: dict[str, int]
+    prepared: Prepared, results: list[ShardResult], quarantined: list[Quarantined]
 ) -> Manifest:
-    recipe, options = prepared.recipe, prepared.request.options
+    recipe, options, source = prepared.recipe, prepared.request.options, prepared.source
+    warned: Counter[str] = Counter()
+    for result in results:
+        warned.update(result.warned)
     return Manifest(
         dataset=recipe.dataset.name,
         plan=prepared.identity,
-        generation=0,
+        generation=0,  # chosen when it is published
         fields=recipe.fields,
         envelope=recipe.envelope,
         box_px=options.box_px,
         quality=options.quality,
         restart_interval=0 if recipe.dataset.cropped else jpeg.RESTART_INTERVAL,
         seed=options.seed,
-        source_sha256=prepared.source.sha256,
-        source_rows=prepared.source.rows,
-        left_out=(),
-        rows=rows,
+        source_sha256=source.sha256,
+        source_rows=source.total,
+        left_out=source.left_out,
+        rows=sum(result.entry.rows for result in results),
         frames=sum(result.frames for result in results),
-        quarantined=counts,
-        warned={},
+        quarantined=dict(sorted(Counter(row.reason for row in quarantined).items())),
+        warned=dict(sorted(warned.items())),
         shards=tuple(result.entry for result in results),
     )
 
 
 def _too_many_bad(
-    folder: Folder, counts: dict[str, int], bad: int, rows: int, max_bad: float
+    url: str, place: str, counts: Mapping[str, int], rows: int, max_bad: float
 ) -> BuildError:
+    """``place``: of the quarantine."""
+    bad = sum(counts.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     if bad == rows:
         return BuildError(
-            f"{folder.url}: all {rows} rows are in quarantine ({reasons}), so there is nothing to "
-            f"publish; see {folder.url}/{QUARANTINE}, mend the data and run the same command again"
+            f"{url}: all {rows} rows are in quarantine ({reasons}), so there is nothing to "
+            f"publish; see {place}, mend the data and run the same command again"
         )
     return BuildError(
-        f"{folder.url}: {bad} of {rows} rows are in quarantine ({bad / rows:.1%}; {reasons}), more "
-        f"than --max-bad {max_bad:g}; see {folder.url}/{QUARANTINE}, mend the data and run the "
+        f"{url}: {bad} of {rows} rows are in quarantine ({bad / rows:.1%}; {reasons}), more "
+        f"than --max-bad {max_bad:g}; see {place}, mend the data and run the "
         "same command again, or allow more with --max-bad"
     )
 

@@ -13,11 +13,6 @@ BEDLAM_PORTRAIT_WIDTH = 720
 OnItsSide = Callable[[int, str, NDArray[np.float32] | None], bool]
 
 
-def never_on_its_side(_width: int, _imgname: str, _principal: NDArray[np.float32] | None) -> bool:
-    """Most data sets store their frames as their labels see them."""
-    return False
-
-
 def bedlam_on_its_side(width: int, imgname: str, principal: NDArray[np.float32] | None) -> bool:
     """BEDLAM's closeup scenes have portrait labels (principal point x = 360) but landscape files.
 
@@ -29,14 +24,19 @@ def bedlam_on_its_side(width: int, imgname: str, principal: NDArray[np.float32] 
     return bool(portrait) and width != BEDLAM_PORTRAIT_WIDTH
 
 
+# Rules that tell which frames are stored on their side. A rule that changes gets a new name: the
+# name is a part of the plan of the shards.
+_TURNED: dict[str, OnItsSide] = {"bedlam-closeup": bedlam_on_its_side}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """What the converter must know of a data set beyond its npz.
 
     ``root_variable``: its ROOT in ``data_config.py``. ``use_pose_3d``: ReFit trains on its 3D
     joints. ``cropped``: its images are ReFit's crops already and are stored as they are.
-    ``on_its_side(width, imgname, principal_point)``: whether a stored frame must be turned 90
-    degrees clockwise to match its labels. ``page``: where users get it.
+    ``turned``: name of the rule that tells which frames are stored on their side; most data sets
+    store all of them as their labels see them. ``page``: where users get it.
     """
 
     name: str
@@ -44,7 +44,15 @@ class Dataset:
     page: str = ""
     use_pose_3d: bool = True
     cropped: bool = False
-    on_its_side: OnItsSide = never_on_its_side
+    turned: str = "never"
+
+    def on_its_side(self, width: int, imgname: str, principal: NDArray[np.float32] | None) -> bool:
+        """Whether a stored frame must be turned 90 degrees clockwise to match its labels.
+
+        ``width``: of the file, px. ``principal``: the row's principal point (x, y), if known.
+        """
+        rule = _TURNED.get(self.turned)
+        return rule is not None and rule(width, imgname, principal)
 
 
 DATASETS: dict[str, Dataset] = {
@@ -89,7 +97,7 @@ DATASETS: dict[str, Dataset] = {
             name="bedlam",
             root_variable="BEDLAM_ROOT",
             page="https://bedlam.is.tue.mpg.de",
-            on_its_side=bedlam_on_its_side,
+            turned="bedlam-closeup",
         ),
     )
 }

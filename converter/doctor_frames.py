@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from converter.build import Prepared
 from converter.findings import Finding, graded
-from converter.frames import decode_frame, read_frame
+from converter.frames import decode_frame
 from converter.plan import permutation
+from converter.reading import read_frame
 from converter.remedies import fix_of
 from converter.resample import RES
 from shards_spec.errors import FrameError
@@ -83,7 +84,7 @@ def _look(prepared: Prepared, root: Folder, rows: NDArray[np.int64]) -> _Seen:
     source = prepared.source
     try:
         data = read_frame(root, source.paths[int(rows[0])])
-        height, width = decode_frame(data).shape[:2]
+        height, width = decode_frame(data).pixels.shape[:2]
     except FrameError as error:
         return _Seen(faults=tuple(_Fault(row, error.reason, str(error)) for row in rows.tolist()))
     turned = False

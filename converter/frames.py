@@ -6,73 +6,30 @@ Gray becomes three channels, EXIF orientation is applied, CMYK is converted, alp
 
 import io
 import warnings
+from dataclasses import dataclass
 
-import cv2
-import numpy as np
-import pyspng
-import simplejpeg
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from pyarrow import fs
 
-from shards_spec.errors import FrameError, ShardError
-from shards_spec.storage import Folder
+from converter import jpeg_header, png
+from converter.imread import Frame, as_imread, check_pixels
+from converter.jpeg_frame import decode_jpeg
+from shards_spec.errors import FrameError
 
-MAX_PIXELS = 128 << 20
-MAX_FILE_BYTES = 512 << 20
 LFS_POINTER = b"version https://git-lfs"
-EXIF_ORIENTATION = 0x0112
-
-Frame = NDArray[np.uint8]
 
 
-def read_frame(root: Folder, path: str) -> bytes:
-    """The bytes of a frame's file.
-
-    Raises:
-        FrameError: missing, empty, too large or unreadable.
-        StorageError: the object store failed, which says nothing of the frame.
+@dataclass(frozen=True)
+class Decoded:
+    """A frame's pixels, (H, W, 3) uint8 RGB; and, where the file is damaged beside them, the kind
+    of damage as a short text that does not vary from file to file.
     """
-    data = _read_local(root, path) if root.local is not None else _read_remote(root, path)
-    if not data:
-        raise FrameError("empty", "zero bytes")
-    return data
+
+    pixels: Frame
+    warning: str | None = None
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_FILE_BYTES:
-        raise FrameError("too_large", f"{size} bytes, the limit is {MAX_FILE_BYTES}")
-
-
-def _read_remote(root: Folder, path: str) -> bytes:
-    try:
-        with root.open(path) as file:
-            _check_size(file.size())
-            return bytes(file.read())
-    except ShardError as error:
-        raise FrameError("missing", "no such object") from error
-    except ValueError as error:
-        raise FrameError("unreadable", str(error)) from error
-
-
-def _read_local(root: Folder, path: str) -> bytes:
-    place = f"{root.path}/{path}"
-    try:
-        kind = root.filesystem.get_file_info(place).type
-        if kind == fs.FileType.NotFound:
-            raise FrameError("missing", "no such file")
-        if kind != fs.FileType.File:  # opening a FIFO would wait for ever
-            raise FrameError("unreadable", "not a regular file")
-        with root.filesystem.open_input_file(place) as file:
-            size = file.size()
-            _check_size(size)
-            return bytes(file.read(size))
-    except (OSError, ValueError) as error:
-        raise FrameError("unreadable", str(error)) from error
-
-
-def _header(data: bytes) -> Image.Image:
-    """The image's header; Pillow decodes no pixel before it is asked to."""
+def _other(data: bytes) -> Frame:
+    """Decode any format but JPEG and PNG, whose header Pillow reads first."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -83,63 +40,22 @@ def _header(data: bytes) -> Image.Image:
         raise FrameError("not_an_image", f"begins with {data[:16]!r}") from None
     except Image.DecompressionBombError as error:
         raise FrameError("too_large", str(error)) from error
+    except MemoryError:  # which says nothing of the frame
+        raise
     except Exception as error:  # a parser of hostile bytes may raise anything
         raise FrameError("corrupt", f"unreadable header ({error})") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise FrameError(
-            "too_large", f"{image.width}x{image.height} px, the limit is {MAX_PIXELS} pixels"
-        )
-    return image
+    check_pixels(image.width, image.height)
+    return as_imread(data)
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # damaged EXIF: cv2 ignores it too
-        return 1
-
-
-def _as_imread(data: bytes) -> Frame:
-    try:
-        frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise FrameError("corrupt", str(error)) from error
-    if frame is None:
-        raise FrameError("corrupt", "the image cannot be decoded")
-    return np.asarray(frame, np.uint8)
-
-
-def _decode_jpeg(data: bytes, image: Image.Image) -> Frame:
-    plain = image.mode in ("RGB", "L")
-    try:
-        frame: Frame = simplejpeg.decode_jpeg(data, "RGB" if plain else "CMYK", strict=True)
-    except ValueError as error:
-        raise FrameError("corrupt", str(error)) from error
-    if plain and _orientation(image) == 1:
-        return frame
-    return _as_imread(data)
-
-
-def _decode_png(data: bytes, image: Image.Image) -> Frame:
-    if image.mode == "RGB" and not image.info.keys() & {"exif", "transparency", "interlace"}:
-        try:
-            frame: Frame = pyspng.load(data)
-        except RuntimeError as error:
-            raise FrameError("corrupt", str(error)) from error
-        if frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3:
-            return frame
-    return _as_imread(data)
-
-
-def decode_frame(data: bytes) -> Frame:
-    """Decode any image file to (H, W, 3) uint8 RGB, by its content, whatever its name.
+def decode_frame(data: bytes) -> Decoded:
+    """Decode any image file by its content, whatever its name.
 
     Raises:
-        FrameError: not an image, damaged, cut short, or too large.
+        FrameError: not an image, damaged, cut short, too large, or of a kind that is not read.
     """
-    image = _header(data)
-    if image.format in ("JPEG", "MPO"):
-        return _decode_jpeg(data, image)
-    if image.format == "PNG":
-        return _decode_png(data, image)
-    return _as_imread(data)
+    if data.startswith(jpeg_header.SIGNATURE):
+        return Decoded(*decode_jpeg(data))
+    if data.startswith(png.SIGNATURE):
+        return Decoded(png.decode_png(data))
+    return Decoded(_other(data))

@@ -3,49 +3,73 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shards_spec.errors import UsageError, explain
+from shards_spec.filesystem import lock, warn_once
 from shards_spec.layout import LOCK
 from shards_spec.storage import Folder
+
+_NO_LOCK = (
+    "this file system has no locks (flock), so nothing keeps a second build out of this folder; "
+    "see to it that there is none"
+)
 
 
 @contextmanager
 def build_lock(folder: Folder) -> Iterator[None]:
     """Hold the folder's lock; it goes with the process, however that ends.
 
-    An object store has no locks: there, builds into one prefix must be kept apart by the user.
+    An object store has no locks, and some network file systems have none, of which a warning is
+    logged: there, builds into one place must be kept apart by the user.
 
     Raises:
         UsageError: another build holds it.
+        StorageError: it cannot be taken.
     """
     if folder.local is None:
         yield
         return
     path = folder.local / LOCK
-    descriptor = _acquire(path, folder.url)
+    try:
+        descriptor = _acquire(path, folder.url)
+    except OSError as error:
+        raise explain(error, folder.url) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        with suppress(OSError):  # a lock's file without a lock is in nobody's way
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _acquire(path: Path, url: str) -> int:
     while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise explain(error, url) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                warn_once(url, _NO_LOCK)
+                return descriptor
+            if _is_at(descriptor, path):
+                return descriptor
         except BlockingIOError:
             os.close(descriptor)
             raise UsageError(
                 f"{url}: another build is writing there; wait for it or choose another --out"
             ) from None
-        # The holder before us may have unlinked the file between our open and our lock.
-        if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-            return descriptor
+        except OSError:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the file still has its name: the holder before us may have unlinked it between our
+    open and our lock.
+    """
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

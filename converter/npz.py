@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.reading import open_source
 from shards_spec.errors import ShardError, SourceError
-from shards_spec.files import open_file
 
 MAX_ARRAY_BYTES = 16 << 30
 _DAMAGE = (
@@ -50,7 +50,7 @@ class Npz:
 
     Raises:
         SourceError: the file is missing, is no npz, or an array in it is damaged.
-        StorageError: the object store failed.
+        StorageError: its storage failed, which says nothing of the npz.
     """
 
     def __init__(self, path: str) -> None:
@@ -58,7 +58,7 @@ class Npz:
         self.entries: dict[str, Entry] = {}
         with ExitStack() as stack:
             try:
-                self._file = stack.enter_context(open_file(path))
+                self._file = stack.enter_context(open_source(path))
                 self._zip = stack.enter_context(zipfile.ZipFile(self._file))
             except (FileNotFoundError, ShardError):
                 raise SourceError(f"{path}: missing") from None

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from converter.source import Source
 from shards_spec.errors import UsageError
-from shards_spec.fields import Field, columns_of
-from shards_spec.geometry import Envelope
-from shards_spec.manifest import FORMAT_VERSION
 
 Rows = NDArray[np.int64]
 
@@ -112,24 +109,6 @@ def make_plan(source: Source, options: BuildOptions) -> Plan:
     order, starts = plan_order(frame_of_row, usable, options.samples_per_shard, options.seed)
     frames = len(np.unique(frame_of_row[order]))
     return Plan(order=order, starts=starts, frames=frames, frame_of_row=frame_of_row)
-
-
-def identity(
-    dataset: str,
-    source: Source,
-    options: BuildOptions,
-    envelope: Envelope,
-    fields: Sequence[Field],
-) -> dict[str, object]:
-    """Everything that decides the bytes of the shards; its hash is the plan's."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "columns": columns_of(fields),
-        "dataset": dataset,
-        "source_sha256": source.sha256,
-        "envelope": asdict(envelope),
-        **asdict(options),
-    }
 
 
 def frame_groups(frames: Sequence[int] | Rows) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ FIXES: dict[str, str] = {
     "empty": _AGAIN,
     "corrupt": _AGAIN,
     "not_an_image": _AGAIN,
+    "unsupported": "save these frames anew, as PNG or as JPEG of 8 bits a sample",
     "lfs_pointer": "these are Git LFS pointers: run `git lfs pull` where they come from",
     "too_large": "these are no frames of this data set: " + _AGAIN,
     "unreadable": "make these files readable (permissions, disk, network)",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from converter.deadline import deadline
 from converter.work import Recipe, ShardResult, ShardTask, build_shard
-from shards_spec.errors import RefitShardError, StorageError, UsageError
+from shards_spec.errors import PassingError, RefitShardError, StorageError, UsageError
 
 # Tasks handed to Ray beyond those that run, so that no worker waits for its next one.
 _AHEAD = 2
@@ -31,13 +31,17 @@ def run_here(recipe: Recipe, tasks: Iterator[ShardTask], on_result: OnResult) ->
     """Build the shards one after another in this process."""
     for task in tasks:
         try:
-            result = build_shard(recipe, task)
-        except (StorageError, UsageError):
-            raise
+            result: ShardResult | BaseException = build_shard(recipe, task)
         except Exception as error:
-            on_result(task.index, error)
-        else:
-            on_result(task.index, result)
+            if _stops(error):
+                raise
+            result = error
+        on_result(task.index, result)
+
+
+def _stops(error: BaseException) -> bool:
+    """Whether nothing more can be built: writing failed. One that could not read fails alone."""
+    return isinstance(error, (StorageError, UsageError)) and not isinstance(error, PassingError)
 
 
 @contextmanager
@@ -93,8 +97,7 @@ def build_shard_in_time(recipe: Recipe, task: ShardTask, seconds: float) -> Shar
     """A Ray task: build one shard, or die.
 
     The worker keeps the time, since only it knows when a queued task began. Its death is seen at
-    once, frees its core, and Ray runs the task again; a shard that was finished in the very moment
-    is found whole and kept.
+    once, frees its core, and Ray runs the task again, which makes another attempt.
     """
     with deadline(seconds):
         return build_shard(recipe, task)
@@ -209,7 +212,7 @@ def _collect(ray: Any, reference: Any, index: int, on_result: OnResult) -> None:
         result: ShardResult | BaseException = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, BaseException) else error
-        if isinstance(cause, (StorageError, UsageError)):
+        if _stops(cause):
             raise type(cause)(*cause.args) from error
         result = cause
     except ray.exceptions.RayError as error:

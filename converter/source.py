@@ -1,10 +1,12 @@
 """SPIN annotations, checked: an npz of any of the data sets becomes columns of the field table."""
 
 import hashlib
+import os
 import posixpath
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -51,11 +53,13 @@ class Source:
 
     ``labels``: columns under the field table's names, in the table's dtypes; ``orig_shape``
     (int32 (rows, 2)) only where the npz states it. ``paths``: each row's frame below the root.
-    ``faults``: rows that cannot be used, found before any frame is read.
+    ``faults``: rows that cannot be used, found before any frame is read. ``total``: rows of the
+    npz, of which only the first ones are considered.
     """
 
     npz: str
     sha256: str
+    total: int
     imgnames: list[str]
     paths: list[str]
     labels: dict[str, NDArray[Any]]
@@ -68,6 +72,11 @@ class Source:
     def rows(self) -> int:
         """Rows of the npz that are considered."""
         return len(self.imgnames)
+
+    @property
+    def left_out(self) -> tuple[tuple[int, int], ...]:
+        """Runs (begin, end) of rows of the npz that are not considered."""
+        return ((self.rows, self.total),) if self.rows < self.total else ()
 
     @property
     def extrinsics(self) -> bool:
@@ -108,19 +117,45 @@ def parse_remaps(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def frame_path(imgname: str, root: str, remaps: Sequence[tuple[str, str]]) -> str | None:
     """A frame's path below ``root``, or None where the name leads out of it.
 
-    An absolute name is accepted where it lies below ``root``.
+    An absolute name is accepted where it lies below ``root``, which either may name through
+    symbolic links. Backslashes are slashes in a name that has no others.
     """
+    if "\0" in imgname or len(imgname) > MAX_IMGNAME_BYTES:
+        return None
+    if "/" not in imgname:
+        imgname = imgname.replace("\\", "/")
     for old, new in remaps:
         if imgname.startswith(old):
             imgname = new + imgname[len(old) :]
             break
-    prefix = root.rstrip("/") + "/"
-    if imgname.startswith("/") and imgname.startswith(prefix):
-        imgname = imgname[len(prefix) :]
+    if imgname.startswith("/"):
+        imgname = _below(imgname, root)
     path = posixpath.normpath(imgname)
-    if path.startswith(("/", "../")) or path in ("..", ".", "") or "\0" in path:
+    if path.startswith(("/", "../")) or path in ("..", ".", ""):
         return None
     return path
+
+
+def _below(imgname: str, root: str) -> str:
+    """An absolute name as one below ``root``, or unchanged if it is not."""
+    if "://" in root:
+        return imgname
+    root = os.path.abspath(root)
+    if imgname.startswith(root.rstrip("/") + "/"):
+        return imgname[len(root.rstrip("/")) + 1 :]
+    real = _real(root)
+    parent = imgname.rpartition("/")[0]
+    while parent.strip("/"):
+        if _real(parent) == real:
+            return imgname[len(parent) + 1 :]
+        parent = parent.rpartition("/")[0]
+    return imgname
+
+
+@lru_cache(1 << 16)
+def _real(folder: str) -> str:
+    """The folder without symbolic links."""
+    return os.path.realpath(folder)
 
 
 class _Columns:
@@ -336,6 +371,7 @@ def read_source(
     source = Source(
         npz=npz_path,
         sha256=sha256,
+        total=columns.total,
         imgnames=imgnames,
         paths=[path or "" for path in paths],
         labels=labels,

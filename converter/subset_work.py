@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.frames import Frame, decode_frame, read_frame
+from converter.frames import decode_frame
+from converter.imread import Frame
 from converter.lock import build_lock
+from converter.reading import read_frame
 from converter.resample import RES, crop_box
 from converter.subset import CROPS_FOLDER, NAME_DTYPE, Columns, Crop, SubsetPlan
 from shards_spec import jpeg
@@ -118,7 +120,7 @@ def _cut(root: Folder, path: str, crops: Sequence[Crop]) -> _Done:
         found = {crop.index: _standing(root, crop, marks[crop.index]) for crop in crops}
         sizes = {index: size for index, size in found.items() if size is not None}
         wanted = [crop for crop in crops if crop.index not in sizes]
-        frame = decode_frame(data) if wanted else np.zeros((0, 0, 3), np.uint8)
+        frame = decode_frame(data).pixels if wanted else np.zeros((0, 0, 3), np.uint8)
     except FrameError as error:
         return _Done({}, 0, tuple(Fault(c.row, path, error.reason, str(error)) for c in crops))
     kept = len(sizes)

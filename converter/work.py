@@ -1,23 +1,29 @@
 """Building one shard: frames are read and decoded once, and give the crops of all their people.
 
-Nothing here knows where it runs; :mod:`converter.run` calls it in this process or on Ray.
+Nothing here knows where it runs; :mod:`converter.run` calls it in this process or on Ray. Nor does
+anything here publish: a shard is left under the names of an attempt, for the driver to name.
 """
 
+import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from converter.datasets import Dataset
-from converter.frames import Frame, decode_frame, read_frame
+from converter.frames import decode_frame
+from converter.imread import Frame
 from converter.plan import frame_groups
+from converter.reading import open_patiently, patiently, read_frame
 from shards_spec import jpeg
-from shards_spec.errors import FrameError, ShardError, UsageError
+from shards_spec.errors import FrameError, PassingError, ShardError, StorageError
 from shards_spec.fields import Field, npy_dtype
 from shards_spec.geometry import (
     Envelope,
@@ -27,13 +33,15 @@ from shards_spec.geometry import (
     plan_crop,
     plan_cropped,
 )
-from shards_spec.layout import MANIFEST, sample_key, shard_stem
+from shards_spec.layout import sample_key, shard_stem
 from shards_spec.manifest import ShardEntry
 from shards_spec.process import settle_process
-from shards_spec.reader import ShardSeal, read_index, read_seal
+from shards_spec.reader import parse_index, read_seal
 from shards_spec.resize import shrink
 from shards_spec.storage import Folder, open_folder
-from shards_spec.writer import Quarantined, publish, shard_content, write_shard
+from shards_spec.writer import Quarantined, shard_content, write_shard
+
+_CHUNK = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +60,10 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """The rows of one shard: every sequence and label has one entry a row, frames adjacent."""
+    """The rows of one shard: every sequence and label has one entry a row, frames adjacent.
+
+    ``candidates``: stems of shards that stand and may be kept instead, in the order of preference.
+    """
 
     index: int
     source_rows: NDArray[np.int64]
@@ -60,16 +71,31 @@ class ShardTask:
     imgnames: Sequence[str]
     paths: Sequence[str]
     labels: dict[str, NDArray[Any]]
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """A shard that stands on disk, built now or kept."""
+    """A shard that was built now or kept.
 
+    ``rows``: the source rows that its index holds. ``warned``: how many of them were read with a
+    warning, by its text. ``attempt``: of a new one, which still has the names of this attempt; None
+    for one that was kept. ``whole``: stems of whole shards in whose place a new one comes.
+    """
+
+    index: int
     entry: ShardEntry
+    rows: NDArray[np.int64]
     frames: int
     quarantined: tuple[Quarantined, ...]
-    kept: bool
+    warned: Mapping[str, int]
+    attempt: str | None = None
+    whole: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether it stood already."""
+        return self.attempt is None
 
 
 class Views:
@@ -161,7 +187,10 @@ def make_record(
 
 
 class ShardBuilder:
-    """Turns a task into samples; rows that fail are collected in ``quarantined``."""
+    """Turns a task into samples; rows that fail are collected in ``quarantined``.
+
+    ``warned``: samples whose frame was read with a warning, by its text.
+    """
 
     def __init__(self, recipe: Recipe, task: ShardTask) -> None:
         self.recipe = recipe
@@ -169,6 +198,7 @@ class ShardBuilder:
         self.root = open_folder(recipe.root)
         self.frames = 0
         self.quarantined: list[Quarantined] = []
+        self.warned: Counter[str] = Counter()
         self.dtype = npy_dtype(recipe.fields)
 
     def samples(self) -> Iterator[tuple[NDArray[np.void], bytes]]:
@@ -177,21 +207,31 @@ class ShardBuilder:
             yield from self.samples_of_frame(range(begin, end))
 
     def samples_of_frame(self, rows: range) -> Iterator[tuple[NDArray[np.void], bytes]]:
-        """The people of one frame, which is decoded once."""
+        """The people of one frame, which is decoded once.
+
+        Raises:
+            PassingError: storage or memory failed, which says nothing of the rows.
+        """
         path = self.task.paths[rows[0]]
+        where = f"{self.root.url.rstrip('/')}/{path}"
         try:
             data = read_frame(self.root, path)
-            views = Views(decode_frame(data))
+            decoded = patiently(lambda: decode_frame(data), where)
         except FrameError as error:
             for row in rows:
                 self._quarantine(row, error)
             return
         self.frames += 1
+        views = Views(decoded.pixels)
         for row in rows:
             try:
-                yield self._sample(row, data, views)
+                sample = patiently(partial(self._sample, row, data, views), where)
             except FrameError as error:
                 self._quarantine(row, error)
+            else:
+                if decoded.warning is not None:
+                    self.warned[decoded.warning] += 1
+                yield sample
 
     def _sample(self, row: int, data: bytes, views: Views) -> tuple[NDArray[np.void], bytes]:
         frame = oriented(self.recipe, views, self.task, row)
@@ -220,25 +260,29 @@ class ShardBuilder:
             tar_bytes=tar_bytes,
             frames=self.frames,
             quarantined=self.quarantined,
-            warned={},
+            warned=self.warned,
         )
 
 
-def find_shard(recipe: Recipe, folder: Folder, stem: str) -> tuple[ShardEntry, ShardSeal] | None:
+def find_shard(recipe: Recipe, folder: Folder, index: int, stem: str) -> ShardResult | None:
     """The shard of this plan that stands on disk whole, or None.
 
     Raises:
-        UsageError: the shard belongs to another plan.
+        PassingError: its storage fails, which says nothing of the shard.
     """
     try:
-        batch = read_index(folder, f"{stem}.arrow")
-        seal = read_seal(batch, f"{folder.url}/{stem}.arrow")
-        tar = folder.fingerprint(f"{stem}.tar")
-        arrow_sha256, arrow_bytes = folder.fingerprint(f"{stem}.arrow")
-    except ShardError:
+        with open_patiently(folder, f"{stem}.arrow") as file:
+            data = bytes(file.read())
+        where = f"{folder.url}/{stem}.arrow"
+        batch = parse_index(pa.py_buffer(data), where)
+        seal = read_seal(batch, where)
+        if seal.plan_hash != recipe.plan_hash:
+            return None
+        tar = _fingerprint(folder, f"{stem}.tar")
+    except StorageError as error:
+        raise PassingError(str(error)) from error
+    except (ShardError, OSError):
         return None
-    if seal.plan_hash != recipe.plan_hash:
-        raise UsageError(f"{folder.url}/{stem}: built from another source or with other options")
     if tar != (seal.tar_sha256, seal.tar_bytes):
         return None
     entry = ShardEntry(
@@ -246,15 +290,38 @@ def find_shard(recipe: Recipe, folder: Folder, stem: str) -> tuple[ShardEntry, S
         rows=batch.num_rows,
         tar_bytes=seal.tar_bytes,
         tar_sha256=seal.tar_sha256,
-        arrow_bytes=arrow_bytes,
-        arrow_sha256=arrow_sha256,
+        arrow_bytes=len(data),
+        arrow_sha256=hashlib.sha256(data).hexdigest(),
     )
-    return entry, seal
+    return ShardResult(
+        index=index,
+        entry=entry,
+        rows=_rows_of(batch),
+        frames=seal.frames,
+        quarantined=seal.quarantined,
+        warned=seal.warned,
+    )
 
 
-def would_now_succeed(recipe: Recipe, task: ShardTask, seal: ShardSeal) -> bool:
+def _fingerprint(folder: Folder, name: str) -> tuple[str, int]:
+    """SHA-256 and size in bytes of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    with open_patiently(folder, name) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _rows_of(index: pa.RecordBatch) -> NDArray[np.int64]:
+    """The source rows that an index holds."""
+    return np.array(index.column("source_row").to_numpy(), np.int64)
+
+
+def would_now_succeed(recipe: Recipe, task: ShardTask, quarantined: Sequence[Quarantined]) -> bool:
     """Whether any row that was quarantined can be made now: its frame was put there since."""
-    rows = {row.source_row for row in seal.quarantined}
+    rows = {row.source_row for row in quarantined}
     builder = ShardBuilder(recipe, task)
     for begin, end in frame_groups(task.frames):
         chosen = [row for row in range(begin, end) if int(task.source_rows[row]) in rows]
@@ -265,26 +332,33 @@ def would_now_succeed(recipe: Recipe, task: ShardTask, seal: ShardSeal) -> bool:
 
 
 def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
-    """Make sure that the shard stands on disk: keep a whole one of this plan, or build it.
+    """Find a whole shard of this plan among the candidates, or build it as a new attempt.
 
     Raises:
+        PassingError: a frame or a standing shard could not be read now.
         StorageError: it could not be written.
-        UsageError: a shard of another plan is in its place.
     """
     settle_process()
     folder = open_folder(recipe.out)
-    found = find_shard(recipe, folder, shard_stem(recipe.dataset.name, task.index))
-    if found is not None:
-        entry, seal = found
-        if not would_now_succeed(recipe, task, seal):
-            return ShardResult(
-                entry=entry, frames=seal.frames, quarantined=seal.quarantined, kept=True
-            )
-    folder.remove(MANIFEST)  # of an earlier build: from here on the folder is not finished
+    whole = []
+    for stem in task.candidates:
+        found = find_shard(recipe, folder, task.index, stem)
+        if found is not None:
+            if not would_now_succeed(recipe, task, found.quarantined):
+                return found
+            whole.append(stem)
     builder = ShardBuilder(recipe, task)
-    stem, attempt = shard_stem(recipe.dataset.name, task.index), secrets.token_hex(4)
-    entry = write_shard(folder, stem, attempt, recipe.fields, builder.samples(), builder.seal)
-    publish(folder, stem, attempt)
+    stem, attempt = shard_stem(recipe.dataset.name, task.index), secrets.token_hex(8)
+    entry, index = write_shard(
+        folder, stem, attempt, recipe.fields, builder.samples(), builder.seal
+    )
     return ShardResult(
-        entry=entry, frames=builder.frames, quarantined=tuple(builder.quarantined), kept=False
+        index=task.index,
+        entry=entry,
+        rows=_rows_of(index),
+        frames=builder.frames,
+        quarantined=tuple(builder.quarantined),
+        warned=dict(builder.warned),
+        attempt=attempt,
+        whole=tuple(whole),
     )

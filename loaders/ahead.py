@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.cache import AbandonedError, Cache, Fetched, Slot
+from loaders.cache import Cache, Fetched, Slot
+from loaders.locks import AbandonedError, Watch
 from loaders.needs import Needs
 from loaders.source import Source
 from loaders.workers import Slice
@@ -60,6 +61,7 @@ class Ahead:
         self._not_before: dict[int, float] = {}
         self._full_until = 0.0
         self._full_since: dict[int, float] = {}
+        self._watches: dict[int, Watch] = {}
 
     def near(self, slices: Iterable[Slice]) -> Iterator[Slice]:
         """The slices, each once its shards are there and held; they end where one cannot be had."""
@@ -132,6 +134,7 @@ class Ahead:
                 lock = self._cache.hold(self._slots[number])
                 if lock is not None:
                     self._locks[number] = lock
+                    self._watches.pop(number, None)
                     continue
                 if number in self._failed:
                     raise self._failed[number]
@@ -149,9 +152,12 @@ class Ahead:
                 continue
             if self._not_before.get(number, 0.0) > now:
                 continue
-            if not self._slots[number].is_whole():
-                return number
-            self._near.add(number)
+            try:
+                if not self._slots[number].is_whole():
+                    return number
+                self._near.add(number)
+            except StorageError as error:  # raised where the shard is needed
+                self._failed[number] = error
         return None
 
     def _next(self) -> tuple[int, float] | None:
@@ -202,6 +208,8 @@ class Ahead:
             self._near.add(number)
         if fetched in (Fetched.BUSY, Fetched.FULL):
             self._not_before[number] = now + _PAUSE_SECONDS
+        if fetched is Fetched.BUSY and number in self._missing:
+            self._watch(number)
         if fetched is not Fetched.FULL:
             self._full_since.pop(number, None)
             return
@@ -214,3 +222,13 @@ class Ahead:
                 f"use by other loaders; raise cache_bytes (now {self._cache.limit}) or give this "
                 "one a folder of its own"
             )
+
+    def _watch(self, number: int) -> None:
+        """Another process is bringing a shard that a slice waits for: does it get on?"""
+        slot = self._slots[number]
+        watch = self._watches.setdefault(number, Watch(self._cache.lock_of(slot.name)))
+        try:
+            watch.check(self._cache.signs_of(slot))
+        except StorageError as error:
+            self._failed[number] = error
+            del self._watches[number]  # asked for again, it is waited for again

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from loaders.ahead import Ahead
 from loaders.cache import Cache
-from loaders.mix import Mixer, make_mixer
+from loaders.mix import Mixer, Origin, make_mixer
 from loaders.needs import Needs
 from loaders.occluders import Occluders
 from loaders.options import (
@@ -18,10 +18,10 @@ from loaders.options import (
     StreamOptions,
     check_ratios,
     parse_bytes,
-    rank_and_world_size,
 )
 from loaders.pixels import Scratch
 from loaders.policy import Draws, draw, neutral, select
+from loaders.ranks import find_rank
 from loaders.render import (
     GATHERED,
     image_dtype,
@@ -120,17 +120,21 @@ class BatchMaker:
         if options.cache is not None:
             self._cache = Cache(options.cache, parse_bytes("cache_bytes", options.cache_bytes))
         self.sources = open_sources(sources, options, sequential=sequential, cache=self._cache)
-        self.mixer: Mixer = make_mixer(
-            options.mixing, [source.ratio for source in self.sources], options.seed
-        )
         self.occluders = open_occluders(options)
         self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
         self._scratch = Scratch()
-        far = [index for index, source in enumerate(self.sources) if source.far]
+        self._far = [index for index, source in enumerate(self.sources) if source.far]
+        self.mix_from(None)
+        if self._far:
+            self._check_far(self.sources[self._far[0]])
+
+    def mix_from(self, origin: Origin | None) -> None:
+        """Mix the sources by their ratios from ``origin`` on; None for the stream's beginning."""
+        options = self.options
+        ratios = [source.ratio for source in self.sources]
+        self.mixer: Mixer = make_mixer(options.mixing, ratios, options.seed, origin)
         spare = _REPLACEMENTS + 1 if options.on_error == "replace" else 0
-        self._needs = Needs(self.sources, self.mixer, far, spare)
-        if far:
-            self._check_far(self.sources[far[0]])
+        self._needs = Needs(self.sources, self.mixer, self._far, spare)
 
     def _check_far(self, first: Source) -> None:
         """Refuse shards at a URL that the workers cannot read, or that the cache cannot hold."""
@@ -142,8 +146,7 @@ class BatchMaker:
                     "a folder and cache_bytes= its size, or num_workers=0 to read from there"
                 )
             return
-        _, world_size = rank_and_world_size(options)
-        positions = options.batch_size * world_size * options.batches_in_flight
+        positions = options.batch_size * find_rank(options).world_size * options.batches_in_flight
         needed = self._needs.working_bytes(positions)
         if needed > self._cache.limit:
             raise UsageError(
@@ -183,16 +186,6 @@ class BatchMaker:
         return max(source.rows for source in self.sources)
 
     @property
-    def identity(self) -> list[Any]:
-        """What a saved state must agree with."""
-        return [source.identity for source in self.sources]
-
-    @property
-    def windows(self) -> list[int | None]:
-        """Each source's window in shards, None for all, which a saved state must agree with."""
-        return [source.window for source in self.sources]
-
-    @property
     def image(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and type of an image."""
         return image_shape(self.options), image_dtype(self.options)
@@ -223,14 +216,15 @@ class BatchMaker:
 
     def _fill(
         self, pixels: NDArray[Any], which: Ints, numbers: Ints, draws: Draws
-    ) -> tuple[dict[str, NDArray[Any]], int]:
-        """Fill in the images; gives the columns of their samples, and how many were replaced.
+    ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+        """Fill in the images; gives the columns of their samples, and a line for each replaced.
 
         A bad sample raises, or its place is filled by the next draw of its source that is good.
         """
         count = len(which)
         columns = self._empty_columns(count)
-        waiting, tries, replaced = np.arange(count), 0, 0
+        waiting, tries = np.arange(count), 0
+        replaced: dict[int, str] = {}
         while len(waiting):
             if tries > _REPLACEMENTS:
                 name = self.sources[which[waiting[0]]].name
@@ -245,13 +239,12 @@ class BatchMaker:
                 where = f"{source.name}: {source.records.describe(row)}"
                 if self.options.on_error == "raise":
                     raise ShardError(f"{where}: {error}") from error
-                logger.warning("replaced: %s: %s", where, error)
+                replaced.setdefault(place, f"{where}: {error}")
                 bad.append(place)
 
             self._fill_places(waiting.tolist(), rows, which, columns, pixels, draws, on_bad)
-            replaced = len(bad) if tries == 0 else replaced
             waiting, tries = np.array(bad, np.int64), tries + 1
-        return columns, replaced
+        return columns, tuple(replaced.values())
 
     def _rows(self, which: Ints, numbers: Ints) -> list[int]:
         """The sample of each draw, in its source."""

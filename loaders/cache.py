@@ -4,10 +4,12 @@ A data set has a folder of its own, named by its manifest's hash; a file appears
 once its hash is the manifest's. Locks are the kernel's flocks, which die with their holders, so a
 killed process leaves nothing but a temporary file that the next one deletes: ``.SHARD.lock`` is
 shared while a shard is in use and exclusive while it is downloaded or deleted; ``.lock`` is
-exclusive while room is made.
+exclusive while room is made. Where the cache's file system has no locks, they are in a local
+folder, and all who see that one share a subfolder of the cache: nobody ever uses what another may
+delete.
 """
 
-import fcntl
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +19,19 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import BinaryIO
 
+from loaders.locks import (
+    EXCLUSIVE,
+    SHARED,
+    AbandonedError,
+    give_back,
+    has_locks,
+    locks_elsewhere,
+    take,
+    token_of,
+    wait_for,
+)
 from shards_spec.errors import ShardError, StorageError, explain
+from shards_spec.filesystem import reserve, warn_once
 from shards_spec.layout import TEMPORARY_SUFFIX
 from shards_spec.manifest import Manifest, ShardEntry
 from shards_spec.storage import Folder, open_folder
@@ -32,10 +46,6 @@ class Fetched(Enum):
     THERE = auto()
     BUSY = auto()
     FULL = auto()
-
-
-class AbandonedError(Exception):
-    """No error of a user's: a download that nobody waits for any more."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,17 @@ class Slot:
         ]
 
     def is_whole(self) -> bool:
-        """Whether it is there. Only what was checked is ever renamed into place."""
+        """Whether it is there. Only what was checked is ever renamed into place.
+
+        Raises:
+            StorageError: it cannot be looked at.
+        """
         try:
             return all((self.folder / name).stat().st_size == size for name, size, _ in self.files)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise explain(error, str(self.folder / self.entry.name)) from error
 
 
 @dataclass
@@ -79,23 +95,6 @@ class _Held:
     changed: float = 0.0
 
 
-def _take(path: Path, how: int) -> int | None:
-    """A lock's descriptor, or None where it is not to be had now."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, how)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _give_back(descriptor: int) -> None:
-    """Unlock; closing alone would not, where a forked process has the descriptor too."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
-
-
 def _delete(path: Path) -> None:
     """Delete a file and free its room, also where a process still has it open."""
     try:
@@ -104,7 +103,8 @@ def _delete(path: Path) -> None:
         return
     try:
         path.unlink(missing_ok=True)
-        os.ftruncate(descriptor, 0)
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -120,6 +120,16 @@ class Cache:
         self.path = Path(os.path.abspath(path))
         self.limit = limit
         self._make(self.path)
+        self._locks = self.path
+        if not has_locks(self.path):
+            self._locks = locks_elsewhere(self.path)
+            self.path /= token_of(self._locks)
+            self._make(self.path)
+            warn_once(
+                str(self.path.parent),
+                "this file system has no locks (flock), so each machine has a cache of its own "
+                f"there, of cache_bytes each; this one's is {self.path.name}",
+            )
 
     def _make(self, folder: Path) -> None:
         try:
@@ -136,23 +146,39 @@ class Cache:
         digest = hashlib.sha256(manifest.to_json()).hexdigest()
         place = self.path / f"{manifest.dataset}-{digest[:16]}"
         self._make(place)
+        self._make(self._locks / place.name)
         return open_folder(str(place))
 
-    def _lock_of(self, name: str) -> Path:
+    def lock_of(self, name: str) -> Path:
+        """The lock of a shard, by its name in the cache."""
         folder, shard = name.split("/")
-        return self.path / folder / f".{shard}.lock"
+        return self._locks / folder / f".{shard}.lock"
+
+    def signs_of(self, slot: Slot) -> object:
+        """What changes while another process brings a shard."""
+        found = []
+        for path in slot.folder.glob(f".{slot.entry.name}.*{TEMPORARY_SUFFIX}"):
+            with suppress(OSError):
+                status = path.stat()
+                found.append((path.name, status.st_size, status.st_blocks, status.st_mtime_ns))
+        return sorted(found)
 
     def hold(self, slot: Slot) -> int | None:
         """Keep a whole shard from being deleted until :meth:`release`; None if it is not there."""
-        held = _take(self._lock_of(slot.name), fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if held is not None and not slot.is_whole():
-            _give_back(held)
+        held = take(self.lock_of(slot.name), SHARED)
+        if held is None:
             return None
-        return held
+        is_whole = False
+        try:
+            is_whole = slot.is_whole()
+        finally:
+            if not is_whole:
+                give_back(held)
+        return held if is_whole else None
 
     def release(self, held: int) -> None:
         """A shard is no longer in use."""
-        _give_back(held)
+        give_back(held)
 
     def fetch(
         self,
@@ -171,7 +197,7 @@ class Cache:
             StorageError: it cannot be read or written.
             AbandonedError: ``is_stopped`` said so.
         """
-        lock = _take(self._lock_of(slot.name), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = take(self.lock_of(slot.name), EXCLUSIVE)
         if lock is None:
             return Fetched.BUSY
         try:
@@ -184,9 +210,11 @@ class Cache:
                 except (ShardError, StorageError):
                     if attempt == _ATTEMPTS - 1:
                         raise
+                except OSError as error:
+                    raise explain(error, str(self.path)) from error
             return Fetched.THERE
         finally:
-            _give_back(lock)
+            give_back(lock)
 
     def _download(
         self,
@@ -199,7 +227,7 @@ class Cache:
         local = open_folder(str(slot.folder))
         size = sum(size for _, size, _ in slot.files)
         with ExitStack() as files:
-            with self._alone():
+            with self._alone(is_stopped):
                 held = self._held()
                 left = held.pop(slot.name, _Held())  # by a process that was killed
                 for path in (*left.files, *left.temporary):
@@ -208,26 +236,25 @@ class Cache:
                     return False
                 streams = [files.enter_context(local.publish(name)) for name, _, _ in slot.files]
                 for stream, (_, room, _) in zip(streams, slot.files, strict=True):
-                    stream.truncate(room)  # so that others count it
+                    reserve(stream.fileno(), room, str(self.path))  # so that others count it
             for stream, (name, room, sha256) in zip(streams, slot.files, strict=True):
                 _copy(slot.remote, name, stream, room, sha256, is_stopped)
-            with self._alone():  # so that nobody counts while names change
+            with self._alone(is_stopped):  # so that nobody counts while names change
                 files.close()
         return True
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = _take(self.path / ".lock", fcntl.LOCK_EX)
-        assert lock is not None  # it was waited for
+    def _alone(self, is_stopped: Callable[[], bool]) -> Iterator[None]:
+        lock = wait_for(self._locks / ".lock", is_stopped)
         try:
             yield
         finally:
-            _give_back(lock)
+            give_back(lock)
 
     def _held(self) -> dict[str, _Held]:
         """What is in the cache by name; a folder's other files are not ours, and left alone."""
         found: dict[str, _Held] = {}
-        for path in self.path.glob("*/.*.lock"):
+        for path in self._locks.glob("*/.*.lock"):
             shard = path.name[1:].removesuffix(".lock")
             found[f"{path.parent.name}/{shard}"] = _Held()
         for path in self.path.glob("*/*"):
@@ -236,15 +263,19 @@ class Cache:
             held = found.get(f"{path.parent.name}/{shard}")
             if held is None or not (is_temporary or path.suffix in (".tar", ".arrow")):
                 continue
-            with suppress(FileNotFoundError):  # of a download that just failed
+            try:
                 status = path.stat()
-                if is_temporary:
-                    held.temporary.append(path)
-                    held.temporary_size += status.st_size
-                else:
-                    held.files.append(path)
-                    held.size += status.st_size
-                held.changed = max(held.changed, status.st_mtime)
+            except OSError as error:  # of a download that just failed
+                if error.errno in (errno.ENOENT, errno.ESTALE):
+                    continue
+                raise
+            if is_temporary:
+                held.temporary.append(path)
+                held.temporary_size += status.st_size
+            else:
+                held.files.append(path)
+                held.size += status.st_size
+            held.changed = max(held.changed, status.st_mtime)
         return found
 
     def _make_room(
@@ -269,14 +300,14 @@ class Cache:
 
     def _delete_unused(self, name: str, files: list[Path]) -> bool:
         """Delete files of a shard, unless it is in use or being downloaded."""
-        lock = _take(self._lock_of(name), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = take(self.lock_of(name), EXCLUSIVE)
         if lock is None:
             return False
         try:
             for path in files:
                 _delete(path)
         finally:
-            _give_back(lock)
+            give_back(lock)
         return True
 
 
@@ -304,8 +335,6 @@ def _copy(
             count += len(chunk)
             if count <= size:
                 target.write(chunk)
-    target.flush()
-    os.fsync(target.fileno())
     if (count, digest.hexdigest()) != (size, sha256):
         raise ShardError(
             f"{remote.url}/{name}: {count} bytes with SHA-256 {digest.hexdigest()}, the manifest "

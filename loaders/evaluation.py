@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from loaders.batches import BatchMaker
-from loaders.options import StreamOptions, rank_and_world_size
+from loaders.options import StreamOptions
+from loaders.ranks import find_rank
 from loaders.smpl import Bodies
 
 Batch = dict[str, Any]
@@ -32,6 +33,10 @@ class EvaluationLoader:
     ``gt_verts`` (B, V, 3) its vertices; without, both are as in training. Rank r of w gets the r-th
     of w nearly equal runs of the rows, so that together they cover each row once.
 
+    Of ``options`` nothing is taken that would change that: no augmentation, no mixing, no row left
+    out at the end; and a damaged sample raises whatever ``on_error`` says, since another row in its
+    place would be counted twice.
+
     Raises:
         UsageError: the shards are missing or an option is wrong.
     """
@@ -39,13 +44,16 @@ class EvaluationLoader:
     def __init__(
         self, name: str, url: str, options: StreamOptions, bodies: Bodies | None = None
     ) -> None:
-        self._options = replace(options, augment=False, drop_last=False)
-        self._rank, self._world_size = rank_and_world_size(options)
+        self._options = replace(
+            options, augment=False, drop_last=False, mixing="exact", window=None, on_error="raise"
+        )
+        self._rank = find_rank(options)
         self._maker = BatchMaker({name: (url, 1.0)}, self._options, sequential=True)
         self._bodies = bodies
         rows = self._maker.largest
-        self._begin = rows * self._rank // self._world_size
-        self._end = rows * (self._rank + 1) // self._world_size
+        rank, world_size = self._rank
+        self._begin = rows * rank // world_size
+        self._end = rows * (rank + 1) // world_size
         self.dataset = EvaluationSet(rows, None if bodies is None else bodies.regressor.cpu())
 
     def __len__(self) -> int:
@@ -64,6 +72,7 @@ class EvaluationLoader:
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
+        self._rank.check_unchanged(self._options)
         with closing(self._maker.batches(self._slices())) as batches:
             for batch, _ in batches:
                 yield self._finish(batch)

@@ -1,5 +1,7 @@
 """Occluders: RGBA cut-outs in a plain Arrow file, and pasting them onto a crop."""
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +56,7 @@ class Occluders:
                 f"occluders {path}: no such file; make it with: refit-shard import-occluders"
             )
         try:
-            batch = read_index(open_folder(str(place.parent)), place.name)
+            batch = read_index(open_folder(str(place.parent)), place.name, mapped=True)
         except ShardError as error:
             raise UsageError(f"occluders {path}: not an Arrow file ({error})") from error
         if not batch.schema.equals(SCHEMA) or batch.num_rows == 0:
@@ -79,6 +81,15 @@ class Occluders:
         image = np.frombuffer(data, np.uint8).reshape(height, width, 4)
         image.flags.writeable = False
         return image
+
+    @functools.cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of the cut-outs and their sizes."""
+        digest = hashlib.sha256()
+        for image in self._objects:
+            digest.update(f"{image.shape}".encode())
+            digest.update(image.data)
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._objects)

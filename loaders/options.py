@@ -1,7 +1,6 @@
 """Options of the stream, checked at once, and ReFit's YAML."""
 
 import math
-import os
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -162,28 +161,6 @@ def check_ratios(names: Sequence[str], ratios: Sequence[float]) -> None:
         raise UsageError(
             f"the ratios must sum to 1, they sum to {total:.9g}: {list(ratios)!r:.200}"
         )
-
-
-def rank_and_world_size(options: StreamOptions) -> tuple[int, int]:
-    """The options', else torch.distributed's, else the environment's, else 0 of 1.
-
-    Raises:
-        UsageError: the environment's make no sense.
-    """
-    if options.rank is not None and options.world_size is not None:
-        return options.rank, options.world_size
-    import torch.distributed as dist  # noqa: PLC0415
-
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    texts = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    try:
-        rank, world_size = int(texts[0]), int(texts[1])
-    except ValueError:
-        rank, world_size = -1, -1
-    if not 0 <= rank < world_size:
-        raise UsageError(f"environment: RANK={texts[0]} of WORLD_SIZE={texts[1]} makes no sense")
-    return rank, world_size
 
 
 @dataclass(frozen=True, kw_only=True)

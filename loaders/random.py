@@ -5,6 +5,7 @@ written here, so a seed means the same stream under every version of numpy.
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,23 @@ def generator(seed: int, purpose: str, counter: int = 0) -> np.random.Philox:
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     key = int.from_bytes(digest[:16], "little")
     return np.random.Philox(key=key, counter=counter)
+
+
+class Places:
+    """Philox streams of one seed and purpose, one for every (level, number); quick to move to.
+
+    There is one stream at a time, so threads must not share an object.
+    """
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        self._philox = generator(seed, purpose)
+        self._state: Any = self._philox.state
+
+    def at(self, level: int, number: int) -> np.random.Philox:
+        """The stream of a place, from its beginning; it ends where another one is asked for."""
+        self._state["state"]["counter"] = np.array([0, number, level, 0], np.uint64)
+        self._philox.state = self._state
+        return self._philox
 
 
 def uniforms(seed: int, purpose: str, first: int, count: int, words: int) -> NDArray[np.float64]:

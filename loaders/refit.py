@@ -85,8 +85,9 @@ def get_dataloaders(
 
     Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE and IMG_RES; the
     shards are at ``cfg.DATASET.SHARDS``, else ``data/shards``. ``options`` gives everything else.
-    The test loader reads 3dpw_test_sub; ``eval_joints="none"`` leaves out its SMPL meshes, which
-    are computed on ``device``.
+    The test loader reads all of 3dpw_test_sub, each row once and as it is: ``where``, ``on_error``,
+    the policy, mixing and the epoch's length are training's alone, and a damaged sample of it
+    raises. ``eval_joints="none"`` leaves out its SMPL meshes, which are computed on ``device``.
 
     Raises:
         UsageError: the config or an option is wrong, or shards or SMPL files are missing.
@@ -105,7 +106,7 @@ def get_dataloaders(
     test = EvaluationLoader(
         VALIDATION_SET,
         f"{shards.rstrip('/')}/{VALIDATION_SET}",
-        replace(chosen, batch_size=VALIDATION_BATCH, image="normalized"),
+        replace(chosen, batch_size=VALIDATION_BATCH, image="normalized", where={}),
         bodies,
     )
     return [train, test]

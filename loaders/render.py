@@ -17,12 +17,13 @@ from loaders.policy import Augmentation, Draws, explicit
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, RefitShardError, UsageError
 from shards_spec.fields import EXTRINSICS
-from shards_spec.geometry import box_side, output_to_source, source_to_stored
+from shards_spec.geometry import beyond_window, box_side, output_to_source, source_to_stored
 
 Batch = dict[str, Any]
 
 _FARTHEST = 1e9  # px
 _LEAST_AREA = 1e-12  # stored pixels an output pixel
+_ROUNDING = 1e-3  # source pixels
 
 
 class StoredSample(Protocol):
@@ -34,6 +35,9 @@ class StoredSample(Protocol):
 
     def __getitem__(self, name: str) -> Any:
         """A column of the field table."""
+
+    def check(self) -> None:
+        """Raise ShardError if the labels are not those that were built."""
 
 
 # Columns that go into the arithmetic of a batch.
@@ -181,23 +185,43 @@ def render(
     makes its batches by the same functions.
 
     Raises:
+        ShardError: the labels are damaged.
         FrameError: the stored JPEG is damaged.
-        UsageError: the augmentation names an occluder, and there is none of that number.
+        UsageError: the augmentation names an occluder, and there is none of that number; or it
+            shows parts of the frame that the stored crop does not hold.
     """
     options = options or RenderOptions()
     wanted = max((one.index for one in augmentation.occluders), default=-1)
     if wanted >= (0 if occluders is None else len(occluders)):
         raise UsageError(f"render: occluder {wanted} of {len(occluders or ())}")
+    sample.check()
     draws = explicit([augmentation])
     names = (*GATHERED, *EXTRINSICS) if _has_extrinsics(sample) else GATHERED
     columns = {name: np.asarray(sample[name])[None] for name in names}
     image = np.empty(image_shape(options), image_dtype(options))
     data = [bytes(sample.jpeg)]
     make_images(options, data, columns, draws, occluders, [image], Scratch(), _raise)
+    _check_held(columns, draws, options.res)
     made = make_labels(options, columns, draws)
     item: Batch = {"img": torch.from_numpy(image)}
     item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
     return item | {"imgname": sample["imgname"]}
+
+
+def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> None:
+    """Refuse to show black where the frame has pixels that the stored crop does not hold."""
+    side = box_side(draws.sc * columns["scale"])
+    (affine,) = output_to_source(columns["center"], side, draws.rot, draws.flip, res)
+    found = beyond_window(affine, columns["window"][0], columns["orig_shape"][0], res)
+    if found <= _ROUNDING:
+        return
+    sc, rot = float(draws.sc[0]), float(draws.rot[0])
+    shown = [f"sc={sc:.4g}"] * (sc > 1 or rot == 0) + [f"rot={rot:.4g}"] * (rot != 0)
+    wide = ["scale_clip"] * (sc > 1 or rot == 0) + ["rot_clip"] * (rot != 0)
+    raise UsageError(
+        f"{' with '.join(shown)} shows up to {found:.4g} px of the frame beyond what the stored "
+        f"crop holds; lower it (of a policy: {' or '.join(wide)})"
+    )
 
 
 def _has_extrinsics(sample: StoredSample) -> bool:

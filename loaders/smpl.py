@@ -59,8 +59,17 @@ def _reconstructor(kind: object, *_base: object) -> _Record:
     return _Chumpy() if kind is _Chumpy else _Sparse()
 
 
+def _set(items: object = ()) -> set[Any]:
+    """chumpy notes the names of changed attributes in a set."""
+    if not isinstance(items, list):
+        raise SourceError("a set that is not made of a list")
+    return set(items)
+
+
 _ADMITTED: Admitted = {
     **ARRAYS,
+    ("__builtin__", "set"): _set,
+    ("builtins", "set"): _set,
     ("chumpy.ch", "Ch"): _Chumpy,
     ("scipy.sparse.csc", "csc_matrix"): _Sparse,
     ("scipy.sparse._csc", "csc_matrix"): _Sparse,

@@ -1,13 +1,13 @@
 """One source of a stream: finished shards, the rows of them that are wanted, and their order."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-from crc32c import crc32c
 from numpy.typing import NDArray
 
 from loaders.cache import Cache
@@ -16,7 +16,7 @@ from loaders.order import Passes, Sequential
 from shards_spec import ShardSet
 from shards_spec.errors import UsageError
 from shards_spec.layout import MANIFEST
-from shards_spec.reader import open_index
+from shards_spec.reader import open_index, read_seal
 from shards_spec.records import OpenTars, RecordReader
 from shards_spec.storage import open_folder
 
@@ -41,14 +41,32 @@ def open_shards(name: str, url: str) -> ShardSet:
 
 
 def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
-    """The indexes of all shards, one after the other; none is kept."""
+    """The indexes of all shards, one after the other; none is kept.
+
+    Raises:
+        ShardError: one is missing, or a byte of it has changed.
+    """
     manifest = data_set.manifest
     for entry in manifest.shards:
-        yield open_index(data_set.folder, entry, manifest.fields)
+        index = open_index(data_set.folder, entry, manifest.fields)
+        read_seal(index, f"{data_set.folder.url}/{entry.name}.arrow")
+        yield index
 
 
-def matching_rows(data_set: ShardSet, where: Any) -> Ints:
-    """Numbers of the samples for which a pyarrow expression over the index's columns holds.
+class Kept(NamedTuple):
+    """The samples that a filter keeps: their numbers, and the rows of the npz that they are."""
+
+    samples: Ints
+    source_rows: Ints
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the source rows."""
+        return hashlib.sha256(self.source_rows.astype("<i8").tobytes()).hexdigest()
+
+
+def matching_rows(data_set: ShardSet, where: Any) -> Kept:
+    """The samples for which a pyarrow expression over the index's columns holds.
 
     Raises:
         UsageError: the expression does not fit the columns.
@@ -60,13 +78,15 @@ def matching_rows(data_set: ShardSet, where: Any) -> Ints:
         numbers = pa.array(np.arange(first, first + entry.rows))
         try:
             scanner = ds.dataset(table.append_column("sample", numbers)).scanner(
-                columns=["sample"], filter=where
+                columns=["sample", "source_row"], filter=where
             )
-            found.append(scanner.to_table()["sample"].to_numpy())
+            kept = scanner.to_table()
         except (pa.ArrowException, TypeError, KeyError) as error:
             raise UsageError(f"where: {where}: {error}") from error
+        found.append([kept[name].to_numpy().astype(np.int64) for name in kept.column_names])
         first += entry.rows
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    samples, source_rows = np.concatenate(found, axis=1)
+    return Kept(samples, source_rows)
 
 
 def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
@@ -110,15 +130,20 @@ class Source:
             self.stored = ShardSet(cache.folder(manifest), manifest)
             window = window or DEFAULT_WINDOW
         self.records = RecordReader(self.stored, tars)
-        self._kept = None if where is None else matching_rows(self.shards, where)
-        self.rows = len(self.shards) if self._kept is None else len(self._kept)
-        if self._kept is not None:
-            logger.info("%s: where keeps %d of %d rows", name, self.rows, len(self.shards))
+        self.rows = len(self.shards)
+        self._kept: Ints | None = None
+        self._filter: str | None = None
+        if where is not None:
+            kept = matching_rows(self.shards, where)
+            logger.info("%s: where keeps %d of %d rows", name, len(kept.samples), self.rows)
+            if len(kept.samples) < self.rows:
+                self.rows, self._kept = len(kept.samples), kept.samples
+                self._filter = kept.content_hash
         if self.rows == 0 and ratio > 0:
             raise UsageError(
                 f"{name}: {url} holds no rows" + ("" if where is None else " under where")
             )
-        self._filter = "" if where is None else f"{crc32c(str(where).encode()):08x}"
+        self._content = self.shards.manifest.content_hash
         entries = self.shards.manifest.shards
         self._ends = np.cumsum([entry.rows for entry in entries], dtype=np.int64)
         self.window = None if window is None or window >= len(entries) else window
@@ -139,10 +164,19 @@ class Source:
         return np.searchsorted(self._ends, self.rows_of(draws), side="right")
 
     @property
-    def identity(self) -> list[Any]:
-        """What a saved state must agree with: name, ratio, plan, rows that are used, filter."""
-        plan = self.shards.manifest.plan_hash[:16]
-        return [self.name, self.ratio, plan, self.rows, self._filter]
+    def identity(self) -> dict[str, Any]:
+        """What decides which sample a draw is, and the share of the draws; JSON values.
+
+        A filter counts by the rows that it keeps, not by its text; one that keeps all is none.
+        """
+        return {
+            "name": self.name,
+            "ratio": float(self.ratio),
+            "content": self._content,
+            "rows": self.rows,
+            "filter": self._filter,
+            "window": self.window,
+        }
 
     def rows_of(self, draws: Ints) -> Ints:
         """The numbers of the samples of the given draws, for :attr:`records`."""

@@ -5,40 +5,92 @@ or prefetched batches changes nothing, and a state is a position and what must a
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+import weakref
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from loaders.batches import BatchMaker
-from loaders.options import StreamOptions, rank_and_world_size, read_config
+from loaders.epochs import Cut, Epochs
+from loaders.options import StreamOptions, read_config
+from loaders.ranks import find_rank
+from loaders.replaced import Replaced
+from loaders.state import Place, identify, make_state, read_state
 from loaders.workers import Batch, Made
 from shards_spec.errors import UsageError
 
-STATE_VERSION = 2
-_MEANING = {
-    "sources": " (name, ratio, plan of its shards, rows, filter)",
-    "windows": " (shards of each source that are mixed at a time, None for all; pass window=)",
-}
-_FARTHEST = 2**53  # whole numbers up to here are exact as float64, which the mixer counts in
 
+class Iteration(Iterator[Batch]):
+    """The batches of one iteration of a loader, in order.
 
-def _equal(stated: Any, value: Any) -> bool:
-    """Whether a value of a saved state is this loader's; one that cannot be compared is not."""
-    try:
-        return bool(stated == value)
-    except (ValueError, RuntimeError):  # an array or a tensor
-        return False
+    It ends, and its workers with it, when it is closed or no longer referenced. A loader has one at
+    a time: a newer one ends it, as do ``load_state_dict`` and ``set_epoch``; then ``next`` raises.
+
+    ``steps``: how many batches come. ``receive`` is called with each, and when it was asked for,
+    just before it is handed over; ``finish`` after the last.
+    """
+
+    def __init__(
+        self,
+        batches: Generator[tuple[Batch, Made], None, None],
+        steps: int,
+        receive: Callable[[Made, float], None],
+        finish: Callable[[], None],
+    ) -> None:
+        self.steps = steps
+        self._batches = batches
+        # None once it has ended, so that who keeps it keeps no loader and no open file.
+        self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
+        self._calls = receive, finish
+        self._ended_by = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether more batches may come."""
+        return self._calls is not None
+
+    def __next__(self) -> Batch:
+        if self._ended_by:
+            raise UsageError(
+                f"this iterator of the loader was ended by {self._ended_by}; a loader has one "
+                "iterator at a time: for a second one, make another loader"
+            )
+        if self._calls is None:
+            raise StopIteration
+        receive, finish = self._calls
+        asked = time.perf_counter()
+        try:
+            batch, made = next(self._batches)
+        except StopIteration:
+            self._calls = None
+            finish()
+            raise
+        except BaseException:
+            self._calls = None
+            raise
+        receive(made, asked)
+        return batch
+
+    def close(self) -> None:
+        """End it and its workers."""
+        self._calls = None
+        self._batches.close()
+
+    def end_by(self, what: str) -> None:
+        """Close it, so that ``next`` says what ended it."""
+        if self.is_running:
+            self._ended_by = what
+            self.close()
 
 
 class StreamingLoader:
     """Batches from several data sets in fixed ratios; see :class:`loaders.StreamOptions`.
 
     ``sources``: name to (path or URL of its shards, ratio). Iterating gives one epoch; the next
-    iteration gives the next one, also after leaving one early. A batch is a dict as PyTorch's
-    default collate makes of ReFit's items.
+    iteration gives the next one, which begins where the last batch was received, also after leaving
+    one early. A batch is a dict as PyTorch's default collate makes of ReFit's items.
 
     Raises:
         UsageError: options, ratios or sources are wrong.
@@ -49,17 +101,18 @@ class StreamingLoader:
         self, sources: Mapping[str, tuple[str, float]], options: StreamOptions | None = None
     ) -> None:
         self.options = options or StreamOptions()
-        self._rank, self._world_size = rank_and_world_size(self.options)
+        self._rank = find_rank(self.options)
         self._maker = BatchMaker(sources, self.options)
-        self._samples = self.options.epoch_samples or self._maker.largest
-        self._check_epoch()
-        self._epoch = 0
-        self._epoch_start = 0
-        self._epoch_end = self._end_of(0, 0)
-        self._position = 0
-        self._resumed = False
+        self._cut = Cut(
+            samples=self.options.epoch_samples or self._maker.largest,
+            batch_size=self.options.batch_size,
+            world_size=self._rank.world_size,
+            drop_last=self.options.drop_last,
+        )
+        self._epochs = Epochs(self._cut)
+        self._iteration: weakref.ref[Iteration] | None = None
         self._received = np.zeros(len(sources), np.int64)
-        self._replaced = 0
+        self._replaced = Replaced()
         self._seconds = 0.0
         self._waited = 0.0
         self._clock = 0.0
@@ -85,85 +138,67 @@ class StreamingLoader:
     @property
     def global_batch(self) -> int:
         """Samples of all ranks in a step."""
-        return self.options.batch_size * self._world_size
+        return self._cut.step
 
-    def _check_epoch(self) -> None:
-        left = self._samples % self.global_batch
-        if self.options.drop_last and self._samples < self.global_batch:
-            raise UsageError(
-                f"an epoch of {self._samples} samples is smaller than one batch of "
-                f"{self.global_batch} (all ranks); lower batch_size, raise epoch_samples, "
-                "or pass drop_last=False"
-            )
-        if not self.options.drop_last and 0 < left < self._world_size:
-            raise UsageError(
-                f"an epoch of {self._samples} samples leaves {left} for the last batch of "
-                f"{self._world_size} ranks: some would have none; pass drop_last=True or another "
-                "epoch_samples"
-            )
+    def _running(self) -> Iteration | None:
+        """The iteration that is going on."""
+        found = self._iteration() if self._iteration is not None else None
+        return found if found is not None and found.is_running else None
 
-    def _end_of(self, epoch_start: int, position: int) -> int:
-        """Where the epoch ends that began at ``epoch_start``, going on from ``position``."""
-        left = epoch_start + self._samples - position
-        if self.options.drop_last:
-            left -= left % self.global_batch
-        return position + max(0, left)
+    def _end_iteration(self, what: str) -> None:
+        running = self._running()
+        if running is not None:
+            running.end_by(what)
 
     def __len__(self) -> int:
-        """Batches in an epoch; the same on every rank."""
-        whole, rest = divmod(self._samples, self.global_batch)
-        return whole + (1 if rest and not self.options.drop_last else 0)
+        """Batches of the iteration that is going on, else of the next one; the same on each rank.
+
+        After a resume in the middle of an epoch that is what is left of it.
+        """
+        running = self._running()
+        return self._epochs.coming if running is None else running.steps
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch. Nobody has to call this: epochs go on by themselves.
 
+        The epoch that comes, or that was resumed in its middle, is left as it is. Otherwise an
+        iteration that is going on ends. The epoch after this one begins where this one was left,
+        one further on as many whole epochs later; an earlier one is repeated from its beginning.
+
         Raises:
-            UsageError: not a whole number of at least 0.
+            UsageError: not a whole number of at least 0, or the epoch would begin before the stream
+                or before the ratios were changed.
         """
-        if not isinstance(epoch, int) or epoch < 0:
+        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
             raise UsageError(f"set_epoch: must be a whole number of at least 0, got {epoch!r}")
-        if epoch == self._epoch and self._resumed:
-            return
-        self._epoch = epoch
-        self._epoch_start = epoch * self._end_of(0, 0)
-        self._position = self._epoch_start
-        self._resumed = False
+        if self._epochs.set_epoch(int(epoch)):
+            self._end_iteration("set_epoch")
 
-    def __iter__(self) -> Iterator[Batch]:
-        if self._position > self._epoch_start and not self._resumed:
-            self._epoch += 1
-            self._epoch_start = self._position = self._epoch_end
-        self._resumed = False
-        self._epoch_end = self._end_of(self._epoch_start, self._position)
-        return self._batches(self._position, self._epoch_end)
+    def __iter__(self) -> Iteration:
+        self._rank.check_unchanged(self.options)
+        self._end_iteration("a newer one")
+        first, end = self._epochs.start()
+        replaced, received = self._replaced.count, int(self._received.sum())
 
-    def _slices(self, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """Each step's (begin, end) for this rank."""
-        while first < end:
-            count = min(self.global_batch, end - first)
-            yield (
-                first + count * self._rank // self._world_size,
-                first + count * (self._rank + 1) // self._world_size,
-            )
-            first += count
+        def finish() -> None:
+            self._epochs.finish()
+            self._replaced.end_epoch(replaced, int(self._received.sum()) - received)
 
-    def _batches(self, first: int, end: int) -> Iterator[Batch]:
-        batches = self._maker.batches(self._slices(first, end))
+        iteration = Iteration(
+            self._maker.batches(self._cut.slices(first, end, self._rank.rank)),
+            self._cut.steps(end - first),
+            self._receive,
+            finish,
+        )
+        self._iteration = weakref.ref(iteration)
         self._clock = time.perf_counter()
-        with closing(batches):
-            asked = time.perf_counter()
-            for batch, made in batches:
-                first = min(first + self.global_batch, end)
-                self._receive(asked, first, made)
-                yield batch
-                del batch  # or its memory would be held while the next one is waited for
-                asked = time.perf_counter()
+        return iteration
 
-    def _receive(self, asked: float, following: int, made: Made) -> None:
-        """Count a batch as received, just before it is handed over."""
+    def _receive(self, made: Made, asked: float) -> None:
+        """Count a batch that is handed over."""
         self._received += made.counts
-        self._replaced += made.replaced
-        self._position = following
+        self._replaced.receive(made.replaced)
+        self._epochs.receive()
         now = time.perf_counter()
         self._waited += now - asked
         self._seconds += now - self._clock
@@ -171,72 +206,46 @@ class StreamingLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training loop is: what it has received, not what was made ahead."""
-        return {
-            "version": STATE_VERSION,
-            "seed": self.options.seed,
-            "mixing": self.options.mixing,
-            "epoch": self._epoch,
-            "epoch_start": self._epoch_start,
-            "position": self._position,
-            "draws": self._maker.mixer.counts(self._position).tolist(),
-            "sources": self._maker.identity,
-            "windows": self._maker.windows,
-        }
+        now = self._epochs
+        place = Place(now.epoch, now.begin, now.position, self._maker.mixer.origin)
+        return make_state(self._identity(), place, self._maker.mixer)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def _identity(self) -> dict[str, Any]:
+        return identify(self.options, self._maker.sources, self._maker.occluders)
+
+    def load_state_dict(self, state: Mapping[str, Any], changed: Collection[str] = ()) -> None:
         """Go on after the last batch that was received when the state was taken.
 
-        The number of ranks and of workers may be another.
+        The number of ranks and of workers may be another, as may ``batch_size``, ``epoch_samples``,
+        ``drop_last`` and ``on_error``. An iteration that is going on ends.
+
+        ``changed``: ``"policy"``, ``"ratios"`` or both, where this loader's are others on purpose.
+        The stream goes on at the same position, each source at its own next draw, and exact ratios
+        hold from there.
 
         Raises:
-            UsageError: the state is of another seed, mixing or window, or other sources.
+            UsageError: the state is damaged, or of a stream with other items; what differs is said.
         """
-        self._check_state(state)
-        self._epoch = int(state["epoch"])
-        self._epoch_start = int(state["epoch_start"])
-        self._position = int(state["position"])
-        self._maker.mixer.resume(self._position, np.asarray(state["draws"], np.int64))
-        self._epoch_end = self._end_of(self._epoch_start, self._position)
-        self._resumed = self._epoch_end > self._position
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        if not isinstance(state, Mapping) or not _equal(state.get("version"), STATE_VERSION):
-            raise UsageError("load_state_dict: not a state of this loader's version")
-        wanted = {
-            "seed": self.options.seed,
-            "mixing": self.options.mixing,
-            "sources": self._maker.identity,
-            "windows": self._maker.windows,
-        }
-        for key, value in wanted.items():
-            if not _equal(state.get(key), value):
-                raise UsageError(
-                    f"load_state_dict: the state's {key} is {state.get(key)!r}, this loader's is "
-                    f"{value!r}{_MEANING.get(key, '')}"
-                )
-        numbers = [state.get("epoch"), state.get("epoch_start"), state.get("position")]
-        draws: Any = state.get("draws")
-        if (
-            not isinstance(draws, list)
-            or not all(isinstance(one, int) and 0 <= one < _FARTHEST for one in (*numbers, *draws))
-            or len(draws) != len(self._maker.sources)
-            or sum(draws) != state["position"]
-            or state["position"] < state["epoch_start"]
-        ):
-            raise UsageError("load_state_dict: the state is damaged")
+        place = read_state(state, self._identity(), changed)
+        self._end_iteration("load_state_dict")
+        self._maker.mix_from(place.origin)
+        earliest = place.origin.position
+        self._epochs.resume(place.epoch, place.epoch_start, place.position, earliest)
 
     def stats(self) -> dict[str, Any]:
         """What this rank has received since the loader was made.
 
         ``samples`` and ``passes`` by source (passes: of the whole stream), ``samples_per_second``
-        and ``waiting`` (share of time) while iterating, ``replaced`` samples.
+        and ``waiting`` (share of time) while iterating, ``replaced`` samples, and where the
+        first ten of them lie (``replaced_first``).
         """
         names = [source.name for source in self._maker.sources]
         seconds = max(self._seconds, 1e-9)
         return {
             "samples": dict(zip(names, self._received.tolist(), strict=True)),
-            "passes": self._maker.passes(self._position),
-            "replaced": self._replaced,
+            "passes": self._maker.passes(self._epochs.position),
+            "replaced": self._replaced.count,
+            "replaced_first": list(self._replaced.first),
             "samples_per_second": int(self._received.sum()) / seconds,
             "waiting": self._waited / seconds,
         }

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from loaders.memory import BatchMemory
+from loaders.memory import BatchMemory, forking_workers
 from shards_spec.errors import RefitShardError, UsageError
 from shards_spec.process import settle_process
 
@@ -37,11 +37,14 @@ _RUNNING: set[Iterator["_Result"]] = set()
 
 @dataclass(frozen=True)
 class Made:
-    """A batch but for its images: ``columns`` by name, samples by source, and those replaced."""
+    """A batch but for its images: ``columns`` by name, and samples by source.
+
+    ``replaced``: a line for each place that another sample than its own has taken.
+    """
 
     columns: dict[str, Any]
     counts: NDArray[np.int64]
-    replaced: int
+    replaced: tuple[str, ...]
 
 
 class Maker(Protocol):
@@ -124,7 +127,7 @@ def _results(work: _Work, tasks: Iterable[_Task], workers: int, prefetch: int) -
         multiprocessing_context="fork",
         generator=torch.Generator(),  # so that the global one is not drawn from
     )
-    with _without_opencvs_threads():
+    with _without_opencvs_threads(), forking_workers():
         return iter(loader)
 
 

@@ -72,6 +72,10 @@ class StorageError(RefitShardError):
     """Reading or writing failed for a reason outside the data: full disk, no permission."""
 
 
+class PassingError(StorageError):
+    """A file could not be read now, for a reason that says nothing of what it holds."""
+
+
 class BuildError(RefitShardError):
     """A build ended without publishing its manifest."""
 

@@ -160,3 +160,36 @@ def source_to_output_points(
     inverse = np.linalg.inv(affine[:, :, :2])
     result: Array = np.einsum("nij,nmj->nmi", inverse, points - affine[:, None, :, 2])
     return result
+
+
+def _clip(polygon: Array, axis: int, sign: float, bound: float) -> Array:
+    """The part of a convex polygon (m, 2) where ``sign * (its coordinate - bound)`` is not above
+    0."""
+    beyond = sign * (polygon[:, axis] - bound)
+    corners = []
+    for index, corner in enumerate(polygon):
+        before = index - 1
+        if beyond[before] * beyond[index] < 0:
+            way = beyond[before] / (beyond[before] - beyond[index])
+            corners.append(polygon[before] + way * (corner - polygon[before]))
+        if beyond[index] <= 0:
+            corners.append(corner)
+    return np.array(corners).reshape(-1, 2)
+
+
+def beyond_window(affine: Array, window: Array, orig_shape: Array, res: int) -> float:
+    """How far an output shows its frame beyond the stored window, in source pixels; 0 if nowhere.
+
+    ``affine`` (2, 3): from output to source pixels. ``window`` x0, y0, x1, y1; ``orig_shape`` H, W
+    of the frame. What lies outside the frame is black anyway, and does not count.
+    """
+    last = res - 1.0
+    output = np.array([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])
+    shown = output @ affine[:, :2].T + affine[:, 2]
+    for axis, size in enumerate((orig_shape[1], orig_shape[0])):
+        shown = _clip(_clip(shown, axis, -1.0, -0.5), axis, 1.0, size - 0.5)
+    if not len(shown):
+        return 0.0
+    before = window[:2] - 0.5 - shown.min(0)
+    after = shown.max(0) - (window[2:] - 0.5)
+    return max(0.0, float(before.max()), float(after.max()))

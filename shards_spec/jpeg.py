@@ -61,9 +61,12 @@ def is_plain(data: bytes | memoryview) -> bool:
     """Whether any reader decodes these bytes to the same RGB: a JPEG of three YCbCr channels
     without EXIF orientation, so that it can be stored as it is.
     """
-    if bytes(data[:3]) != b"\xff\xd8\xff" or b"Exif\0\0" in bytes(data[:4096]):
+    if bytes(data[:3]) != b"\xff\xd8\xff" or b"Exif\0\0" in bytes(data):
         return False
-    return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")
+    try:
+        return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")
+    except ValueError:  # a damaged header, or a sampling that this library does not read
+        return False
 
 
 def check_size(data: bytes | memoryview, height: int, width: int) -> None:

@@ -15,6 +15,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _SHARD_ENDING = r"(?:-g(?P<generation>[1-9]\d{0,8}))?-\d{6,9}\.(?:tar|arrow)"
 _SHARD_FILE = re.compile(_NAME.pattern + _SHARD_ENDING)
+_QUARANTINE_FILE = re.compile(r"quarantine(?:-g(?P<generation>[1-9]\d{0,8}))?\.feather")
 _ATTEMPT = re.compile(rf"\.(?P<file>.+)\.[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}")
 
 
@@ -53,21 +54,43 @@ def generation_of(dataset: str, file: str) -> int | None:
     return None if found is None else int(found["generation"] or 0)
 
 
+def quarantine_name(generation: int) -> str:
+    """File name of the quarantine of a generation, so that it changes with its manifest."""
+    return f"quarantine-g{generation}.feather" if generation else QUARANTINE
+
+
+def quarantine_generation(file: str) -> int | None:
+    """The generation of a quarantine's file, by its name; None for other files."""
+    found = _QUARANTINE_FILE.fullmatch(file)
+    return None if found is None else int(found["generation"] or 0)
+
+
 def attempt_name(file: str, attempt: str) -> str:
     """The name that a file has until it is published; ``attempt`` is hexadecimal."""
     return f".{file}.{attempt}{TEMPORARY_SUFFIX}"
+
+
+def final_name(name: str) -> str:
+    """The name that a file is to get when it is published, or has."""
+    found = _ATTEMPT.fullmatch(name)
+    return name if found is None else found["file"]
 
 
 def is_attempt(dataset: str, name: str) -> bool:
     """Whether this is the unpublished form of a file of this data set's build."""
     found = _ATTEMPT.fullmatch(name)
     return found is not None and (
-        found["file"] in (MANIFEST, QUARANTINE, OVERWRITE)
+        found["file"] in (MANIFEST, OVERWRITE)
+        or quarantine_generation(found["file"]) is not None
         or generation_of(dataset, found["file"]) is not None
     )
 
 
 def is_of_a_build(name: str) -> bool:
     """Whether a build leaves a file of this name, finished or not."""
-    fixed = (MANIFEST, QUARANTINE, LOCK, OVERWRITE)
-    return name in fixed or _SHARD_FILE.fullmatch(name) is not None
+    fixed = (MANIFEST, LOCK, OVERWRITE)
+    return (
+        name in fixed
+        or quarantine_generation(name) is not None
+        or _SHARD_FILE.fullmatch(name) is not None
+    )

@@ -129,6 +129,15 @@ def _parse_entry(content: Any, where: str) -> ShardEntry:
     )
 
 
+def is_manifest(data: bytes) -> bool:
+    """Whether these are the bytes of a manifest of shards, of whatever version."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
 def _check_version(content: Any, where: str) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FormatError(f"{where}: not a {FORMAT} manifest")

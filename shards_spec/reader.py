@@ -1,4 +1,5 @@
-"""Reading shards: labels and images straight from the mapped files, with no copy.
+"""Reading shards: labels and images straight from the mapped files, with no copy; read, where a
+file system maps none.
 
 Nothing here trusts the files: the schema must be this program's, every offset is checked against
 the tar's size, and nothing is ever unpickled.
@@ -12,11 +13,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards_spec.errors import FormatError, ShardError
-from shards_spec.fields import STRING, Field, arrow_schema, numpy_view
+from shards_spec.errors import FormatError, ShardError, explain
+from shards_spec.fields import (
+    STRING,
+    Field,
+    arrow_schema,
+    is_whole_record,
+    npy_dtype,
+    numpy_view,
+)
 from shards_spec.ipc import read_batch
 from shards_spec.layout import MANIFEST, is_of_a_build
 from shards_spec.manifest import Manifest, ShardEntry, read_manifest
@@ -36,18 +45,35 @@ class ShardSeal:
     warned: Mapping[str, int]
 
 
-def read_index(folder: Folder, name: str) -> pa.RecordBatch:
-    """The index table ``name`` as one record batch, mapped where the folder is local.
+def read_index(folder: Folder, name: str, *, mapped: bool = False) -> pa.RecordBatch:
+    """The index table ``name`` as one record batch.
+
+    ``mapped``: views into the mapped file, where the folder is local, instead of into a copy.
 
     Raises:
         ShardError: the file is missing or not an Arrow file of one batch.
+        StorageError: it cannot be read.
     """
-    with folder.open(name) as file:
-        try:
-            return read_batch(file.read_buffer())
-        except (pa.ArrowException, OSError, ValueError, struct.error, StopIteration) as error:
-            line = " ".join(str(error).split())
-            raise ShardError(f"{folder.url}/{name}: not a readable Arrow file ({line})") from error
+    where = f"{folder.url}/{name}"
+    try:
+        with folder.map(name) if mapped else folder.open(name) as file:
+            data = file.read_buffer()
+    except OSError as error:
+        raise explain(error, where) from error
+    return parse_index(data, where)
+
+
+def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
+    """The index table in an Arrow file's bytes, as views into them.
+
+    Raises:
+        ShardError: it is damaged, or holds another number of batches than one.
+    """
+    try:
+        return read_batch(data)
+    except (pa.ArrowException, OSError, ValueError, struct.error, StopIteration) as error:
+        line = " ".join(str(error).split())
+        raise ShardError(f"{where}: not a readable Arrow file ({line})") from error
 
 
 def check_schema(batch: pa.RecordBatch, fields: Sequence[Field], where: str) -> None:
@@ -68,12 +94,15 @@ def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
 
     Raises:
         ShardError: it is missing, or it or a column is damaged.
+        FormatError: it is of an older version.
     """
     try:
         content = json.loads((batch.schema.metadata or {})[METADATA_KEY])
         stated = content.pop("sha256")
         if stated != content_sha256(batch, content):
             raise ShardError(f"{where}: the index's columns or metadata have changed")
+        if "warned" not in content:
+            raise FormatError(f"{where}: an older refit-shard built this shard")
         rows = tuple(Quarantined(**row) for row in content.pop("quarantined"))
         return ShardSeal(**content, quarantined=rows)
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
@@ -88,7 +117,7 @@ def open_index(folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> pa
         FormatError: its columns are not ``fields``.
     """
     name = f"{entry.name}.arrow"
-    batch = read_index(folder, name)
+    batch = read_index(folder, name, mapped=True)
     check_schema(batch, fields, f"{folder.url}/{name}")
     if batch.num_rows != entry.rows:
         raise ShardError(
@@ -103,13 +132,13 @@ class Shard:
     def __init__(self, folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> None:
         self.name = entry.name
         self.fields = {field.name: field for field in fields}
-        self._where = f"{folder.url}/{entry.name}"
+        self.where = f"{folder.url}/{entry.name}"
         self._index = open_index(folder, entry, fields)
         self._views: dict[str, NDArray[Any]] = {}
-        self._tar = folder.open(f"{entry.name}.tar")
+        self._tar = folder.map(f"{entry.name}.tar")
         self._size = self._tar.size()
         self._mapped: memoryview | None = None
-        if folder.local is not None:
+        if isinstance(self._tar, pa.MemoryMappedFile):
             self._mapped = memoryview(self._tar.read_buffer()).cast("B")
             self._tar.close()  # the buffer keeps the mapping; no file handle stays open
 
@@ -131,21 +160,25 @@ class Shard:
         return self._views[name]
 
     def jpeg(self, row: int) -> bytes | memoryview:
-        """The JPEG of one row; a slice of the mapped tar where it is local.
+        """The JPEG of one row; a slice of the tar where that is mapped.
 
         Raises:
             ShardError: the index points outside the tar.
+            StorageError: it cannot be read.
         """
         offset = int(self.view("jpg_offset")[row])
         length = int(self.view("jpg_length")[row])
         if offset + length > self._size:
             raise ShardError(
-                f"{self._where}.tar: row {row} ends at byte {offset + length} "
+                f"{self.where}.tar: row {row} ends at byte {offset + length} "
                 f"of {self._size}; the tar is cut short"
             )
         if self._mapped is not None:
             return self._mapped[offset : offset + length]
-        return bytes(self._tar.read_at(length, offset))
+        try:
+            return bytes(self._tar.read_at(length, offset))
+        except OSError as error:
+            raise explain(error, f"{self.where}.tar: row {row}") from error
 
     def sample(self, row: int) -> "Sample":
         """One row."""
@@ -173,6 +206,22 @@ class Sample:
         if self._shard.fields[name].dtype == STRING:
             return self._shard.column(name)[self._row].as_py()
         return self._shard.view(name)[self._row]
+
+    def check(self) -> None:
+        """Refuse labels that are not those that were built.
+
+        Raises:
+            ShardError: the record that the index's columns make has another checksum.
+        """
+        record = np.zeros((), npy_dtype(self._shard.fields.values()))
+        for name in record.dtype.names or ():
+            value = self[name]
+            record[name] = value.encode() if isinstance(value, str) else value
+        if not is_whole_record(record.tobytes()):
+            raise ShardError(
+                f"{self._shard.where}.arrow: row {self._row}: the labels are damaged (crc32c); run "
+                "refit-shard verify"
+            )
 
     @property
     def labels(self) -> dict[str, Any]:

@@ -63,7 +63,8 @@ class LocalFile:
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+            with suppress(OSError):  # nothing was written
+                os.close(self._descriptor)
 
     def size(self) -> int:
         """Bytes in the file."""
@@ -83,7 +84,8 @@ def open_tar(folder: Folder, name: str) -> ByteFile:
 
     Raises:
         ShardError: it is missing.
-        StorageError: it cannot be read.
+        OSError: it cannot be opened.
+        StorageError: the store failed.
     """
     if folder.local is None:
         remote: ByteFile = folder.open(name)
@@ -92,8 +94,6 @@ def open_tar(folder: Folder, name: str) -> ByteFile:
         return LocalFile(str(folder.local / name))
     except FileNotFoundError as error:
         raise ShardError(f"{folder.url}/{name}: missing") from error
-    except OSError as error:
-        raise explain(error, f"{folder.url}/{name}") from error
 
 
 def most_open_tars() -> int:
@@ -114,8 +114,15 @@ class OpenTars:
         """An open tar and its size in bytes.
 
         Raises:
-            ShardError, StorageError: as :func:`open_tar`.
+            ShardError: it is missing.
+            StorageError: it cannot be read.
         """
+        try:
+            return self._get(folder, name)
+        except OSError as error:
+            raise explain(error, f"{folder.url}/{name}") from error
+
+    def _get(self, folder: Folder, name: str) -> tuple[ByteFile, int]:
         key = f"{folder.url}/{name}"
         with self._lock:
             found = self._open.get(key)

@@ -8,8 +8,8 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +18,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from shards_spec.errors import ShardError, StorageError, UsageError, explain
-from shards_spec.layout import attempt_name
+from shards_spec.filesystem import sync, sync_folder
+from shards_spec.layout import attempt_name, final_name
 from shards_spec.object_store import RemoteFile, tuned, upload
 
 _CHUNK = 8 << 20
@@ -82,28 +83,44 @@ class Folder:
             raise StorageError(f"{self.url}: no such bucket")
 
     def open(self, name: str) -> Any:
-        """Open a file for random access: a local one as pyarrow maps it into memory, an object as
+        """Open a file for random access: a local one as pyarrow reads it, an object as
         :class:`RemoteFile`.
 
         Raises:
             ShardError: the file is missing.
             StorageError: it cannot be read.
         """
+        return self._opened(name, pa.OSFile)
+
+    def map(self, name: str) -> Any:
+        """As :meth:`open`; a local file is mapped into memory where its file system can do that."""
+        return self._opened(name, _mapped)
+
+    def _opened(self, name: str, how: Callable[[str], Any]) -> Any:
         try:
             if self.local is not None:
                 place = self.local / name
                 if place.exists() and not place.is_file():  # a FIFO would be waited for, for ever
                     raise ShardError(f"{self.url}/{name}: not a plain file")
-                return pa.memory_map(str(place))
+                return how(str(place))
             return RemoteFile(self.filesystem, f"{self.path}/{name}", f"{self.url}/{name}")
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name}: missing") from error
         except OSError as error:
             raise explain(error, f"{self.url}/{name}") from error
 
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Any]:
+        """An open file; what fails on it is told as :meth:`open` tells it."""
+        try:
+            with self.open(name) as file:
+                yield file
+        except OSError as error:
+            raise explain(error, f"{self.url}/{name}") from error
+
     def read(self, name: str, *, limit: int) -> bytes:
         """A small file as bytes; refuses one larger than ``limit`` before reading it."""
-        with self.open(name) as file:
+        with self._reading(name) as file:
             size = file.size()
             if size > limit:
                 raise ShardError(
@@ -142,7 +159,7 @@ class Folder:
         """
         digest = hashlib.sha256()
         size = 0
-        with self.open(name) as file:
+        with self._reading(name) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
@@ -165,7 +182,7 @@ class Folder:
                     stream.flush()
                     upload(self.filesystem, f"{self.path}/{name}", stream)
         except OSError as error:
-            raise explain(error, f"{self.url}/{name}") from error
+            raise explain(error, f"{self.url}/{final_name(name)}") from error
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what had it; a store copies it on its side.
@@ -176,7 +193,7 @@ class Folder:
         try:
             if self.local is not None:
                 (self.local / old).replace(self.local / new)
-                _sync_folder(self.local)
+                sync_folder(self.local)
             else:
                 self.filesystem.copy_file(f"{self.path}/{old}", f"{self.path}/{new}")
                 self.filesystem.delete_file(f"{self.path}/{old}")
@@ -226,9 +243,18 @@ class Folder:
         Raises:
             ShardError, StorageError: as :meth:`open`.
         """
-        with self.open(name) as file:
+        with self._reading(name) as file:
             while chunk := file.read(_CHUNK):
                 target.write(chunk)
+
+
+def _mapped(path: str) -> Any:
+    try:
+        return pa.memory_map(path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system that maps none; if it is another fault, it comes again
+        return pa.OSFile(path)
 
 
 @contextmanager
@@ -238,18 +264,11 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
         with path.open("xb") as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            sync(stream.fileno(), str(path.parent))
     except BaseException:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error counts; the next build removes what is left
+            path.unlink(missing_ok=True)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_folder(path_or_url: str) -> Folder:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, ShardError
 from shards_spec.fields import is_whole_record
-from shards_spec.layout import QUARANTINE
+from shards_spec.layout import quarantine_name
 from shards_spec.manifest import Manifest, ShardEntry
 from shards_spec.reader import Sample, Shard, ShardSet, read_index
 from shards_spec.records import NpyLayout
@@ -138,14 +138,15 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
 
 def _account(folder: Folder, manifest: Manifest, rows: NDArray[np.int64]) -> None:
     """Every source row must be once in a shard, in quarantine or among those left out."""
-    table = read_index(folder, QUARANTINE)
+    name = quarantine_name(manifest.generation)
+    table = read_index(folder, name)
     if not table.schema.equals(QUARANTINE_SCHEMA):
-        raise ShardError(f"{QUARANTINE}: its columns are not those of the format")
+        raise ShardError(f"{name}: its columns are not those of the format")
     bad = table.column("source_row").to_numpy()
     counts = Counter(table.column("reason").to_pylist())
     if counts != manifest.quarantined:
         raise ShardError(
-            f"{QUARANTINE}: {len(bad)} rows, the manifest counts {dict(manifest.quarantined)}, "
+            f"{name}: {len(bad)} rows, the manifest counts {dict(manifest.quarantined)}, "
             f"the table {dict(counts)}"
         )
     left_out = [np.arange(begin, end) for begin, end in manifest.left_out]

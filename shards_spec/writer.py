@@ -178,8 +178,10 @@ def write_shard(
     fields: Sequence[Field],
     samples: Iterable[tuple[NDArray[np.void], bytes]],
     seal: Callable[[str, int], dict[str, Any]],
-) -> ShardEntry:
+) -> tuple[ShardEntry, pa.RecordBatch]:
     """Write a shard's tar and index under the names of an attempt; :func:`publish` names them.
+
+    Returns its entry and its index.
 
     ``seal`` gives the index's :func:`shard_content` from the tar's SHA-256 and size, after the
     last sample.
@@ -196,7 +198,7 @@ def write_shard(
     data = arrow_bytes(batch.replace_schema_metadata(metadata))
     with folder.stage(attempt_name(f"{stem}.arrow", attempt)) as stream:
         stream.write(data)
-    return ShardEntry(
+    entry = ShardEntry(
         name=stem,
         rows=batch.num_rows,
         tar_bytes=size,
@@ -204,20 +206,23 @@ def write_shard(
         arrow_bytes=len(data),
         arrow_sha256=hashlib.sha256(data).hexdigest(),
     )
+    return entry, batch
 
 
-def publish(folder: Folder, stem: str, attempt: str) -> None:
-    """Give the files of an attempt their names: the tar first, so that its index finds it.
+def publish(folder: Folder, written: str, attempt: str, stem: str) -> None:
+    """Give the files that an attempt wrote for the stem ``written`` the names of ``stem``.
+
+    The tar comes first, so that its index finds it.
 
     Raises:
         StorageError: it failed; neither file, or only the tar, has its name.
     """
     for ending in (".tar", ".arrow"):
-        folder.rename(attempt_name(stem + ending, attempt), stem + ending)
+        folder.rename(attempt_name(written + ending, attempt), stem + ending)
 
 
 def quarantine_bytes(rows: Sequence[Quarantined]) -> bytes:
-    """The bytes of ``quarantine.arrow``, in the order of the source rows."""
+    """The bytes of a quarantine's file, in the order of the source rows."""
     ordered = sorted(rows, key=lambda row: row.source_row)
     columns = [
         pa.array([getattr(row, field.name) for row in ordered], field.type)

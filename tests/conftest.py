@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.trees import Tree, make_tree
+from tests.searches import register_profiles
+
+register_profiles()
 
 
 @pytest.fixture(scope="session")

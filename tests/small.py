@@ -93,7 +93,8 @@ def index_rows(folder: Path) -> list[dict[str, Any]]:
 
 def quarantine(folder: Path) -> dict[int, str]:
     """Reason of each quarantined row by its source row."""
-    rows = read_arrow(folder / "quarantine.feather").to_pylist()
+    written = max(folder.glob("quarantine*.feather"), key=lambda path: path.stat().st_mtime_ns)
+    rows = read_arrow(written).to_pylist()
     found = {row["source_row"]: row["reason"] for row in rows}
     assert len(found) == len(rows)
     return found

@@ -26,7 +26,9 @@ Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/N
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
 environment variable such as BEDLAM_ROOT overrides it. A build that was stopped goes on when the
 same command is given again: whole shards are kept, and rows whose frame was missing are tried
-again. Rows that cannot be used are listed with their reason in OUT/NAME/quarantine.feather.
+again; a shard that is damaged is built anew. Rows that cannot be used are listed with their reason
+in OUT/NAME/quarantine.feather. Shards of another npz or with other options are refused: --overwrite
+builds a new set beside the old one, which goes once the new one is whole.
 """
 
 
@@ -92,7 +94,12 @@ def add_parser(commands: Subparsers) -> None:
         help="fail at the end if more rows are in quarantine (default 0.05)",
     )
     how.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
-    how.add_argument("--overwrite", action="store_true", help="replace shards of another plan")
+    how.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="build every shard anew, also of the same plan; what stands stays until the new set "
+        "is whole, so it takes twice the room; if interrupted, give the same command again",
+    )
     how.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -104,7 +111,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         UsageError: they contradict each other, or a data set's place is not configured.
     """
     from converter.build import BuildRequest
-    from converter.datasets import Dataset, find_dataset
+    from converter.datasets import DATASETS, Dataset, find_dataset
     from converter.plan import BuildOptions
     from converter.source import parse_remaps
     from refit_shard.data_folder import datasets_of_config, find_data_config
@@ -131,6 +138,12 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         if not all(own):
             raise UsageError("build: --npz, --root and --name go together")
         check_dataset_name(args.name)
+        if args.name in DATASETS:
+            raise UsageError(
+                f"--name {args.name}: is a registered data set, which has rules of its own; build "
+                f"it with --dataset {args.name} (its npz and root stand in data_config.py), or "
+                "give yours another name"
+            )
         if not is_file(args.npz):
             raise UsageError(f"--npz {args.npz}: no such file")
         if "://" not in args.root and not Path(args.root).is_dir():
@@ -261,6 +274,12 @@ def _table(done: "list[tuple[Summary, float]]") -> None:
         )
     print_table("built", columns, rows)
     for summary, _ in done:
+        for text, count in summary.warned.items():
+            say(f"{summary.dataset}: {count} rows were read with a warning: {text}")
+        if summary.left_out:
+            say(f"{summary.dataset}: {summary.left_out} rows of the npz were left out (--limit)")
+        if summary.overwriting:
+            say(f"{summary.dataset}: an --overwrite that was interrupted waits: give it again")
         say(f"{summary.dataset}: {summary.out}")
 
 

@@ -50,6 +50,7 @@ def draw_sample(sample: "Sample") -> "Image":
     from shards_spec.verify import checked_image
 
     where = f"{sample.shard_name}: {sample['key']}"
+    sample.check()
     cell, factor = fit(checked_image(sample, where))
     x0, y0 = sample["window"][:2]
     scale = np.asarray(sample["k"]) * factor
@@ -89,7 +90,10 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
     from refit_shard.sheet import draw_skeleton, fit, label
 
     sizes = {"batch_size": args.n, "epoch_samples": args.n, "num_workers": 0}
-    loader = StreamingLoader.from_config(args.stream, shards=args.shards, seed=args.seed, **sizes)
+    alone = {"rank": 0, "world_size": 1}
+    loader = StreamingLoader.from_config(
+        args.stream, shards=args.shards, seed=args.seed, **sizes, **alone
+    )
     batch = next(iter(loader))
     cells = []
     for index, name in enumerate(batch["dataset_name"]):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from converter.datasets import Dataset, bedlam_on_its_side
+from converter.datasets import Dataset
 from converter.doctor import Place, Report, check_dataset, check_disk, check_npz
 from converter.extras import Extra, check_extra, fault_of
 from converter.findings import Finding
@@ -188,7 +188,7 @@ def test_a_bedlam_frame_on_its_side_is_told_from_a_wrong_one(tmp_path: Path) -> 
     own.save(orig_shape=size, img_center=size[:, ::-1] / 2, img_focal=np.full(6, 1e3))
     for name in names:
         own.put(name, encoded(".png", picture(1, 1280, 720)))
-    bedlam = Dataset(name="own", root_variable="R", on_its_side=bedlam_on_its_side)
+    bedlam = Dataset(name="own", root_variable="R", turned="bedlam-closeup")
     report = examine(own, dataset=bedlam)
     assert not bad(report)
     assert "4 of 6 frames lie on their side, as they should" in report.findings[-1].detail

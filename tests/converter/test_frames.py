@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from converter.frames import decode_frame, read_frame
+from converter.frames import decode_frame
+from converter.reading import read_frame
 from shards_spec.errors import FrameError
 from shards_spec.storage import open_folder
+from tests.searches import examples
 from tests.small import encoded, error_line, hashes, index_rows, own, picture, quarantine
 
 RGB = np.ascontiguousarray(picture(5)[..., ::-1])
@@ -102,11 +104,11 @@ def test_good_frames_have_the_pixels_that_imread_gives(name: str, tmp_path: Path
     path.write_bytes(GOOD[name])
     wanted = cv2.imread(str(path))
     assert wanted is not None
-    assert np.array_equal(decode_frame(GOOD[name]), wanted[..., ::-1])
+    assert np.array_equal(decode_frame(GOOD[name]).pixels, wanted[..., ::-1])
 
 
 def test_the_orientations_differ_from_each_other() -> None:
-    frames = {decode_frame(GOOD[f"exif-{n}.jpg"]).tobytes() for n in range(1, 9)}
+    frames = {decode_frame(GOOD[f"exif-{n}.jpg"]).pixels.tobytes() for n in range(1, 9)}
     assert len(frames) == 8
 
 
@@ -160,7 +162,7 @@ def test_bad_frames_are_named_and_never_half_read(name: str) -> None:
     assert caught.value.reason == reason
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.sampled_from(sorted(GOOD)), st.integers(0, 10**6), st.integers(1, 255), st.booleans())
 def test_a_changed_byte_gives_a_frame_or_our_error(
     name: str, at: int, change: int, cut_there: bool
@@ -169,13 +171,13 @@ def test_a_changed_byte_gives_a_frame_or_our_error(
     at %= len(data)
     data[at] ^= change
     with contextlib.suppress(FrameError):
-        frame = decode_frame(bytes(data[: at + 1] if cut_there else data))
+        frame = decode_frame(bytes(data[: at + 1] if cut_there else data)).pixels
         assert frame.ndim == 3
         assert frame.shape[2] == 3
         assert frame.dtype == np.uint8
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM"])
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from converter.plan import frame_groups, permutation, plan_order
 from shards_spec.geometry import FULL_ENVELOPE, box_meets_image, plan_crop
 from tests.converter.reference import window_of
+from tests.searches import examples
 from tests.small import error_line, own, refit
 
 SIZES = st.integers(1, 3000)
@@ -17,7 +18,7 @@ PLACES = st.floats(-4000, 7000)
 SCALES = st.floats(0.02, 40.0)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(PLACES, PLACES, SCALES, SIZES, SIZES, st.integers(16, 1024))
 def test_window_and_size_are_the_formulas(
     cx: float, cy: float, scale: float, width: int, height: int, box_px: int
@@ -37,7 +38,7 @@ def test_window_and_size_are_the_formulas(
     assert (crop.kx, crop.ky) == (crop.width / (x1 - x0), crop.height / (y1 - y0))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(PLACES, PLACES, SCALES, SIZES, SIZES)
 def test_a_box_meets_the_image_where_their_areas_overlap(
     cx: float, cy: float, scale: float, width: int, height: int

@@ -1,5 +1,6 @@
 """What is kept, what is built again, and what is refused when a folder already holds shards."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards_spec.manifest import read_manifest
+from shards_spec.storage import open_folder
 from tests.small import Own, error_line, hashes, own, quarantine, refit
 
 SHARDED = ("--samples-per-shard", 2)
+
+
+def contents(folder: Path) -> list[str]:
+    """The hash of each shard's tar, in the order of the shards, whatever they are called."""
+    manifest = read_manifest(open_folder(str(folder)))
+    found = [hashes(folder)[f"{entry.name}.tar"] for entry in manifest.shards]
+    assert found == [entry.tar_sha256 for entry in manifest.shards]
+    return found
 
 
 def times(tree: Own) -> dict[str, int]:
@@ -68,20 +79,23 @@ def test_a_damaged_shard_alone_is_built_again(
     assert changed == {"own-000001.tar", "own-000001.arrow"}
 
 
-def test_while_a_shard_is_built_again_the_folder_is_not_finished(
+def test_while_a_shard_is_built_again_the_others_stay_published(
     tree: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from converter import work
 
     flip(tree.out / "own-000001.tar")
+    before = hashes(tree.out)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(work, "decode_frame", killed)
     assert tree.build(*SHARDED).code == 130
-    assert not (tree.out / "manifest.json").exists()
-    assert refit("verify", tree.out).code == 1
+    assert hashes(tree.out) == before
+    result = refit("verify", tree.out)
+    assert result.code == 1
+    assert "own-000001.tar: its bytes are not those that were built" in result.out
 
 
 @pytest.mark.parametrize(
@@ -90,9 +104,9 @@ def test_while_a_shard_is_built_again_the_folder_is_not_finished(
         (("--quality", 80), "with quality 90, not 80"),
         (("--box-px", 128), "with box_px 256, not 128"),
         (("--seed", 5), "with seed 0, not 5"),
-        (("--samples-per-shard", 3), "from another source or with other options"),
-        (("--limit", 6), "from another source or with other options"),
-        (("--remap", "b/=a/"), "from another source or with other options"),
+        (("--samples-per-shard", 3), "with samples_per_shard 2, not 3"),
+        (("--limit", 6), "from other rows of the npz (--limit)"),
+        (("--remap", "a/000=a/001"), "from frames at other places below their root"),
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
@@ -136,28 +150,35 @@ def test_a_tar_that_a_killed_build_of_another_plan_left_does_not_stay(tree: Own)
     assert not list(tree.out.glob(".*"))
 
 
-def test_a_frame_that_is_put_there_later_is_picked_up(tree: Own) -> None:
+def test_whole_shards_are_kept_although_their_frame_is_gone(tree: Own) -> None:
     whole = hashes(tree.out)
+    (tree.root / "a/001.jpg").unlink()
+    assert tree.build(*SHARDED).code == 0
+    assert hashes(tree.out) == whole
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_frame_that_is_put_there_later_is_picked_up(tmp_path: Path, published: bool) -> None:
+    tree = own(tmp_path, rows=8)
+    assert tree.build(*SHARDED).code == 0
+    whole = contents(tree.out)
     frame = tree.root / "a/001.jpg"
     data = frame.read_bytes()
     frame.unlink()
-    result = tree.build(*SHARDED, "--overwrite")
-    assert result.code == 0
-    assert hashes(tree.out) == whole, "whole shards are kept although their frame is gone"
-
-    for path in tree.out.iterdir():
-        path.unlink()
-    assert tree.build(*SHARDED).code == 0
+    assert tree.build(*SHARDED, "--overwrite").code == 0
     assert quarantine(tree.out) == {2: "missing", 3: "missing"}
-    before = times(tree)
+    before, standing = times(tree), hashes(tree.out)
     assert tree.build(*SHARDED).code == 0
-    assert times(tree) == before
+    assert (times(tree), hashes(tree.out)) == (before, standing)
 
+    if not published:
+        (tree.out / "manifest.json").unlink()
     frame.write_bytes(data)
     assert tree.build(*SHARDED).code == 0
     assert quarantine(tree.out) == {}
-    assert hashes(tree.out) == whole
-    assert sum(time != before[name] for name, time in times(tree).items()) == 2
+    assert contents(tree.out) == whole
+    assert sum(time != before.get(name) for name, time in times(tree).items()) == 2
+    assert refit("verify", tree.out).code == 0
 
 
 def test_a_frame_that_is_only_half_usable_keeps_its_shard(tmp_path: Path) -> None:
@@ -215,3 +236,36 @@ def test_rows_of_the_kept_shards_count_towards_the_share_of_bad_rows(tmp_path: P
     assert "3 of 8 rows are in quarantine (37.5%; 3 bad_box)" in error_line(again)
     assert not (tree.out / "manifest.json").exists()
     assert refit(*tree.command(*SHARDED, "--max-bad", 0.375)).code == 0
+
+
+def test_rows_read_with_a_warning_are_counted_also_of_kept_shards(tree: Own) -> None:
+    """JPEGs with a JFIF revision that there is not: their pixels are whole."""
+    tars = contents(tree.out)
+    for name in ("a/000.jpg", "a/002.jpg"):
+        data = (tree.root / name).read_bytes()
+        tree.put(name, data.replace(b"JFIF\0\1", b"JFIF\0\7", 1))
+    for options in (("--overwrite",), ()):
+        result = tree.build(*SHARDED, "--json", *options)
+        assert result.code == 0, result.err
+        (warned,) = json.loads(result.out)["built"][0]["warned"].items()
+        assert warned[1] == 4
+        assert read_manifest(open_folder(str(tree.out))).warned == dict([warned])
+    assert f"own: 4 rows were read with a warning: {warned[0]}" in tree.build(*SHARDED).out
+    assert quarantine(tree.out) == {}
+    assert contents(tree.out) == tars
+    assert refit("verify", tree.out).code == 0
+
+
+def test_rows_beyond_the_limit_are_left_out_and_accounted_for(tmp_path: Path) -> None:
+    tree = own(tmp_path, rows=8)
+    result = tree.build(*SHARDED, "--limit", 6)
+    assert result.code == 0
+    assert "own: 2 rows of the npz were left out (--limit)" in result.out
+    manifest = read_manifest(open_folder(str(tree.out)))
+    assert (manifest.source_rows, manifest.rows, manifest.left_out) == (8, 6, ((6, 8),))
+    assert refit("verify", tree.out).code == 0
+    assert tree.build(*SHARDED).code == 2
+    assert tree.build(*SHARDED, "--limit", 100, "--overwrite").code == 0
+    files = hashes(tree.out)
+    assert tree.build(*SHARDED).code == 0  # a limit beyond the end is none
+    assert hashes(tree.out) == files

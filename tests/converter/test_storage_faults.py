@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from converter.accounting import misplaced
 from tests.small import (
     Own,
     Result,
@@ -134,20 +137,67 @@ def test_one_failing_shard_loses_none_of_the_others(
     assert hashes(tree.out) == undisturbed(tree)
 
 
-def test_a_build_that_loses_a_row_fails(tree: Own, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda rows: rows[:-1], "together: 1 missing (row 3);"),
+        (lambda rows: [*rows, rows[0]], "together: 1 there more than once (row 2);"),
+        # The sums are right here; the sets are not.
+        (
+            lambda rows: [rows[0], rows[0]],
+            "together: 1 missing (row 3), 1 there more than once (row 2);",
+        ),
+    ],
+)
+def test_a_build_that_loses_or_doubles_a_row_fails(
+    tree: Own, monkeypatch: pytest.MonkeyPatch, harm: Callable[[list[Any]], list[Any]], said: str
+) -> None:
     from converter import work
 
     samples = work.ShardBuilder.samples
 
-    def losing(self: work.ShardBuilder) -> Any:
+    def harmed(self: work.ShardBuilder) -> Any:
         found = list(samples(self))
-        return found[:-1] if self.task.index == 2 else found
+        return harm(found) if self.task.index == 2 else found
 
-    monkeypatch.setattr(work.ShardBuilder, "samples", losing)
+    monkeypatch.setattr(work.ShardBuilder, "samples", harmed)
     result = tree.build(*SHARDED)
     assert result.code == 1
-    assert "8 rows went in, 7 are in shards and 0 in quarantine" in error_line(result)
+    assert f"8 rows went in; of those in shards, in quarantine and left out {said}" in error_line(
+        result
+    )
     assert not (tree.out / "manifest.json").exists()
+    monkeypatch.undo()
+    assert tree.build(*SHARDED).code == 1, "the wrong shard stands, and is whole"
+    assert tree.build(*SHARDED, "--overwrite").code == 0
+    assert sorted(row["source_row"] for row in index_rows(tree.out)) == list(range(8))
+
+
+@given(
+    places=st.lists(st.sampled_from(["shard 0", "shard 1", "quarantine"]), max_size=30),
+    left_out=st.integers(0, 5),
+    data=st.data(),
+)
+def test_the_account_is_one_of_sets(places: list[str], left_out: int, data: st.DataObject) -> None:
+    found = {name: [r for r, at in enumerate(places) if at == name] for name in set(places)}
+    rows = len(places) + left_out
+    runs = [(len(places), rows)] if left_out else []
+
+    def account(found: dict[str, list[int]]) -> str | None:
+        shards = [np.array(found.get(name, []), np.int64) for name in ("shard 0", "shard 1")]
+        return misplaced(rows, runs, shards, found.get("quarantine", []))
+
+    assert account(found) is None
+    if not places:
+        return
+    name = data.draw(st.sampled_from(sorted(found)))
+    at = data.draw(st.integers(0, len(found[name]) - 1))
+    other = data.draw(st.integers(-2, rows + 2).filter(lambda row: row != found[name][at]))
+    harmed = {**found, name: [*found[name][:at], other, *found[name][at + 1 :]]}
+    said = account(harmed)
+    assert said is not None
+    assert f"1 missing (row {found[name][at]})" in said
+    assert ("more than once" if 0 <= other < rows else "unknown") in said
 
 
 def test_of_several_data_sets_one_that_fails_does_not_stop_the_next(tmp_path: Path) -> None:

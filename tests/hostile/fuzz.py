@@ -13,9 +13,10 @@ import atheris
 
 with atheris.instrument_imports(include=["shards_spec", "converter", "loaders", "zipfile"]):
     from shards_spec.errors import RefitShardError
-    from tests.hostile import test_index, test_jpeg, test_npz, test_occluders
+    from tests.hostile import test_frame, test_index, test_jpeg, test_npz, test_occluders
 
 PARSERS = {
+    "frame": test_frame,
     "index": test_index,
     "jpeg": test_jpeg,
     "npz": test_npz,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from refit_shard.console import plain
 from refit_shard.sheet import draw_skeleton
 from tests.hostile.test_records import INT32
+from tests.searches import examples
 from tests.small import Own, Result, error_line, own, read_arrow, refit
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J[red]\u202e\r\n"
@@ -86,9 +87,7 @@ def test_wild_numbers_in_a_manifest_are_clean(folder: Path, key: str, value: int
     looked_at(folder)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["frames", "seed", "box_px", "quality", "restart_interval", "imgname_bytes"]),
     st.integers(0, 2**64),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from loaders.options import MAX_CONFIG_BYTES, read_config
 from shards_spec.errors import UsageError
+from tests.searches import examples
 from tests.small import error_line, refit
 
 GOOD = "DATASET:\n  LIST: [coco, mpii]\n  PARTITION: [0.5, 0.5]\nTRAIN: {BATCH_SIZE: 4}\n"
@@ -38,9 +39,7 @@ def read(path: Path) -> None:
     assert len(said) < 2000
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["coco", "mpii", "0.5", "[coco, mpii]", "[0.5, 0.5]", "4", "{BATCH_SIZE: 4}"]),
     SCALARS | st.text(max_size=6),
@@ -51,9 +50,7 @@ def test_any_other_value_is_read_or_our_error(tmp_path: Path, old: str, new: str
     read(path)
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 8), st.binary(max_size=6))
 def test_any_spliced_bytes_are_read_or_our_error(
     tmp_path: Path, at: int, length: int, new: bytes

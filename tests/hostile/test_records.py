@@ -16,6 +16,7 @@ from loaders import StreamingLoader, StreamOptions, webdataset_item
 from shards_spec import ShardSet
 from shards_spec.errors import RefitShardError, ShardError
 from shards_spec.records import NpyLayout
+from tests.searches import examples
 from tests.small import Own, own, sealed
 
 INT32 = 2**31 - 1
@@ -107,9 +108,7 @@ def member(built: Own) -> dict[str, bytes]:
     return {"jpg": bytes(found[0].jpeg), "npy": data[at : at + npy.size]}
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.integers(0, 12), st.binary(max_size=12))
 @example(0, 10**6, b"")
 def test_any_damage_to_a_record_s_header_is_an_item_or_our_error(

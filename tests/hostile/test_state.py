@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from loaders import StreamingLoader, StreamOptions
 from shards_spec.errors import UsageError
+from tests.searches import examples
 from tests.small import own
 
 VALUES = st.recursive(
@@ -41,11 +42,11 @@ def loader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return made
 
 
-def accepted(loader: StreamingLoader, state: Any) -> bool:
+def accepted(loader: StreamingLoader, state: Any, changed: tuple[str, ...] = ()) -> bool:
     """Whether the state is taken over; then the stream goes on. Otherwise nothing has changed."""
     before = loader.state_dict()
     try:
-        loader.load_state_dict(state)
+        loader.load_state_dict(state, changed)
     except UsageError:
         assert loader.state_dict() == before
         return False
@@ -54,18 +55,33 @@ def accepted(loader: StreamingLoader, state: Any) -> bool:
     return True
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_other_value_is_taken_or_refused(loader: StreamingLoader, data: st.DataObject) -> None:
     state: Any = copy.deepcopy(loader.state_dict())
     key = data.draw(st.sampled_from(sorted(state)))
     state[key] = data.draw(VALUES)
-    if key in ("draws", "sources") and data.draw(st.booleans()):
-        state[key] = loader.state_dict()[key]
-        state[key][data.draw(st.integers(0, 1))] = data.draw(VALUES)
-    accepted(loader, state)
+    inner = loader.state_dict()[key]
+    if isinstance(inner, list | dict) and data.draw(st.booleans()):
+        places = list(range(len(inner))) if isinstance(inner, list) else sorted(inner)
+        place = data.draw(st.sampled_from(places))
+        inner[place] = data.draw(VALUES)
+        state[key] = inner
+    accepted(loader, state, data.draw(st.sampled_from([(), ("policy",), ("policy", "ratios")])))
+
+
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_other_value_of_a_source_is_refused(
+    loader: StreamingLoader, data: st.DataObject
+) -> None:
+    state: Any = loader.state_dict()
+    source = state["sources"][data.draw(st.integers(0, 1))]
+    key = data.draw(st.sampled_from(sorted(source)))
+    before = source[key]
+    source[key] = data.draw(VALUES)
+    if accepted(loader, state, data.draw(st.sampled_from([(), ("ratios",)]))):
+        assert source[key] == before
 
 
 @pytest.mark.parametrize("state", [None, 3, [], "x", {}, np.zeros(3), {"version": np.zeros(2)}])

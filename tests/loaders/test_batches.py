@@ -1,6 +1,7 @@
 """What a batch holds: as PyTorch's default collate would make it of ReFit's items."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import default_collate
 from loaders import Occluders, RenderOptions, StreamingLoader, StreamOptions, finalize, render
 from loaders.occluders import occluder_bytes
 from shards_spec import ShardSet
-from shards_spec.errors import UsageError
+from shards_spec.errors import ShardError, UsageError
 from tests.loaders.streams import Batch, all_names, draws_of, names, sources, stream
 
 MEAN, STD = (np.array(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -206,6 +207,21 @@ def test_wrong_filters_are_refused(shards: Path, where: dict[str, object], named
     with pytest.raises(UsageError) as caught:
         stream(shards, where=where)
     assert named in str(caught.value)
+
+
+def test_a_filter_over_a_damaged_index_is_refused(shards: Path, tmp_path: Path) -> None:
+    """One bit of a number may keep or drop a row, so no filter is taken from such an index."""
+    copied = Path(shutil.copytree(shards / "bedlam", tmp_path / "bedlam"))
+    where = {"bedlam": pc.field("scale") > 0.0}
+    stream(tmp_path, {"bedlam": 1.0}, where=where)
+    index = sorted(copied.glob("bedlam-??????.arrow"))[1]
+    data = index.read_bytes()
+    scales = ShardSet.open(str(copied)).shard(1).view("scale").tobytes()
+    at = data.index(scales)
+    for byte in (0, 7, len(scales) - 1):
+        index.write_bytes(data[: at + byte] + bytes([data[at + byte] ^ 64]) + data[at + byte + 1 :])
+        with pytest.raises(ShardError, match=rf"{index.name}: the index's columns .*changed"):
+            stream(tmp_path, {"bedlam": 1.0}, where=where)
 
 
 def test_any_name_may_be_given_to_a_source(shards: Path) -> None:

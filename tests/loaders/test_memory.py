@@ -1,8 +1,20 @@
-"""Memory that is lent: it comes back when nobody holds it, and never before."""
+"""Memory that is lent: it comes back when nobody holds it, and never before.
 
+A batch is its holder's for good: as views, in a child that was forked meanwhile, and as copies that
+went through pickle or a queue.
+"""
+
+import copy
 import gc
+import io
+import json
 import multiprocessing
-from collections.abc import Callable
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +22,10 @@ import numpy as np
 import pytest
 import torch
 
+from loaders import StreamOptions
+from loaders.evaluation import EvaluationLoader
 from loaders.memory import BatchMemory
-from tests.loaders.streams import all_items, items, stream
+from tests.loaders.streams import Batch, all_items, items, stream
 
 SHAPE = (6, 4, 4, 3)
 FLOAT = np.dtype(np.float32)
@@ -32,6 +46,17 @@ HOLDERS: list[Callable[[torch.Tensor], Any]] = [
     lambda tensor: torch.from_numpy(tensor.numpy()[3:]),
     lambda tensor: tensor.numpy().data,
     np.from_dlpack,
+    lambda tensor: tensor.__dlpack__(),
+    lambda tensor: torch.utils.dlpack.from_dlpack(np.from_dlpack(tensor)[1:]),
+    lambda tensor: tensor.numpy()[1:].data[2:],
+    lambda tensor: np.asarray(tensor[2:].numpy().data.cast("B")),
+    lambda tensor: torch.frombuffer(tensor.numpy(), dtype=torch.uint8)[5:],
+    lambda tensor: torch.empty(0).set_(tensor.untyped_storage()),
+    lambda tensor: tensor.view(torch.int32)[0, ::2],
+    lambda tensor: np.lib.stride_tricks.sliding_window_view(tensor.numpy(), 2, axis=0),
+    copy.copy,
+    lambda tensor: iter(tensor.unbind()),
+    lambda tensor: lambda: tensor[0],
     lambda tensor: {"kept": [tensor[:1]]},
 ]
 
@@ -61,6 +86,7 @@ def test_a_copy_holds_nothing() -> None:
     memory = BatchMemory(1, SHAPE, FLOAT)
     tensor = memory.lend(memory.take() or 0, 6)
     copies = [tensor.clone(), tensor.numpy().copy(), tensor + 1, tensor.tolist()]
+    copies += [pickle.loads(pickle.dumps(tensor)), copy.deepcopy(tensor)]  # noqa: S301
     del tensor
     assert memory.take() == 0
     assert copies
@@ -130,3 +156,244 @@ def test_a_loop_that_keeps_nothing_uses_few_pieces(shards: Path) -> None:
     assert len({batch["img"].data_ptr() for batch in loader}) <= 2
     loader = stream(shards, num_workers=2, prefetch=2, epoch_samples=600)
     assert len({batch["img"].data_ptr() for batch in loader}) <= 2 * 2 + 2
+
+
+class Child:
+    """A process that is forked here and now, and says at any later time what ``look`` gives."""
+
+    def __init__(self, look: Callable[[], list[str]]) -> None:
+        (asked, self._ask), (self._said, say) = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                while os.read(asked, 1) == b"?":
+                    os.write(say, f"{len(found := json.dumps(look())):8}{found}".encode())
+            finally:
+                os._exit(1)
+        os.close(asked)
+        os.close(say)
+
+    def says(self) -> list[str]:
+        """What the child finds now."""
+        os.write(self._ask, b"?")
+        with os.fdopen(os.dup(self._said), "rb") as said:
+            found: list[str] = json.loads(said.read(int(said.read(8))))
+        return found
+
+    def end(self) -> None:
+        """End it."""
+        os.kill(self.pid, signal.SIGKILL)  # nothing of the parent's is torn down twice
+        os.waitpid(self.pid, 0)
+        os.close(self._ask)
+        os.close(self._said)
+
+
+@contextmanager
+def child(look: Callable[[], list[str]]) -> Iterator[Child]:
+    """A forked process, until the end of the block."""
+    forked = Child(look)
+    try:
+        yield forked
+    finally:
+        forked.end()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_forked_child_keeps_the_batches_that_were_held(shards: Path, num_workers: int) -> None:
+    """Whatever the loop goes on to do: it lets go of them, or writes to them, and receives more."""
+    batches = iter(stream(shards, num_workers=num_workers, epoch_samples=480))
+    dropped, written, kept = next(batches), next(batches), next(batches)
+    view = kept["img"][3].numpy()[:, ::2]
+    held = [dropped, written, kept]
+    then = [item for batch in held for item in items(batch)] + [str(view.tobytes())]
+
+    def look() -> list[str]:
+        return [item for batch in held for item in items(batch)] + [str(view.tobytes())]
+
+    with child(look) as forked:
+        del dropped
+        held.pop(0)
+        written["img"].fill_(7)
+        received = 0
+        for batch in batches:
+            received += len(batch["imgname"])
+            batch["img"].fill_(9)
+        assert received == 480 - 36
+        assert forked.says() == then
+        assert items(kept) == then[24:36], "and the parent keeps its own"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_each_of_many_children_keeps_its_batch(shards: Path, num_workers: int) -> None:
+    """Forked one after the other while the loop goes on; in the end only they hold their batch."""
+    expected = all_items(stream(shards, epoch_samples=288))
+    found: list[str] = []
+    forked: list[tuple[Child, list[str]]] = []
+    for batch in stream(shards, num_workers=num_workers, epoch_samples=288):
+        found += items(batch)
+        forked.append((Child(lambda batch=batch: items(batch)), items(batch)))  # type: ignore[misc]
+    assert found == expected, "the loop's own batches are those of a loop that forks nothing"
+    del batch
+    gc.collect()
+    for one, then in forked:
+        assert one.says() == then
+        one.end()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_a_child_writes_is_its_own(shards: Path, num_workers: int) -> None:
+    """The parent's batch stays as it was, and so do those that follow."""
+    batches = iter(stream(shards, num_workers=num_workers, epoch_samples=240))
+    batch = next(batches)
+    before = items(batch)
+
+    def look() -> list[str]:
+        batch["img"].numpy()[:] = 5  # torch's threads are not in the child
+        return items(batch)
+
+    with child(look) as forked:
+        assert forked.says() != before
+        assert items(batch) == before
+        rest = all_items(batches)
+    assert before + rest == all_items(stream(shards, epoch_samples=240))
+
+
+def test_a_child_that_goes_on_with_the_loop_has_its_own_batches(shards: Path) -> None:
+    """Without workers the iterator itself goes on in both; neither writes into the other's."""
+    batches = iter(stream(shards, epoch_samples=120))
+    first = next(batches)
+    expected = all_items(stream(shards, epoch_samples=120))
+    mine: list[Batch] = []
+
+    def look() -> list[str]:
+        mine.extend(batches)
+        return [item for batch in [first, *mine] for item in items(batch)]
+
+    with child(look) as forked:
+        ours = [first, *batches]
+        assert forked.says() == expected
+        assert [item for batch in ours for item in items(batch)] == expected
+        mine.clear()
+
+
+def test_forks_of_another_thread_are_no_less_safe() -> None:
+    """A batch that is lent while a thread forks is kept in the child too."""
+    memory = BatchMemory(2, SHAPE, FLOAT)
+    held: list[torch.Tensor] = []
+    forked: list[Child] = []
+
+    def fork() -> None:
+        forked.append(Child(lambda: [str(float(tensor.sum())) for tensor in held]))
+
+    for number in range(2):
+        assert memory.take() == number
+        memory.array(number, 6)[:] = number + 1
+        held.append(memory.lend(number, 6))
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join(60)
+    held.clear()
+    assert memory.take() is None
+    for number in range(2):
+        memory.array(number, 6)[:] = 100
+    assert forked[0].says() == [str(float((number + 1) * 6 * 48)) for number in range(2)]
+    forked[0].end()
+
+
+def test_a_batch_outlives_its_loader_in_both_processes(shards: Path) -> None:
+    """The iteration is over, its memory is held by the batch alone, and then the fork comes."""
+    *_, batch = stream(shards, num_workers=2, epoch_samples=48)
+    then = items(batch)
+    gc.collect()
+    with child(lambda: items(batch)) as forked:
+        batch["img"].fill_(3)
+        assert forked.says() == then
+
+
+def test_workers_of_another_loader_take_no_memory_away(shards: Path) -> None:
+    """A validation every few steps forks workers while a batch is held: memory is still used
+    again, so its cost does not grow with a long epoch.
+    """
+    options = StreamOptions(batch_size=4, res=32, num_workers=1, rank=0, world_size=1)
+    validation = EvaluationLoader("agora", str(shards / "agora"), options)
+    places = set()
+    for step, batch in enumerate(stream(shards, num_workers=2, prefetch=2, epoch_samples=600)):
+        places.add(batch["img"].data_ptr())
+        if step % 5 == 0:
+            assert sum(len(one["imgname"]) for one in validation) == 9
+    assert len(places) <= 2 * 2 + 2
+
+
+def through_pickle(batch: Batch) -> Batch:
+    """Pickled and back."""
+    found: Batch = pickle.loads(pickle.dumps(batch))  # noqa: S301
+    return found
+
+
+def through_torch_save(batch: Batch) -> Batch:
+    """Saved and loaded."""
+    file = io.BytesIO()
+    torch.save(batch, file)
+    file.seek(0)
+    found: Batch = torch.load(file, weights_only=True)
+    return found
+
+
+def through_queue(module: Any) -> Callable[[Batch], Batch]:
+    """Through a queue of a multiprocessing module."""
+    queue = module.get_context("fork").Queue()
+
+    def send(batch: Batch) -> Batch:
+        queue.put(batch)
+        found: Batch = queue.get(timeout=60)
+        return found
+
+    return send
+
+
+WAYS: dict[str, Callable[[], Callable[[Batch], Batch]]] = {
+    "pickle": lambda: through_pickle,
+    "torch.save": lambda: through_torch_save,
+    "deepcopy": lambda: copy.deepcopy,
+    "torch's queue": lambda: through_queue(torch.multiprocessing),
+    "the standard library's queue": lambda: through_queue(multiprocessing),
+}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("way", WAYS)
+def test_copies_stay_what_they_were(shards: Path, num_workers: int, way: str) -> None:
+    """Of each batch and of a view of it, while the loop goes on without the batch itself."""
+    send = WAYS[way]()
+    kept: list[tuple[Batch, list[str]]] = []
+    for batch in stream(shards, num_workers=num_workers, epoch_samples=240):
+        then = items(batch)
+        kept.append((send(batch), then))
+        part = {name: values[2:5] for name, values in batch.items()}
+        kept.append((send(part), then[2:5]))
+        assert items(batch) == then, "nor does sending change the batch itself"
+    for now, then in kept:
+        assert items(now) == then
+
+
+@pytest.mark.parametrize("module", [multiprocessing, torch.multiprocessing])
+def test_what_a_queue_brought_to_another_process_stays(shards: Path, module: Any) -> None:
+    """The receiver keeps the batches; the sender's loop goes on."""
+    context = module.get_context("fork")
+    queue, answers = context.Queue(), context.Queue()
+
+    def receive() -> None:
+        kept = [queue.get(timeout=60) for _ in range(12)]
+        queue.get(timeout=60)  # the sender's loop is over
+        answers.put([items(batch) for batch in kept])
+
+    receiver = context.Process(target=receive)
+    receiver.start()
+    expected: list[list[str]] = []
+    for batch in stream(shards, num_workers=2, epoch_samples=480):
+        if len(expected) < 12:
+            queue.put(batch)
+            expected.append(items(batch))
+    queue.put(None)
+    assert answers.get(timeout=60) == expected
+    receiver.join(60)

@@ -14,6 +14,7 @@ from loaders.needs import Needs, Visits
 from loaders.options import StreamOptions
 from loaders.source import Source
 from tests.loaders.manifests import ROW_BYTES, make_manifest
+from tests.searches import examples
 
 shard_rows = st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any)
 windows = st.none() | st.integers(1, 5)
@@ -29,7 +30,7 @@ def made(folder: str, sizes: list[list[int]], window: int | None, seed: int = 0)
     return open_sources(places, options, sequential=False, cache=None)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(shard_rows, windows, st.integers(0, 200))
 def test_following_is_the_next_draw_or_now_in_a_visit(
     sizes: list[int], window: int | None, draw: int
@@ -50,7 +51,7 @@ def test_following_is_the_next_draw_or_now_in_a_visit(
                 assert following[shard] == exact[0]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(shard_rows, min_size=1, max_size=3), windows, st.integers(0, 300), st.integers(1, 40)
 )
@@ -76,7 +77,7 @@ def test_needs_are_the_shards_of_the_draws(
             assert needs.following(begin)[number] <= begin + count + len(sources) * 2
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.integers(8, 12), min_size=1, max_size=30),
     windows,

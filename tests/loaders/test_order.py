@@ -3,13 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loaders.order import Passes, Sequential
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(0, 2**63 - 1), st.integers(0, 50))
 def test_every_pass_is_a_permutation(rows: int, seed: int, number: int) -> None:
     """Within a pass each row comes once."""
@@ -72,7 +71,6 @@ def test_sequential_order_repeats() -> None:
 shard_rows = st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(any)
 
 
-@settings(deadline=None)
 @given(shard_rows, st.integers(1, 12), st.integers(0, 2**63 - 1), st.integers(0, 50))
 def test_a_windowed_pass_is_a_permutation_that_reads_few_shards(
     sizes: list[int], window: int, seed: int, number: int

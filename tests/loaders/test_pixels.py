@@ -16,6 +16,7 @@ from shards_spec import jpeg
 from shards_spec.errors import FrameError
 from shards_spec.geometry import box_side, output_to_source, source_to_stored
 from shards_spec.mcu import Region
+from tests.searches import examples
 from tests.shards_spec.test_mcu import colourful
 
 Floats = NDArray[np.float64]
@@ -79,7 +80,7 @@ def maps(draw: st.DrawFn, res: int) -> Floats:
 
 
 @given(st.data(), SIDES, SIDES, RES)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 def test_a_footprint_holds_all_that_is_shown(
     data: st.DataObject, height: int, width: int, res: int
 ) -> None:
@@ -142,7 +143,7 @@ def expected(data: bytes, affine: Floats, res: int) -> NDArray[np.uint8]:
 
 
 @given(st.data(), SIDES, SIDES, RES, SEEDS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 def test_the_output_is_that_of_the_whole_image(
     data: st.DataObject, height: int, width: int, res: int, seed: int
 ) -> None:
@@ -155,7 +156,7 @@ def test_the_output_is_that_of_the_whole_image(
 
 @given(SEEDS)
 @example(31545)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 def test_augmentations_of_stored_crops_lose_nothing(seed: int) -> None:
     """Boxes anywhere in a frame, as they are stored and augmented."""
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ from scipy import stats
 from loaders.policy import AugmentationPolicy, Draws, Occlusion, draw
 from shards_spec.errors import UsageError
 from shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE, Envelope
+from tests.searches import examples
 
 COUNT = 100_000
 OBJECTS = 10
@@ -82,7 +83,7 @@ def test_parameters_are_independent(drawn: Draws) -> None:
     assert np.abs(more - np.eye(4)).max() < 4.5 / np.sqrt(COUNT / 2)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(0, 10**9), st.integers(0, 20), st.integers(0, 20))
 def test_windows_agree(first: int, skip: int, count: int) -> None:
     """A position's parameters do not depend on the batch that it is drawn in."""

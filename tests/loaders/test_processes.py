@@ -151,7 +151,8 @@ def test_ranks_from_the_environment(
     for rank in range(world_size):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(world_size))
-        found.append(stream(shards, batch_size=12 // world_size, rank=None, world_size=None))
+        loader = stream(shards, batch_size=12 // world_size, rank=None, world_size=None)
+        found.append(list(loader))
     assert [all_items(step) for step in zip(*found, strict=True)] == [
         items(batch) for batch in stream(shards)
     ]

@@ -1,20 +1,34 @@
 """ReFit's trainer on our loaders: a loop written to its contract, stopped and gone on with."""
 
 import copy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
+import webdataset as wds
 
 from benchmarks.trees import Tree, make_config, make_tree
-from loaders import StreamOptions
+from loaders import (
+    Augmentation,
+    AugmentationPolicy,
+    StreamOptions,
+    render,
+    webdataset_item,
+)
+from loaders.evaluation import EvaluationLoader
+from loaders.occluders import occluder_bytes
 from loaders.refit import get_dataloaders
 from refit_shard.cli import main
-from shards_spec.errors import FormatError, UsageError
+from shards_spec import ShardSet
+from shards_spec.errors import FormatError, ShardError, UsageError
 from tests.loaders.body_model import write_bodies
+from tests.loaders.streams import all_items
 
 QUICK = StreamOptions(image="normalized", epoch_samples=40)
 
@@ -28,9 +42,11 @@ def shards(bedlam_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ["--data-config", str(make_config(folder, [bedlam_tree, agora, test]))]
     out = ["--out", str(folder / "shards"), "--workers", "0"]
     assert main(["subset-3dpw", *config, "--rows", "5"]) == 0
-    # BEDLAM's tree has another folder for its npz than the others, so it is named by hand.
-    own = ["--npz", str(bedlam_tree.npz), "--root", str(bedlam_tree.root), "--name", "bedlam"]
-    assert main(["build", *own, *out, "--max-bad", "1"]) == 0
+    # BEDLAM's tree has another folder for its npz than the others, so it has a file of its own.
+    bedlam = folder / "bedlam_config.py"
+    files = {"bedlam": str(bedlam_tree.npz)}
+    bedlam.write_text(f"BEDLAM_ROOT = {str(bedlam_tree.root)!r}\nDATASET_FILES = [{{}}, {files}]\n")
+    assert main(["build", "--dataset", "bedlam", "--data-config", str(bedlam), *out]) == 0
     assert main(["build", "--dataset", "agora", "--dataset", "3dpw_test_sub", *config, *out]) == 0
     return folder / "shards"
 
@@ -137,6 +153,116 @@ def test_ranks_cover_the_validation_set_once(shards: Path) -> None:
     assert found == list(range(5))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"where": {"bedlam": pc.field("scale") > 0}},
+        {"where": {"bedlam": pc.field("source_row") < 12, "agora": pc.field("has_smpl")}},
+        {"policy": AugmentationPolicy(rot_clip=10.0, flip=1.0)},
+        {"policy": AugmentationPolicy(scale_sigma=0), "occluders": "OCCLUDERS"},
+        {"mixing": "iid", "seed": 5},
+        {"epoch_samples": 9},
+        {"epoch_samples": 9, "drop_last": False},
+        {"drop_last": False},
+        {"window": 1},
+        {"on_error": "replace"},
+        {"image": "uint8"},
+        {"batch_size": 3},
+        {"prefetch": 1, "num_workers": 1},
+        {"augment": False},
+        {"cache": "CACHE", "cache_bytes": "1GB"},
+        {"rank": 0, "world_size": 1},
+    ],
+    ids="-".join,
+)
+def test_options_of_training_leave_the_validation_alone(
+    shards: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    """Each in turn: the same batches to the byte, as if nothing had been given."""
+    (tmp_path / "occluders.arrow").write_bytes(occluder_bytes([np.full((9, 9, 4), 255, np.uint8)]))
+    places = {"CACHE": str(tmp_path / "cache"), "OCCLUDERS": str(tmp_path / "occluders.arrow")}
+    given: dict[str, Any] = {
+        name: places.get(value, value) if isinstance(value, str) else value
+        for name, value in changed.items()
+    }
+    plain, told = (
+        get_dataloaders(config_of(shards), options=StreamOptions(**options), eval_joints="none")[1]
+        for options in ({}, given)
+    )
+    assert len(told) == len(plain) == 1
+    found, expected = all_items(told), all_items(plain)
+    assert len(found) == 5
+    assert found == expected
+
+
+def spoilt_validation(shards: Path, tmp_path: Path) -> Path:
+    """The shards, with a damaged sample in the validation set."""
+    copied = Path(shutil.copytree(shards, tmp_path / "shards"))
+    sample = ShardSet.open(str(copied / "3dpw_test_sub"))[2]
+    (tar,) = (copied / "3dpw_test_sub").glob("*.tar")
+    data = bytearray(tar.read_bytes())
+    data[int(sample["jpg_offset"]) + int(sample["jpg_length"]) // 2] ^= 1
+    tar.write_bytes(data)
+    return copied
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_evaluation_never_counts_a_neighbour_twice(
+    shards: Path, tmp_path: Path, num_workers: int
+) -> None:
+    """A damaged sample raises, named, though training replaces; also in a loader of one's own."""
+    copied = spoilt_validation(shards, tmp_path)
+    options = StreamOptions(on_error="replace", num_workers=num_workers, epoch_samples=40)
+    _, from_config = get_dataloaders(config_of(copied), options=options, eval_joints="none")
+    name = "3dpw_test_sub"
+    own = EvaluationLoader(name, str(copied / name), options)
+    for loader in (from_config, own):
+        with pytest.raises(ShardError, match=rf"{name}: shard .*key {name}-.*crc32c"):
+            list(loader)
+
+
+def test_an_evaluation_of_ones_own_may_be_filtered(shards: Path) -> None:
+    """By a filter on its own set: the rows that pass, in the npz's order."""
+    name = "3dpw_test_sub"
+    options = StreamOptions(
+        where={name: pc.field("source_row") != 3}, num_workers=0, rank=0, world_size=1
+    )
+    loader = EvaluationLoader(name, str(shards / name), options)
+    assert [row for batch in loader for row in batch["sample_index"].tolist()] == [0, 1, 2, 4]
+
+
+def test_crops_that_came_as_crops_are_rendered_as_they_are(shards: Path) -> None:
+    """Without augmentation, from the index and from the tars; they hold nothing wider."""
+    folder = shards / "3dpw_test_sub"
+    (batch,) = EvaluationLoader(
+        "3dpw_test_sub", str(folder), StreamOptions(num_workers=0, rank=0, world_size=1)
+    )
+    urls = [str(path) for path in folder.glob("*.tar")]
+    from_tars = list(wds.WebDataset(urls, shardshuffle=False).map(webdataset_item()))
+    samples: Any = ShardSet.open(str(folder))
+    for sample, item in zip(samples, from_tars, strict=True):
+        expected = batch["img"][int(sample["source_row"])]
+        assert torch.equal(render(sample, Augmentation())["img"], expected)
+        assert torch.equal(item["img"], expected)
+        with pytest.raises(UsageError, match=r"sc=1\.2 shows .*scale_clip"):
+            render(sample, Augmentation(sc=1.2))
+
+
+def test_an_order_from_a_damaged_index_is_refused(shards: Path, tmp_path: Path) -> None:
+    """Every byte of the column that gives an evaluation its order: one flipped bit is an error."""
+    name = "3dpw_test_sub"
+    folder = Path(shutil.copytree(shards / name, tmp_path / name))
+    rows = ShardSet.open(str(folder)).shard(0).view("source_row")
+    (index,) = folder.glob("*-000000.arrow")
+    data = index.read_bytes()
+    begin = data.index(rows.tobytes())
+    options = StreamOptions(num_workers=0, rank=0, world_size=1)
+    for at in range(begin, begin + rows.nbytes):
+        index.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ShardError, match="columns or metadata have changed"):
+            EvaluationLoader(name, str(folder), options)
+
+
 def test_a_checkpoint_of_refits_own_loader_is_refused(shards: Path) -> None:
     """A list of indices cannot say where our stream is."""
     train_loader, _ = get_dataloaders(config_of(shards), eval_joints="none", options=QUICK)
@@ -166,6 +292,6 @@ def test_bad_input_is_one_clear_line(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="3dpw_test_sub"):
         get_dataloaders(config_of(tmp_path), eval_joints="none", options=QUICK)
     manifest = tmp_path / "agora" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format_version": 2', '"format_version": 9'))
-    with pytest.raises(FormatError, match="format_version must be 2, got 9"):
+    manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 9'))
+    with pytest.raises(FormatError, match="format_version must be 3, got 9"):
         get_dataloaders(config_of(tmp_path), eval_joints="none", options=QUICK)

@@ -39,7 +39,7 @@ def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) 
     elif how == "close":
         iterator = iter(loader)
         next(iterator)
-        iterator.close()  # type: ignore[attr-defined]
+        iterator.close()
     elif how == "end":
         assert sum(1 for _ in loader) == 20
     else:

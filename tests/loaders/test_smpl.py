@@ -38,6 +38,9 @@ def test_meshes_equal_skinning_written_out(tmp_path: Path) -> None:
     assert (joints[:, :, 3] == 1).all()
 
 
+PICKLES = Path(__file__).parent / "pickles"
+
+
 class FakeChumpy:
     """Pickles as chumpy.ch.Ch does: a new-style object with its values under ``x``."""
 
@@ -79,6 +82,35 @@ def test_licensed_files_are_read_without_chumpy(
     assert found.keys() == body.keys()
     for key, expected in body.items():
         np.testing.assert_array_equal(found[key], expected, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("file", "arrays"),
+    [
+        ("chumpy_python2_protocol0.pkl", "chumpy_python2.npz"),
+        ("chumpy_python2_protocol2.pkl", "chumpy_python2.npz"),
+        ("chumpy_python3_protocol2.pkl", "chumpy_python3.npz"),
+        ("chumpy_python3_protocol4.pkl", "chumpy_python3.npz"),
+    ],
+)
+def test_what_chumpy_itself_wrote_is_read(file: str, arrays: str) -> None:
+    """Made by chumpy 0.70 and scipy, on Python 2.7 (numpy 1.16) and 3.10 (numpy 1.23): five
+    vertices; ``v_template`` was part of an expression and so has no changed attributes left.
+    """
+    found = read_model(PICKLES / file)
+    with np.load(PICKLES / arrays) as expected:
+        for key, values in found.items():
+            np.testing.assert_array_equal(values, expected[key], err_msg=key)
+    assert len(found) == 7
+
+
+@pytest.mark.parametrize("name", ["__builtin__ frozenset", "builtins eval", "__builtin__ getattr"])
+def test_a_name_beside_those_of_chumpy_is_refused(tmp_path: Path, name: str) -> None:
+    module, _, attribute = name.partition(" ")
+    path = tmp_path / "SMPL_MALE.pkl"
+    path.write_bytes(f"c{module}\n{attribute}\n(]tR.".encode())
+    with pytest.raises(SourceError, match="no need of"):
+        read_model(path)
 
 
 def test_a_model_that_runs_code_is_refused_unrun(tmp_path: Path) -> None:

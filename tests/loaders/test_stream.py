@@ -1,10 +1,13 @@
 """The stream is a function of (seed, position): workers, ranks and epochs change nothing."""
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import loaders.order
+from loaders.random import Places
 from shards_spec.errors import UsageError
 from tests.loaders.streams import all_items, all_names, check_passes, names, stream
 
@@ -100,6 +103,7 @@ def test_seeds_differ(shards: Path) -> None:
         ({"drop_last": False}, [12, 12, 12, 4]),
         ({"epoch_samples": 25}, [12, 12]),
         ({"epoch_samples": 25, "drop_last": False}, [12, 12, 1]),
+        ({"epoch_samples": 5, "drop_last": False}, [5]),
         ({"epoch_samples": 24, "drop_last": False}, [12, 12]),
         ({"epoch_samples": 100}, [12] * 8),
         ({"batch_size": 40}, [40]),
@@ -186,14 +190,170 @@ def test_set_epoch_refuses_what_is_no_epoch(shards: Path, epoch: Any) -> None:
     assert all_items(loader) == all_items(stream(shards))
 
 
-def test_leaving_an_epoch_early_goes_on_with_the_next(shards: Path) -> None:
-    """After a break the next loop begins the next epoch, not the rest of the old one."""
-    whole = stream(shards)
-    epochs = [all_items(whole) for _ in range(2)]
-    loader = stream(shards, num_workers=2)
-    for _ in loader:
-        break
-    assert all_items(loader) == epochs[1]
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_leaving_an_epoch_early_leaves_nothing_out(shards: Path, num_workers: int) -> None:
+    """The next loop begins the next epoch, a whole one, with the first batch not received."""
+    loader = stream(shards, num_workers=num_workers)
+    found = []
+    for count in (1, 2, 3, 1, 5):
+        for _, batch in zip(range(count), loader, strict=False):
+            found += names(batch)
+    assert len(found) == 12 * (1 + 2 + 3 + 1 + 3)
+    assert loader.state_dict()["epoch"] == 4
+    whole = stream(shards, epoch_samples=len(found))
+    assert found == all_names(whole)
+
+
+def test_set_epoch_ahead_and_back(shards: Path) -> None:
+    """Epochs that were left early are begun again where they began; unknown ones are computed."""
+    loader = stream(shards)
+    stream_names = all_names(stream(shards, epoch_samples=360))
+    next(iter(loader))
+    next(iter(loader))  # epoch 1
+    for epoch, begin in (
+        (4, 24 + 2 * 36),
+        (2, 24),
+        (1, 12),
+        (0, 0),
+        (7, 12 + 6 * 36),
+        (5, 12 + 4 * 36),
+    ):
+        loader.set_epoch(epoch)
+        loader.set_epoch(epoch)
+        assert loader.state_dict()["position"] == begin
+        assert len(loader) == 3
+        iterator = iter(loader)
+        assert names(next(iterator)) == stream_names[begin : begin + 12]
+        if epoch > 2:
+            loader.set_epoch(epoch)  # back to where it began, though it was left
+            assert loader.state_dict()["position"] == begin
+    resumed = stream(shards)
+    state = stream(shards).state_dict() | {"epoch": 3}
+    resumed.load_state_dict(state)
+    next(iter(resumed))
+    with pytest.raises(UsageError, match=r"epoch 2 would begin at position -36, before the stream"):
+        resumed.set_epoch(2)
+    with pytest.raises(UsageError, match=r"set_epoch: epoch \d+ is too far"):
+        resumed.set_epoch(10**15)
+    assert resumed.state_dict()["position"] == 12
+
+
+def test_any_epoch_of_a_million_rows_is_reached_without_work(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a random number nor an order is drawn to go there, a few are for a state of it."""
+    loader = stream(shards, mixing="iid", epoch_samples=10**6)
+    drawn: list[int] = []
+    at = Places.at
+
+    def counted(places: Places, level: int, number: int) -> Any:
+        drawn.append(level)
+        return at(places, level, number)
+
+    monkeypatch.setattr(Places, "at", counted)
+    monkeypatch.setattr(loaders.order, "permutation", None)
+    loader.set_epoch(100)
+    loader.set_epoch(3)
+    loader.set_epoch(10**6)
+    assert not drawn
+    assert loader.state_dict()["position"] == 10**6 * (10**6 - 10**6 % 12)
+    assert len(drawn) < 3 * 44
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_newer_iterator_takes_the_place_of_an_older_one(shards: Path, num_workers: int) -> None:
+    """The older one says so, its workers end, and the position is that of the newer one."""
+    loader = stream(shards, num_workers=num_workers)
+    older = iter(loader)
+    found = names(next(older))
+    newer = iter(loader)
+    assert len(multiprocessing.active_children()) == 0
+    with pytest.raises(UsageError, match=r"was ended by a newer one; .* one iterator at a time"):
+        next(older)
+    found += all_names(newer)
+    with pytest.raises(UsageError, match="a newer one"):
+        next(older)
+    assert next(newer, None) is None
+    assert found == all_names(stream(shards, epoch_samples=48))
+    assert loader.state_dict()["position"] == 48
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_state_loaded_while_iterating_stays(shards: Path, num_workers: int) -> None:
+    """The iterator that was going on ends, so that nothing moves the position but a new one."""
+    loader = stream(shards, num_workers=num_workers)
+    state = loader.state_dict()
+    iterator = iter(loader)
+    expected = [names(next(iterator)) for _ in range(2)]
+    loader.load_state_dict(state)
+    assert len(multiprocessing.active_children()) == 0
+    with pytest.raises(UsageError, match="was ended by load_state_dict"):
+        next(iterator)
+    assert loader.state_dict() == state
+    again = iter(loader)
+    assert names(next(again)) == expected[0]
+    loader.set_epoch(0)
+    with pytest.raises(UsageError, match="was ended by set_epoch"):
+        next(again)
+    assert [names(batch) for batch in loader][:2] == expected
+
+
+def test_set_epoch_of_the_epoch_that_begins_is_no_change(shards: Path) -> None:
+    """Frameworks call it before and after they make the iterator."""
+    loader = stream(shards)
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        iterator = iter(loader)
+        loader.set_epoch(epoch)
+        assert len(all_names(iterator)) == 36
+
+
+def test_an_iterator_that_gave_nothing_is_no_epoch(shards: Path) -> None:
+    loader = stream(shards)
+    for _ in range(3):
+        iter(loader)
+    assert all_items(loader) == all_items(stream(shards))
+    assert loader.state_dict()["epoch"] == 0
+
+
+def test_length_is_of_the_iteration_that_goes_on(shards: Path) -> None:
+    """Also in a resumed epoch, whose rest is shorter; then of the next one."""
+    loader = stream(shards, batch_size=5)
+    iterator = iter(loader)
+    for _ in range(6):
+        next(iterator)
+        assert len(loader) == 8
+    resumed = stream(shards, batch_size=5)
+    resumed.load_state_dict(loader.state_dict())
+    assert len(resumed) == 2
+    for _ in resumed:
+        assert len(resumed) == 2
+    assert len(resumed) == 8
+    other = stream(shards, batch_size=3, epoch_samples=1000)
+    other.load_state_dict(loader.state_dict())
+    assert len(other) == (1000 - 30) // 3
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_a_remainder_too_small_for_all_ranks_opens_the_next_epoch(
+    shards: Path, world_size: int
+) -> None:
+    """Without drop_last, nobody has an empty batch, and nothing is left out."""
+    how: dict[str, Any] = {"batch_size": 3, "drop_last": False, "world_size": world_size}
+    ranks = [stream(shards, rank=rank, epoch_samples=13, **how) for rank in range(world_size)]
+    found: list[Any] = []
+    for _ in range(6):
+        assert len({len(rank) for rank in ranks}) == 1
+        length = len(ranks[0])
+        steps = list(zip(*[[names(batch) for batch in rank] for rank in ranks], strict=True))
+        assert len(steps) == length
+        for step in steps:
+            sizes = [len(batch) for batch in step]
+            assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1
+            found += [name for batch in step for name in batch]
+    assert found == all_names(stream(shards, epoch_samples=len(found), drop_last=False))
+    with pytest.raises(UsageError, match=r"epoch of 1 samples is smaller than the number of ranks"):
+        stream(shards, rank=0, epoch_samples=1, **how)
 
 
 def test_evaluation_draws_nothing(shards: Path) -> None:

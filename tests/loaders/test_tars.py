@@ -1,10 +1,16 @@
 """Items from the tars alone, through plain webdataset."""
 
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import webdataset as wds
+from torch.utils.data import DataLoader
 
 from benchmarks.trees import Tree
 from loaders import Augmentation, AugmentationPolicy, RenderOptions, render, webdataset_item
@@ -12,6 +18,7 @@ from loaders.tars import TarSample
 from refit_shard.cli import main
 from shards_spec import ShardSet
 from shards_spec.errors import ShardError, UsageError
+from shards_spec.records import NpyLayout
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +80,164 @@ def test_what_is_no_sample_is_one_clear_error(shards: Path) -> None:
         TarSample({key: value for key, value in sample.items() if key != "npy"})
     with pytest.raises(ShardError, match="damaged"):
         TarSample({**sample, "npy": sample["npy"][:100]})
+
+
+# What was drawn for a sample: key, rotation, scale and the factor of the red channel.
+Drawn = tuple[str, float, float, float]
+POLICY = AugmentationPolicy(occlude=0)
+SMALL = RenderOptions(res=16, image="uint8")
+LOADERS: dict[str, Callable[..., Iterable[Any]]] = {"DataLoader": DataLoader, "wds": wds.WebLoader}
+
+
+def drawn_of(item: dict[str, Any]) -> Drawn:
+    """What was drawn for an item."""
+    return item["__key__"], float(item["rot"]), float(item["sc"]), float(item["pn"][0])
+
+
+def each_epoch(
+    shards: Path,
+    num_workers: int,
+    *,
+    epochs: int = 3,
+    seed: int = 0,
+    loader: str = "DataLoader",
+    split: bool = True,
+    **options: Any,
+) -> list[list[Drawn]]:
+    """What is drawn in each epoch, in the order of the workers' batches; ``split=False``: every
+    worker reads every shard.
+    """
+    how: dict[str, Any] = {} if split else {"workersplitter": None}
+    urls = [str(path) for path in sorted(shards.glob("*.tar"))]
+    pipeline = wds.WebDataset(urls, shardshuffle=False, empty_check=False, **how)
+    dataset = pipeline.map(webdataset_item(POLICY, seed=seed, options=SMALL)).map(drawn_of)
+    batches = LOADERS[loader](dataset, batch_size=None, num_workers=num_workers, **options)
+    return [list(map(tuple, batches)) for _ in range(epochs)]
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "loader", "options"),
+    [
+        (0, "DataLoader", {}),
+        (2, "DataLoader", {}),
+        (2, "DataLoader", {"persistent_workers": True}),
+        (2, "wds", {}),
+        (1, "DataLoader", {"multiprocessing_context": "spawn"}),
+    ],
+)
+def test_every_epoch_draws_anew_and_a_run_is_repeated(
+    shards: Path, num_workers: int, loader: str, options: dict[str, Any]
+) -> None:
+    """The seed of PyTorch and ours repeat a run; another of either is another run."""
+
+    def run(torchs: int, ours: int = 0, epochs: int = 3) -> list[list[Drawn]]:
+        torch.manual_seed(torchs)
+        return each_epoch(shards, num_workers, epochs=epochs, seed=ours, loader=loader, **options)
+
+    spawned = "multiprocessing_context" in options  # each start takes seconds
+    first = run(1, epochs=2 if spawned else 3)
+    rows = len(ShardSet.open(str(shards)))
+    for epoch in first:
+        assert len({key for key, *_ in epoch}) == rows
+    together = [one for epoch in first for one in epoch]
+    assert len(set(together)) == len(together), "no sample is drawn twice alike"
+    if spawned:
+        return
+    assert run(1) == first
+    assert not set(together) & set(run(1, ours=1)[0])
+    if num_workers:
+        assert not set(together) & set(run(2)[0])
+
+
+def test_workers_that_read_the_same_samples_share_no_draws(shards: Path) -> None:
+    """Such as those of shards that are resampled: a sample that comes twice in an epoch comes with
+    two augmentations.
+    """
+    torch.manual_seed(0)
+    for epoch in each_epoch(shards, 3, split=False, epochs=2):
+        found: dict[str, list[Drawn]] = defaultdict(list)
+        for one in epoch:
+            found[one[0]].append(one)
+        assert {len(many) for many in found.values()} == {3}
+        assert all(len(set(many)) == 3 for many in found.values())
+
+
+def test_a_generator_repeats_a_run_too(shards: Path) -> None:
+    """And leaves the global generator out of it."""
+    runs = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(4)
+        runs.append(each_epoch(shards, 2, epochs=2, generator=generator))
+    assert runs[0] == runs[1]
+
+
+def test_the_places_of_workers_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of the largest seeds that PyTorch gives."""
+    seeds = [0, 1, 2**32, 2**63 - 1, 2**63 + 6]
+    rng = np.random.default_rng(0)
+    drawn = set()
+    for seed in seeds:
+        monkeypatch.setattr("loaders.tars._worker_seed", lambda seed=seed: seed)
+        item: Any = webdataset_item(POLICY)
+        for key in ("a-1", "a-2", str(rng.integers(0, 10**9))):
+            drawn.add(float(item._draw(key).rot[0]))
+    assert len(drawn) == 3 * len(seeds)
+
+
+def test_a_policy_wider_than_the_crops_is_refused(shards: Path) -> None:
+    """At the first sample whose crop does not hold what was drawn, with the parameter's name;
+    what came before is whole.
+    """
+    for policy, name in (
+        (AugmentationPolicy(scale_sigma=10, scale_clip=0.99, rot_sigma=0), "scale_clip"),
+        (AugmentationPolicy(scale_clip=0.5, scale_sigma=10), "scale_clip"),
+    ):
+        with pytest.raises(UsageError, match=rf"webdataset_item: own-set-\d+: sc=.*{name}"):
+            list(tars(shards).map(webdataset_item(policy)))
+    assert list(tars(shards).map(webdataset_item(AugmentationPolicy(rot_clip=180.0))))
+
+
+@pytest.fixture
+def one(shards: Path) -> dict[str, Any]:
+    """The members of one sample, with its record's place in the ``.npy``."""
+    sample = next(iter(tars(shards)))
+    return {name: sample[name] for name in ("__key__", "jpg", "npy")}
+
+
+def test_a_flipped_bit_of_the_labels_is_refused(shards: Path, one: dict[str, Any]) -> None:
+    """Every byte of the member in turn, one bit of it: an error, or the very same item (what the
+    header is padded with means nothing)."""
+    item = webdataset_item(options=SMALL)
+    whole = item(one)
+    header = len(NpyLayout.of(ShardSet.open(str(shards)).manifest).header)
+    rng = np.random.default_rng(1)
+    said: set[str] = set()
+    for at in range(len(one["npy"])):
+        spoilt = bytearray(one["npy"])
+        spoilt[at] ^= 1 << int(rng.integers(8))
+        try:
+            found = item({**one, "npy": bytes(spoilt)})
+        except ShardError as error:
+            said.add(str(error).replace(one["__key__"], "KEY")[:10])
+        else:
+            assert at < header
+            for name, value in whole.items():
+                same = found[name] == value
+                assert same.all() if torch.is_tensor(same) else same, (at, name)
+    assert said == {"KEY: its .", "KEY: the l"}, "named by its key"
+
+
+def test_a_flipped_bit_is_refused_where_webdataset_has_decoded(
+    shards: Path, tmp_path: Path
+) -> None:
+    """In the tar itself, read with and without webdataset's own decoder."""
+    folder = Path(shutil.copytree(shards, tmp_path / "own-set"))
+    npy = NpyLayout.of(ShardSet.open(str(folder)).manifest)
+    (tar, *_) = sorted(folder.glob("*.tar"))
+    data = tar.read_bytes()
+    begin = data.index(npy.header) + len(npy.header)
+    for at in range(begin, begin + npy.dtype.itemsize, 23):
+        tar.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        for source in (tars(folder), tars(folder).decode()):
+            with pytest.raises(ShardError, match=r"own-set-\d+: the labels are damaged"):
+                next(iter(source.map(webdataset_item(options=SMALL))))

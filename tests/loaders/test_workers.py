@@ -72,7 +72,9 @@ def test_a_killed_worker_is_an_error_and_the_state_goes_on(
     following = stream(shards, num_workers=num_workers, epoch_samples=360)
     following.load_state_dict(loader.state_dict())
     assert found + all_items(following) == expected
-    assert all_items(loader) == all_items(following), "the loader itself can be used again"
+    again = all_items(loader)
+    assert len(again) == 360, "the loader itself can be used again"
+    assert again[: 360 - len(found)] == expected[len(found) :], "from its last batch on"
 
 
 FAILURES = [
@@ -108,7 +110,10 @@ def test_an_error_in_a_worker_is_that_error_here(
     assert str(failure) in str(caught.value)
     if isinstance(failure, RefitShardError):
         assert str(caught.value) == str(failure)
-        assert not num_workers or remains() == before
+        found_then = remains()
+        assert found_then.children == before.children
+        assert found_then.threads <= before.threads or not num_workers
+        assert found_then.files <= before.files or not num_workers
     traceback.clear_frames(caught.tb)  # or the error would hold its workers
     assert remains().children == before.children
     assert found == all_items(stream(shards, epoch_samples=48))

@@ -12,6 +12,7 @@ from shards_spec.errors import FormatError, RefitShardError, ShardError
 from shards_spec.fields import Field, standard_fields
 from shards_spec.geometry import Envelope
 from shards_spec.manifest import Manifest, ShardEntry, parse_manifest
+from tests.searches import examples
 
 
 def entry(name: str, rows: int) -> ShardEntry:
@@ -91,7 +92,7 @@ def test_what_is_written_is_read() -> None:
     assert parse_manifest(MANIFEST.to_json(), "here") == MANIFEST
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.sampled_from(paths(CONTENT)), JSON)
 def test_any_other_value_is_read_or_our_error(path: tuple[Any, ...], value: Any) -> None:
     found = manifest_or_error(json.dumps(replaced(path, value)).encode())
@@ -99,7 +100,7 @@ def test_any_other_value_is_read_or_our_error(path: tuple[Any, ...], value: Any)
         assert parse_manifest(found.to_json(), "here") == found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.binary(max_size=4))
 def test_any_spliced_bytes_are_read_or_our_error(at: int, length: int, new: bytes) -> None:
     data = bytearray(MANIFEST.to_json())

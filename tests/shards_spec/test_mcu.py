@@ -14,6 +14,7 @@ from PIL import Image
 
 from shards_spec import jpeg, mcu
 from shards_spec.errors import FrameError
+from tests.searches import examples
 
 U8 = NDArray[np.uint8]
 Size = tuple[int, int]
@@ -77,7 +78,7 @@ SIDES = st.integers(1, 200)
 
 
 @given(SIDES, SIDES, st.integers(1, 100), SEEDS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 def test_a_part_is_a_jpeg_whose_pixels_are_the_wholes(
     height: int, width: int, quality: int, seed: int
 ) -> None:
@@ -95,7 +96,7 @@ def test_a_part_is_a_jpeg_whose_pixels_are_the_wholes(
 
 
 @given(SIDES, SIDES, SEEDS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=examples(30))
 def test_the_whole_region_is_the_same_jpeg(height: int, width: int, seed: int) -> None:
     """To the byte; so nothing but markers and size is ever changed."""
     data = jpeg.encode(colourful(height, width, seed), 90)
@@ -222,7 +223,7 @@ def agree(data: bytes, seed: int) -> None:
 
 
 @given(st.integers(0, len(GOOD)), SEEDS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 def test_data_cut_short(length: int, seed: int) -> None:
     region = random_region(SIZE, seed)
     if length < len(GOOD):
@@ -237,7 +238,7 @@ HEADER_BYTES = st.lists(
 
 
 @given(st.one_of(BYTES, HEADER_BYTES), SEEDS)
-@settings(deadline=None, max_examples=600)
+@settings(max_examples=examples(600))
 def test_changed_bytes(changes: list[tuple[int, int]], seed: int) -> None:
     data = bytearray(GOOD)
     for place, value in changes:
@@ -246,13 +247,13 @@ def test_changed_bytes(changes: list[tuple[int, int]], seed: int) -> None:
 
 
 @given(st.integers(0, len(GOOD)), st.binary(max_size=8), SEEDS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 def test_bytes_put_in(place: int, more: bytes, seed: int) -> None:
     agree(GOOD[:place] + more + GOOD[place:], seed)
 
 
 @given(st.binary(max_size=400), SEEDS)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 def test_any_bytes_behind_a_good_header(tail: bytes, seed: int) -> None:
     agree(GOOD[:HEAD] + tail, seed)
     agree(GOOD[:2] + tail, seed)
@@ -260,6 +261,6 @@ def test_any_bytes_behind_a_good_header(tail: bytes, seed: int) -> None:
 
 
 @given(st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2), SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_size_that_is_not_the_headers(size: Size, seed: int) -> None:
     assert size == SIZE or part_of(GOOD, size, random_region(SIZE, seed)) is None

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shards_spec.verify import verify
+from tests.searches import examples
 from tests.small import Own, own, read_arrow, refit, sealed
 
 FIRST = "own-000000"
@@ -364,9 +365,7 @@ def test_a_string_that_is_not_text_is_a_line(folder: Path) -> None:
     assert f"{FIRST}.arrow: not a readable Arrow file" in broken(folder)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from(["tar", "arrow"]),
     at=st.integers(0, 10**6),

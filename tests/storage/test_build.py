@@ -1,6 +1,7 @@
 """The commands and the loader on URLs: the bytes of a local build, whatever the store does."""
 
 import json
+import re
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -97,9 +98,9 @@ class Remote:
         assert self.found() == self.local.undisturbed
 
     def assert_stopped(self, result: Result) -> str:
-        """It ended with one line, and what is there is whole; the manifest is not there."""
+        """It ended with one line, and what is published is whole; the manifest is not there."""
         assert result.code == 1, result.err
-        found = self.found()
+        found = {name: sha for name, sha in self.found().items() if not name.endswith(".tmp")}
         assert "manifest.json" not in found
         assert found.items() <= self.local.undisturbed.items()
         return error_line(result)
@@ -202,9 +203,16 @@ ONCE = {
     "a frame cut in mid-body": (r"^GET .*a/001\.jpg", cut),
     "a frame that comes short": (r"^GET .*a/002\.jpg", shortened),
     "an npz cut in mid-body": (r"^GET .*\.npz", cut),
-    "the begin of an upload": (r"^POST .*own-000000\.tar\?uploads", error(503, "SlowDown")),
+    "the begin of an upload": (
+        r"^POST .*own-000000\.tar\.\w+\.tmp\?uploads",
+        error(503, "SlowDown"),
+    ),
     "a part that is hung up on": (r"^PUT .*own-000000\.tar", hung_up),
-    "the end of an upload": (r"^POST .*own-000001\.tar\?uploadId", error(500, "InternalError")),
+    "the end of an upload": (
+        r"^POST .*own-000001\.tar\.\w+\.tmp\?uploadId",
+        error(500, "InternalError"),
+    ),
+    "the name of a shard": (r"^PUT .*/own-000001\.tar$", error(500, "InternalError")),
     "the manifest": (r"^PUT .*manifest\.json", error(503, "ServiceUnavailable")),
 }
 
@@ -227,7 +235,10 @@ STAYS = {
     "a frame that comes short": (r"^GET .*a/002\.jpg", shortened, 0),
     "a forbidden frame": (r"^(GET|HEAD) .*a/002\.jpg", error(403, "AccessDenied"), 0),
     "the npz": (r"^GET .*own\.npz", cut, 0),
-    "the second tar's begin": (r"^POST .*own-000001\.tar\?uploads", error(503, "SlowDown"), 0),
+    "the second tar's begin": (r"^POST .*own-000001\.tar\..*\?uploads", error(503, "SlowDown"), 0),
+    "the second tar's name": (r"^PUT .*/own-000001\.tar$", error(503, "SlowDown"), 0),
+    "the second index's name": (r"^PUT .*/own-000001\.arrow$", hung_up, 0),
+    "the end of an attempt": (r"^DELETE .*own-000001\.arrow\.", error(503, "SlowDown"), 0),
     "the second tar": (r"^PUT .*own-000001\.tar", error(503, "SlowDown"), 0),
     "the second index": (r"^PUT .*own-000001\.arrow", hung_up, 0),
     "the manifest": (r"^PUT .*manifest\.json", error(500, "InternalError"), 0),
@@ -246,9 +257,7 @@ def test_what_keeps_failing_ends_in_one_line_and_the_same_command_goes_on(
     assert fault.done >= 1
     fault.times = 0
     assert "the store " in remote.assert_stopped(stopped)
-    kept = sum(name.endswith(".arrow") for name in remote.found()) - (
-        "quarantine.feather" in remote.found()
-    )
+    kept = sum(name.endswith(".arrow") for name in remote.found())
     again = remote.build("--json")
     remote.assert_whole(again)
     (said,) = json.loads(again.out)["built"]
@@ -290,14 +299,17 @@ def test_reading_commands_say_what_is_not_there(
 
 
 def test_a_frame_that_is_missing_is_quarantined_and_picked_up_later(remote: Remote) -> None:
-    key = "frames/a/003.jpg"
+    key, whole = "frames/a/003.jpg", remote.local.undisturbed
     data = remote.store.get(key)
     remote.store.ask("DELETE", f"/{key}")
     first = remote.build("--json", "--max-bad", 0.5)
     assert first.code == 0
     assert json.loads(first.out)["built"][0]["quarantined"] == {"missing": 2}
     remote.store.put(key, data)
-    remote.assert_whole(remote.build())
+    assert remote.build().code == 0
+    assert refit("verify", remote.out).code == 0
+    tars = [{h for n, h in one.items() if n.endswith(".tar")} for one in (remote.found(), whole)]
+    assert tars[0] == tars[1]
 
 
 @pytest.mark.parametrize("on_error", ["raise", "replace"])
@@ -324,7 +336,7 @@ def test_a_build_that_is_killed_in_mid_upload_leaves_no_object_and_goes_on(
 ) -> None:
     remote = Remote(store, large)
     part = Held()
-    fault = store.proxy.plant(r"^PUT .*own-000000\.tar\?partNumber=1", part)
+    fault = store.proxy.plant(r"^PUT .*own-000000\.tar\..*\?partNumber=1", part)
     process = subprocess.Popen(
         refit_command(*remote.command()), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
@@ -338,12 +350,13 @@ def test_a_build_that_is_killed_in_mid_upload_leaves_no_object_and_goes_on(
         part.go.set()
     fault.times = 0
     assert store.keys("shards/") == []
-    assert store.uploads() == ["shards/own/own-000000.tar"]  # what a lifecycle rule is for
+    (upload,) = store.uploads()  # what a lifecycle rule is for
+    assert re.fullmatch(r"shards/own/\.own-000000\.tar\.[0-9a-f]+\.tmp", upload)
     result = refit("verify", remote.out)
     assert result.code == 1
     assert "no shards there" in error_line(result)
     remote.assert_whole(refit_process(*remote.command()))
-    assert store.proxy.count(r"^PUT .*own-000000\.tar\?partNumber=2") >= 1
+    assert store.proxy.count(r"^PUT .*own-000000\.tar\..*\?partNumber=2") >= 1
     assert refit("verify", remote.out).code == 0
 
 
@@ -374,19 +387,51 @@ def test_the_subset_of_3dpw_is_cut_in_the_store(store: Store, tmp_path: Path) ->
     assert "subset-3dpw writes its npz to a file" in error_line(refused)
 
 
-def test_a_build_asks_seven_times_a_small_shard_and_twice_a_frame(remote: Remote) -> None:
-    """An upload is begun, its parts are sent, and it is put together; the tar, then the index."""
+def test_a_build_asks_fourteen_times_a_small_shard_and_twice_a_frame(remote: Remote) -> None:
+    """An upload is begun, its parts are sent, and it is put together; the tar, then the index.
+
+    Then the store copies each to its name, and the attempt is looked for and deleted, after which
+    pyarrow marks the folder.
+    """
     remote.store.proxy.clear()
     assert remote.build().code == 0
-    assert remote.store.asked("own-000001.tar") == {"POST": 2, "PUT": 1}
-    assert remote.store.asked("own-000001.arrow") == {"HEAD": 1, "POST": 2, "PUT": 1}
+    for ending in ("tar", "arrow"):
+        asked = remote.store.asked(f"own-000001.{ending}")
+        assert asked == {"POST": 2, "PUT": 2, "HEAD": 1, "DELETE": 1}
+    assert remote.store.proxy.count("^PUT .*/shards/own/$") == 4
     assert remote.store.asked("a/002.jpg") == {"HEAD": 1, "GET": 1}
 
 
-def test_a_second_build_asks_eight_times_a_small_shard_that_it_keeps(remote: Remote) -> None:
-    """It is read and hashed, and nothing of it is sent."""
+def test_a_second_build_asks_four_times_a_small_shard_that_it_keeps(remote: Remote) -> None:
+    """It is read and hashed, and nothing is sent."""
     assert remote.build().code == 0
     remote.store.proxy.clear()
     assert remote.build().code == 0
     assert remote.store.asked("own-000001.tar") == {"HEAD": 1, "GET": 1}
-    assert remote.store.asked("own-000001.arrow") == {"HEAD": 3, "GET": 3}
+    assert remote.store.asked("own-000001.arrow") == {"HEAD": 1, "GET": 1}
+    assert remote.store.proxy.count("^(PUT|POST|DELETE)") == 0
+
+
+def test_an_overwrite_is_built_beside_what_stands_and_goes_on(remote: Remote) -> None:
+    assert remote.build().code == 0
+    old, store = remote.found(), remote.store
+    fault = store.proxy.plant(r"^POST .*own-000001\.tar\..*\?uploads", error(503, "SlowDown"))
+    assert remote.build("--overwrite").code == 1
+    assert remote.found().items() >= old.items()
+    assert refit("verify", remote.out).code == 0
+    fault.times = 0
+    again = remote.build("--overwrite", "--json")
+    assert json.loads(again.out)["built"][0]["kept_shards"] == 1
+    assert len(remote.found()) == 6
+    assert refit("verify", remote.out).code == 0
+
+
+def test_a_worker_that_comes_late_leaves_an_attempt_which_the_next_build_removes(
+    remote: Remote,
+) -> None:
+    assert remote.build().code == 0
+    whole = remote.found()
+    remote.store.put("shards/own/.own-000001.tar.0123456789abcdef.tmp", b"late")
+    assert refit("verify", remote.out).code == 0
+    assert remote.build().code == 0
+    assert remote.found() == whole

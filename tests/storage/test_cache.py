@@ -1,12 +1,16 @@
 """Shards from a store through a node's cache: the local stream's bytes, in bounded room."""
 
+import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from loaders import StreamingLoader, StreamOptions, ahead
+from loaders import StreamingLoader, StreamOptions, ahead, locks
 from loaders.cache import Cache, Fetched, Slot
 from loaders.evaluation import EvaluationLoader
 from shards_spec import ShardSet
@@ -81,7 +85,7 @@ class Far:
     def files(self, ending: str = "") -> list[Path]:
         """Files in the cache but for locks."""
         found = self.cache.rglob(f"*{ending}")
-        return [path for path in found if path.is_file() and path.suffix != ".lock"]
+        return [path for path in found if path.is_file() and not path.name.endswith(".lock")]
 
 
 @pytest.fixture
@@ -160,11 +164,16 @@ def test_the_stream_is_the_local_one(far: Far, num_workers: int, room: str) -> N
         assert SHARDS < fetched <= 4 * SHARDS
 
 
+def windows(loader: StreamingLoader) -> list[int | None]:
+    """The window of each source, which is part of the state."""
+    return [source["window"] for source in loader.state_dict()["sources"]]
+
+
 def test_a_default_window_mixes_shards_from_afar(far: Far) -> None:
     """As from_config and get_dataloaders pass it on; it is in the state."""
     loader = far.stream(sum(far.sizes), window=None)
-    assert loader.state_dict()["windows"] == [None]  # twelve shards are fewer than sixteen
-    assert far.stream(sum(far.sizes)).state_dict()["windows"] == [MIXED]
+    assert windows(loader) == [None]  # twelve shards are fewer than sixteen
+    assert windows(far.stream(sum(far.sizes))) == [MIXED]
 
 
 def test_an_epoch_may_be_left_and_resumed(far: Far) -> None:
@@ -413,21 +422,141 @@ def test_a_cache_that_others_fill_is_said(far: Far, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ahead, "_STARVED_SECONDS", 0.0)
     limit = needed(far)
     cache = Cache(str(far.cache), limit)
-    taken, locks = 0, []
+    taken, held = 0, []
     for slot, size in zip(far.slots(cache), far.sizes, strict=True):
         if taken + size > limit:
             break
         assert cache.fetch(slot, -1.0, lambda _: -1.0, lambda: False) is Fetched.THERE
-        locks.append(cache.hold(slot))
+        held.append(cache.hold(slot))
         taken += size
     loader = far.stream(limit)
     with pytest.raises(StorageError, match=r"no room for own-.*raise cache_bytes \(now \d+\)"):
         all_items(loader)
-    for lock in locks:
+    for lock in held:
         assert lock is not None
         cache.release(lock)
     loader.set_epoch(0)
     assert all_items(loader) == all_items(stream(far.here))
+
+
+@contextmanager
+def a_process_holds(lock: Path) -> Iterator[int]:
+    """Another process has taken the lock and does nothing; its id."""
+    hold = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, 2); print(flush=True)"
+    )
+    command = [sys.executable, "-c", f"{hold}; sys.stdin.read()", str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def test_a_download_that_hangs_elsewhere_is_one_error(
+    far: Far, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning, then an error; both name the lock and who holds it. Without it, on it goes."""
+    monkeypatch.setattr(locks, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "_HUNG_SECONDS", 1.0)
+    loader = far.stream(sum(far.sizes), window=1)
+    cache = Cache(str(far.cache), sum(far.sizes))
+    slots = far.slots(cache)
+    lock = cache.lock_of(slots[5].name)
+    with a_process_holds(lock) as pid:
+        with pytest.raises(StorageError, match=rf"{lock}: process {pid} holds .* got nowhere"):
+            all_items(loader)
+        assert f"{lock}: process {pid} holds this lock" in caplog.text
+        assert not [one for one in threading.enumerate() if "refit" in one.name]
+    loader.set_epoch(0)
+    assert all_items(loader) == all_items(stream(far.here, window=1))
+
+
+def test_a_process_that_hangs_while_it_makes_room_is_one_error(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And does not keep the loader from being closed before."""
+    loader = far.stream(sum(far.sizes))
+    with a_process_holds(far.cache / ".lock") as pid:
+        iterator = iter(loader)
+        monkeypatch.setattr(locks, "_HUNG_SECONDS", 0.5)
+        with pytest.raises(StorageError, match=f"process {pid} holds this lock"):
+            next(iterator)
+    loader.set_epoch(0)
+    assert all_items(loader) == all_items(stream(far.here))
+
+
+def test_a_download_that_grows_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes; the time counts from the last sign of work."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    watch = locks.Watch(Path("lock"))
+    for size in range(100):
+        now[0] += 0.9 * locks._HUNG_SECONDS
+        watch.check([size])
+    now[0] += 1.1 * locks._HUNG_SECONDS
+    with pytest.raises(StorageError, match="another process holds this lock"):
+        watch.check([size])
+
+
+def test_signs_of_work_change_with_each_byte(far: Far) -> None:
+    cache = Cache(str(far.cache), sum(far.sizes))
+    slot = far.slots(cache)[0]
+    signs = [cache.signs_of(slot)]
+    with (slot.folder / f".{slot.entry.name}.tar.0123abcd.tmp").open("wb", buffering=0) as file:
+        file.truncate(100_000)
+        signs.append(cache.signs_of(slot))
+        file.write(bytes(10))
+        signs.append(cache.signs_of(slot))
+    assert all(before != after for before, after in itertools.pairwise(signs))
+
+
+@pytest.fixture
+def no_locks(far: Far, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The cache's file system has no locks; where they go instead."""
+    flock = fcntl.flock
+
+    def refusing(descriptor: int, how: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(far.cache)):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    return elsewhere
+
+
+def test_a_cache_on_a_file_system_without_locks(
+    far: Far, no_locks: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its locks are local, and so is who shares it; one warning says so."""
+    limit = needed(far, num_workers=2)
+    for _ in range(2):
+        assert all_items(far.stream(limit, num_workers=2)) == all_items(stream(far.here))
+    (mine,) = far.cache.glob("node-*")
+    assert set(far.files()) <= set(mine.rglob("*"))
+    assert len([line for line in caplog.messages if "has no locks (flock)" in line]) == 1
+    assert list(no_locks.rglob(".own-000000.lock"))
+    cache = Cache(str(far.cache), sum(far.sizes))
+    assert cache.path == mine
+    slot = far.slots(cache)[0]
+    with a_process_holds(cache.lock_of(slot.name)):
+        assert cache.fetch(slot, 0.0, lambda _: 0.0, lambda: False) is Fetched.BUSY
+        assert cache.hold(slot) is None
+
+
+def test_machines_without_common_locks_share_no_shard(far: Far, no_locks: Path) -> None:
+    """Another machine has another folder for its locks, and so another part of the cache."""
+    paths = set()
+    for machine in ("one", "two"):
+        (no_locks / machine).mkdir()
+        tempfile.tempdir = str(no_locks / machine)
+        paths |= {Cache(str(far.cache), 1).path for _ in range(2)}
+    assert len(paths) == 2
 
 
 def test_files_of_others_are_left_alone(far: Far, local: Own) -> None:

@@ -1,0 +1,262 @@
+"""Reading what a build is made from, and telling a bad file from storage that fails.
+
+What is true of a file itself (it is not there, is a folder, may not be read, is too large) is a
+:class:`FrameError`: its rows go to quarantine. Every other error of a read (EIO, ESTALE, ETIMEDOUT,
+EMFILE, ENOMEM, …) says nothing of the file. It is tried again, and then a :class:`PassingError`:
+the shard fails, and no row is lost.
+"""
+
+import errno
+import io
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from shards_spec.errors import FrameError, PassingError, ShardError, StorageError, UsageError
+from shards_spec.files import open_file
+from shards_spec.storage import Folder
+
+MAX_FILE_BYTES = 512 << 20
+# Seconds to wait before each further try.
+PAUSES = (0.2, 0.8)
+_LEAST_READ = 64 << 10
+
+# What an open of a file says of that file. The texts are stored, so they are ours: an operating
+# system's differ, and hold paths.
+_OF_THE_FILE = {
+    errno.ENOENT: ("missing", "no such file"),
+    errno.ENOTDIR: ("missing", "a part of the path is a file, not a folder"),
+    errno.EISDIR: ("unreadable", "not a regular file"),
+    errno.EACCES: ("unreadable", "permission denied"),
+    errno.EPERM: ("unreadable", "permission denied"),
+    errno.ELOOP: ("unreadable", "too many symbolic links"),
+    errno.ENAMETOOLONG: ("unreadable", "the name is too long"),
+}
+
+T = TypeVar("T")
+
+
+def patiently(do: Callable[[], T], where: str) -> T:
+    """The result of ``do``, which is called again after short pauses where storage or memory fails.
+
+    Raises:
+        OSError: one that is true of the file itself; it is not tried again.
+        PassingError: the last try failed too; ``where`` names the file.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return do()
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno in _OF_THE_FILE:
+                raise
+            if pause is None:
+                raise _passing(where, error) from error
+        time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def _passing(where: str, error: OSError | MemoryError) -> PassingError:
+    said = "not enough memory"
+    if isinstance(error, OSError):
+        said = error.strerror or str(error)
+    return PassingError(
+        f"{where}: {said}, also when tried again; this says nothing of the file: see to the "
+        "machine or its storage, then run the same command again"
+    )
+
+
+def read_frame(root: Folder, path: str) -> bytes:
+    """The bytes of a frame's file.
+
+    Raises:
+        FrameError: missing, empty, too large, or not to be read by us.
+        PassingError: the storage failed, which says nothing of the frame.
+    """
+    data = _read_local(root, path) if root.local is not None else _read_remote(root, path)
+    if not data:
+        raise FrameError("empty", "zero bytes")
+    return data
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise FrameError("too_large", f"{size} bytes, the limit is {MAX_FILE_BYTES}")
+
+
+def _read_remote(root: Folder, path: str) -> bytes:
+    """An object; pyarrow's clients have tried again before they raise."""
+    try:
+        with root.open(path) as file:
+            _check_size(file.size())
+            return bytes(file.read())
+    except ShardError as error:
+        raise FrameError("missing", "no such object") from error
+    except StorageError as error:
+        raise PassingError(str(error)) from error
+    except ValueError as error:  # not a key that pyarrow takes
+        raise FrameError("unreadable", "the store has no such names") from error
+
+
+def _read_local(root: Folder, path: str) -> bytes:
+    # As UTF-8 whatever the locale is: the row is not to depend on it.
+    place = os.fsencode(root.path) + b"/" + path.encode()
+    where = f"{root.url.rstrip('/')}/{path}"
+    try:
+        return patiently(lambda: _read_file(place, root.path), where)
+    except OSError as error:
+        raise FrameError(*_OF_THE_FILE[error.errno or 0]) from error
+
+
+def _read_file(place: bytes, root: str) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        FrameError: it is none, or too large.
+        OSError: it cannot be opened or read, or gave fewer bytes than it has.
+    """
+    try:
+        file = _open(place)
+    except FileNotFoundError:
+        _check_there(root)
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENXIO, errno.ENODEV) and not stat.S_ISREG(os.stat(place).st_mode):
+            raise FrameError("unreadable", "not a regular file") from error  # a socket, a device
+        raise
+    try:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode):
+            raise FrameError("unreadable", "not a regular file")
+        _check_size(about.st_size)
+        return _read_all(file, about.st_size)
+    finally:
+        os.close(file)
+
+
+def _open(place: bytes) -> int:
+    """A descriptor to read from; without waiting, which for a FIFO might be for ever."""
+    return os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _check_there(root: str) -> None:
+    """A root that is not there any more (an unmounted disk) says nothing of its frames.
+
+    Raises:
+        OSError: it is not there; EIO, which is tried again.
+    """
+    if not os.path.isdir(root):
+        raise OSError(errno.EIO, f"{root} is not there")
+
+
+def _read_all(file: int, stated: int) -> bytes:
+    """Bytes until the file's end; it may have grown, and one read may give fewer than there are."""
+    parts: list[bytes] = []
+    size = 0
+    while part := os.read(file, max(_LEAST_READ, stated - size)):
+        parts.append(part)
+        size += len(part)
+        _check_size(size)
+    if size < stated:
+        raise OSError(errno.EIO, f"gave {size} of {stated} bytes")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class _LocalFile(io.RawIOBase):
+    """An open local file to read, patiently; errors are not taken for damage of what it holds."""
+
+    def __init__(self, file: int, path: str) -> None:
+        super().__init__()
+        self._file = file
+        self._path = path
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        if base is None:
+            base = patiently(lambda: os.fstat(self._file).st_size, self._path)
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
+        count = patiently(lambda: os.preadv(self._file, [buffer], self._position), self._path)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            with suppress(OSError):  # nothing was written
+                os.close(self._file)
+        super().close()
+
+
+def _open_local(path: str) -> io.BufferedReader:
+    """A local file to read.
+
+    Raises:
+        OSError: it is not there, is no regular file, or may not be read.
+        PassingError: its storage fails; also while it is read.
+    """
+    file = patiently(lambda: _open(os.fsencode(path)), path)
+    try:
+        if not stat.S_ISREG(patiently(lambda: os.fstat(file), path).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "not a regular file")
+    except BaseException:
+        with suppress(OSError):
+            os.close(file)
+        raise
+    return io.BufferedReader(_LocalFile(file, path), 1 << 20)
+
+
+def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:
+    """An npz to read, by path or URL; an object is copied to a temporary file first.
+
+    Raises:
+        OSError: a local one is not there, or is not to be read by us.
+        PassingError: its storage fails; also while it is read.
+        ShardError, StorageError: as :func:`shards_spec.files.open_file`.
+    """
+    if "://" in path_or_url:
+        return open_file(path_or_url)
+    return _open_local(path_or_url)
+
+
+def open_patiently(folder: Folder, name: str) -> Any:
+    """A file of a folder to read from its begin to its end.
+
+    Raises:
+        ShardError: it is not there, or is not to be read by us.
+        PassingError: its storage fails; also while it is read.
+    """
+    where = f"{folder.url}/{name}"
+    try:
+        if folder.local is None:
+            return folder.open(name)
+        return _open_local(str(folder.local / name))
+    except StorageError as error:
+        raise PassingError(str(error)) from error
+    except OSError as error:
+        raise ShardError(f"{where}: {_OF_THE_FILE[error.errno or 0][1]}") from error
+
+
+def local_if_file(path_or_url: str) -> str:
+    """A ``file://`` URL as the path that it is; anything else unchanged.
+
+    Raises:
+        UsageError: the URL names another machine.
+    """
+    if not path_or_url.startswith("file://"):
+        return path_or_url
+    path = unquote(path_or_url.removeprefix("file://"))
+    if not path.startswith("/"):
+        raise UsageError(f"{path_or_url}: must be file:/// and an absolute path")
+    return path

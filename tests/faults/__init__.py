@@ -1,0 +1,1 @@
+"""Faults of a file system, at every call that a real build makes, through a preloaded library."""
