@@ -1,4 +1,4 @@
-"""Making one batch from its positions: the work of a worker. It holds no state but caches."""
+"""Making one batch from its positions: the work of a worker, of several at once."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from loaders.ahead import Ahead
 from loaders.cache import Cache
 from loaders.mix import Mixer, Origin, make_mixer
+from loaders.native import Read, failure, read
 from loaders.needs import Needs
 from loaders.occluders import Occluders
 from loaders.options import (
@@ -19,21 +20,15 @@ from loaders.options import (
     check_ratios,
     parse_bytes,
 )
-from loaders.pixels import Scratch
+from loaders.pixels import image_kind, make_images
 from loaders.policy import Draws, draw, neutral, select
 from loaders.ranks import find_rank
-from loaders.render import (
-    GATHERED,
-    image_dtype,
-    image_shape,
-    make_images,
-    make_labels,
-)
+from loaders.render import GATHERED, make_labels
 from loaders.source import Source
 from loaders.workers import Batch, Made, Slice, batches_in_order
-from shards_spec.errors import RefitShardError, ShardError, UsageError
+from shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
 from shards_spec.fields import EXTRINSICS, FIELD
-from shards_spec.records import OpenTars, Stored
+from shards_spec.records import OpenTars, Place
 
 Ints = NDArray[np.int64]
 
@@ -122,11 +117,10 @@ class BatchMaker:
         self.sources = open_sources(sources, options, sequential=sequential, cache=self._cache)
         self.occluders = open_occluders(options)
         self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
-        self._scratch = Scratch()
         self._far = [index for index, source in enumerate(self.sources) if source.far]
         self.mix_from(None)
         if self._far:
-            self._check_far(self.sources[self._far[0]])
+            self._check_cache()
 
     def mix_from(self, origin: Origin | None) -> None:
         """Mix the sources by their ratios from ``origin`` on; None for the stream's beginning."""
@@ -136,15 +130,10 @@ class BatchMaker:
         spare = _REPLACEMENTS + 1 if options.on_error == "replace" else 0
         self._needs = Needs(self.sources, self.mixer, self._far, spare)
 
-    def _check_far(self, first: Source) -> None:
-        """Refuse shards at a URL that the workers cannot read, or that the cache cannot hold."""
+    def _check_cache(self) -> None:
+        """Refuse a cache that cannot hold the shards that are in use at a time."""
         options = self.options
         if self._cache is None:
-            if options.num_workers:
-                raise UsageError(
-                    f"{first.name}: {first.shards.folder.url} is not on this machine: give cache= "
-                    "a folder and cache_bytes= its size, or num_workers=0 to read from there"
-                )
             return
         positions = options.batch_size * find_rank(options).world_size * options.batches_in_flight
         needed = self._needs.working_bytes(positions)
@@ -188,7 +177,8 @@ class BatchMaker:
     @property
     def image(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and type of an image."""
-        return image_shape(self.options), image_dtype(self.options)
+        kind = image_kind(self.options)
+        return kind.shape(self.options.res), kind.dtype
 
     def make(self, begin: int, end: int, pixels: NDArray[Any]) -> Made:
         """Make the samples of positions begin … end - 1, their images in ``pixels``."""
@@ -273,47 +263,48 @@ class BatchMaker:
         on_bad: Callable[[int, int, RefitShardError], None],
     ) -> None:
         """Read and make the samples of some places of a batch; ``on_bad`` hears of the others."""
-        read: list[int] = []
-        stored: list[Stored] = []
+        there: list[int] = []
+        found: list[Place] = []
         for number, (place, row) in enumerate(zip(places, rows, strict=True)):
             try:
-                stored.append(self.sources[which[place]].records.read(row))
+                found.append(self.sources[which[place]].records.place(row))
             except ShardError as error:
                 on_bad(place, row, error)
             else:
-                read.append(number)
-        good = [places[number] for number in read]
-        if not good:
+                there.append(number)
+        at = np.array([places[number] for number in there], np.int64)
+        got = read([source.records.layout for source in self.sources], which[at], found)
+        for number in np.flatnonzero(got.codes).tolist():
+            bad = failure(int(got.codes[number]), int(got.details[number]), found[number].where)
+            if isinstance(bad, StorageError):
+                raise bad
+            on_bad(int(at[number]), rows[there[number]], bad)
+        good = np.flatnonzero(got.codes == 0)
+        if not len(good):
             return
-        self._scatter(stored, good, which, columns)
-        whole = len(good) == len(which)
-        make_images(
+        self._scatter(got, which, at, columns)
+        chosen = at[good]
+        failed = make_images(
             self.options,
-            [one.jpeg for one in stored],
-            columns if whole else {name: column[good] for name, column in columns.items()},
-            draws if whole else select(draws, good),
+            got.jpegs.select(good),
+            {name: column[chosen] for name, column in columns.items()},
+            select(draws, chosen.tolist()),
             self.occluders,
-            [pixels[place] for place in good],
-            self._scratch,
-            lambda index, error: on_bad(good[index], rows[read[index]], error),
+            pixels,
+            chosen,
         )
+        for number, bad in failed.items():
+            on_bad(int(chosen[number]), rows[there[good[number]]], bad)
 
     def _scatter(
-        self,
-        stored: list[Stored],
-        places: list[int],
-        which: Ints,
-        columns: dict[str, NDArray[Any]],
+        self, got: Read, which: Ints, places: Ints, columns: Mapping[str, NDArray[Any]]
     ) -> None:
         """Put the records' fields where they belong in the columns, source by source."""
-        sources = which[places]
-        for index in np.unique(sources).tolist():
-            mine = np.flatnonzero(sources == index).tolist()
-            joined = b"".join([stored[one].record for one in mine])
-            records = np.frombuffer(joined, self.sources[index].records.dtype)
-            at = [places[one] for one in mine]
-            for name, column in columns.items():
-                column[at] = records[name]
+        for index, records in enumerate(got.records):
+            mine = places[which[places] == index]
+            if len(mine):
+                for name, column in columns.items():
+                    column[mine] = records[name]
 
     def passes(self, position: int) -> dict[str, float]:
         """Passes of each source at a position of the stream."""

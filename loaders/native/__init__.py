@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from loaders.native.build import NAME
-from shards_spec.errors import FrameError, RefitShardError, ShardError, StorageError, explain
+from shards_spec.errors import (
+    FrameError,
+    RefitShardError,
+    ShardError,
+    StorageError,
+    UsageError,
+    explain,
+)
+from shards_spec.records import LocalFile, NpyLayout, Place
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -155,17 +163,25 @@ _SAID = {
 _REASONS = {Code.TOO_LARGE: "too_large", Code.BAD_MAP: "bad_box"}
 
 
-def failure(code: int, detail: int) -> RefitShardError:
+def failure(code: int, detail: int, where: str) -> RefitShardError:
     """The error that a sample's code stands for: a FrameError about the image, a ShardError about
-    the labels or the file, a StorageError where the system failed.
+    the labels or the file ``where``, a StorageError where the system failed, a UsageError about
+    occluders.
     """
     if code == Code.READ_FAILED:
-        return explain(OSError(detail, os.strerror(detail)), "reading it")
+        return explain(OSError(detail, os.strerror(detail)), where)
     if code == Code.NO_MEMORY:
-        return StorageError("no memory for an image")
+        return StorageError(f"{where}: no memory for an image")
+    if code == Code.BAD_CALL:
+        return UsageError(
+            f"an image has more than {MAX_PASTES} occluders, or one that is larger than 2^20 px or "
+            "farther away than 2^30 px"
+        )
     of_image, said = _SAID[Code(code)]
     text = said.format(detail, width=detail >> 16, height=detail & 0xFFFF)
-    return FrameError(_REASONS.get(Code(code), "corrupt"), text) if of_image else ShardError(text)
+    if of_image:
+        return FrameError(_REASONS.get(Code(code), "corrupt"), text)
+    return ShardError(f"{where}: {text}")
 
 
 @cache
@@ -221,7 +237,7 @@ def planes(jpeg: bytes, height: int, width: int, *, portable: bool = False) -> t
     if code == Code.NOT_OURS:
         raise ValueError("not a stored crop's JPEG")
     if code != Code.OK:
-        raise failure(code, detail.value)
+        raise failure(code, detail.value, "JPEG")
     return luma, chroma
 
 
@@ -245,31 +261,6 @@ def _address(array: NDArray[Any]) -> int:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The ``.npy`` members of a data set: these bytes, then a record of ``dtype``.
-
-    ``dtype`` has the columns ``jpg_crc32c`` and, last, ``record_crc32c``.
-    """
-
-    header: bytes
-    dtype: np.dtype[np.void]
-
-    @property
-    def crc_at(self) -> int:
-        """Where in a record the JPEG's CRC stands."""
-        fields = self.dtype.fields or {}
-        return int(fields["jpg_crc32c"][1])
-
-    def size(self, jpeg_lengths: Ints) -> Ints:
-        """Bytes of samples in a tar: JPEG, padding, tar header, member."""
-        return self._labels_at(jpeg_lengths) + len(self.header) + self.dtype.itemsize
-
-    @staticmethod
-    def _labels_at(jpeg_lengths: Ints) -> Ints:
-        return jpeg_lengths + (-jpeg_lengths % 512) + 512
-
-
-@dataclass(frozen=True)
 class Jpegs:
     """JPEGs in memory: the i-th has ``lengths[i]`` bytes from ``memory[begins[i]]``.
 
@@ -281,44 +272,87 @@ class Jpegs:
     lengths: Ints
 
     @classmethod
+    def room_for(cls, sizes: Ints, lengths: Ints) -> "Jpegs":
+        """Memory of ``sizes`` bytes for each."""
+        room = sizes + slack()
+        return cls(np.empty(int(room.sum()), np.uint8), np.cumsum(room) - room, lengths)
+
+    @classmethod
     def of(cls, jpegs: Sequence[bytes]) -> "Jpegs":
         """Copies of these."""
         lengths = np.array([len(one) for one in jpegs], np.int64)
-        room = lengths + slack()
-        begins = np.cumsum(room) - room
-        memory = np.zeros(int(room.sum()), np.uint8)
-        for one, begin in zip(jpegs, begins.tolist(), strict=True):
-            memory[begin : begin + len(one)] = np.frombuffer(one, np.uint8)
-        return cls(memory, begins, lengths)
+        made = cls.room_for(lengths, lengths)
+        for number, data in enumerate(jpegs):
+            made.put(number, data)
+        return made
+
+    def put(self, number: int, data: bytes) -> None:
+        """Put bytes where a JPEG begins; what else is in its room is zero afterwards."""
+        begin, end = self.begins[number], (*self.begins[1:], len(self.memory))[number]
+        self.memory[begin : begin + len(data)] = np.frombuffer(data, np.uint8)
+        self.memory[begin + len(data) : end] = 0
+
+    def data(self, number: int) -> bytes:
+        """A copy of one."""
+        begin = self.begins[number]
+        return self.memory[begin : begin + self.lengths[number]].tobytes()
+
+    def select(self, chosen: Ints) -> "Jpegs":
+        """Some of them, in the same memory."""
+        return Jpegs(self.memory, self.begins[chosen], self.lengths[chosen])
+
+
+@dataclass(frozen=True)
+class Read:
+    """Samples that were read. ``records``: of each layout its samples' labels, in their order;
+    ``codes`` and ``details`` (n,): what became of each sample.
+    """
+
+    jpegs: Jpegs
+    records: list[NDArray[np.void]]
+    codes: NDArray[np.int32]
+    details: Ints
 
 
 def read(
-    layout: Layout,
-    descriptors: NDArray[np.int32],
-    offsets: Ints,
-    jpeg_lengths: Ints,
-    *,
-    threads: int = 1,
-) -> tuple[Jpegs, NDArray[np.void], NDArray[np.int32], Ints]:
-    """Read samples and check them: the JPEGs, the records (n,), and each one's code and detail.
+    layouts: Sequence[NpyLayout], which: Ints, places: Sequence[Place], *, threads: int = 1
+) -> Read:
+    """Read samples of tars and check them.
 
-    ``descriptors`` (n,): of the open tars; ``offsets`` (n,): of the JPEGs in them.
+    ``which`` (n,): the layout of each. What is not in a local file is read here, one after the
+    other, and checked like the rest.
+
+    Raises:
+        StorageError: a store failed.
     """
-    sizes = layout.size(jpeg_lengths)
-    room = sizes + slack()
-    begins = np.cumsum(room) - room
-    memory = np.empty(int(room.sum()), np.uint8)
-    records = np.zeros(len(sizes), layout.dtype)
-    header = np.frombuffer(layout.header, np.uint8)
-    reads = np.zeros(len(sizes), READ)
-    reads["data"] = _address(memory) + begins
-    reads["offset"], reads["length"], reads["jpeg_length"] = offsets, sizes, jpeg_lengths
-    reads["header"], reads["header_length"] = _address(header), len(header)
-    reads["record"] = _address(records) + np.arange(len(sizes)) * layout.dtype.itemsize
-    reads["record_length"], reads["jpeg_crc_at"] = layout.dtype.itemsize, layout.crc_at
-    reads["descriptor"] = descriptors
+    lengths = np.array([place.jpeg_length for place in places], np.int64)
+    sizes = np.array([place.size for place in places], np.int64)
+    jpegs = Jpegs.room_for(sizes, lengths)
+    reads = np.zeros(len(places), READ)
+    reads["data"] = _address(jpegs.memory) + jpegs.begins
+    reads["offset"] = [place.offset for place in places]
+    reads["length"], reads["jpeg_length"], reads["descriptor"] = sizes, lengths, -1
+    kept, records = [], []
+    for number, layout in enumerate(layouts):
+        mine = np.flatnonzero(which == number)
+        header, made = np.frombuffer(layout.header, np.uint8), np.zeros(len(mine), layout.dtype)
+        reads["header"][mine], reads["header_length"][mine] = _address(header), len(header)
+        reads["record"][mine] = _address(made) + np.arange(len(mine)) * layout.dtype.itemsize
+        reads["record_length"][mine] = layout.dtype.itemsize
+        fields: Mapping[str, Any] = layout.dtype.fields or {}
+        reads["jpeg_crc_at"][mine] = fields["jpg_crc32c"][1]
+        kept.append(header)
+        records.append(made)
+    for number, place in enumerate(places):
+        if isinstance(place.tar, LocalFile):
+            reads["descriptor"][number] = place.tar.descriptor
+            continue
+        try:
+            jpegs.put(number, place.tar.read_at(place.size, place.offset))
+        except OSError as error:
+            raise explain(error, place.where) from error
     _library().refit_read(_address(reads), len(reads), threads)
-    return Jpegs(memory, begins, jpeg_lengths), records, reads["code"], reads["detail"]
+    return Read(jpegs, records, reads["code"], reads["detail"])
 
 
 class CutOuts:
@@ -359,8 +393,8 @@ class Drawer:
         res: int,
         image: ImageKind,
         *,
-        mean: Sequence[float] = (0.0, 0.0, 0.0),
-        deviation: Sequence[float] = (1.0, 1.0, 1.0),
+        mean: ArrayLike = (0.0, 0.0, 0.0),
+        deviation: ArrayLike = (1.0, 1.0, 1.0),
         threads: int = 1,
         portable: bool = False,
     ) -> None:
@@ -391,15 +425,15 @@ class Drawer:
         *,
         cut_outs: CutOuts | None = None,
         pastes: NDArray[np.void] | None = None,
-        paste_ends: Ints | None = None,
+        paste_spans: Ints | None = None,
         decoded: Mapping[int, Bytes] | None = None,
     ) -> tuple[NDArray[np.int32], Ints]:
         """Make the image of each JPEG; gives each one's code and detail.
 
         ``sides`` (n, 2): height and width that the index states. ``maps`` (n, 2, 3): from output
         to stored pixels. ``factors`` (n, 3): of the channels. The i-th image becomes
-        ``outs[places[i]]``. ``pastes`` (m,) of :data:`PASTE`, those of sample i being
-        ``paste_ends[i - 1]`` to ``paste_ends[i] - 1``. ``decoded``: images (height, width, 3) of
+        ``outs[places[i]]``. ``pastes`` (m,) of :data:`PASTE`; ``paste_spans`` (n, 2): the number
+        of each sample's first one, and how many it has. ``decoded``: images (height, width, 3) of
         those JPEGs that are :attr:`Code.NOT_OURS`, by number.
         """
         count = len(jpegs.lengths)
@@ -415,10 +449,9 @@ class Drawer:
                 raise ValueError(f"decoded[{number}] must be uint8 of its sides, got {one.shape}")
             samples["rgb"][number] = _address(one)
         batch = self._batch.copy()
-        if pastes is not None and paste_ends is not None and cut_outs is not None:
+        if pastes is not None and paste_spans is not None and cut_outs is not None:
             pastes = np.ascontiguousarray(pastes, PASTE)
-            samples["first_paste"][1:] = paste_ends[:-1]
-            samples["pastes"] = np.diff(paste_ends, prepend=0)
+            samples["first_paste"], samples["pastes"] = paste_spans.T
             batch["pastes"], batch["paste_count"] = _address(pastes), len(pastes)
             batch["cut_outs"], batch["cut_out_count"] = _address(cut_outs.table), len(cut_outs)
         batch["samples"], batch["count"] = _address(samples), count

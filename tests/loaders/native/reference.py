@@ -98,7 +98,7 @@ def warp(luma: U8, chroma: U8, affine: Floats, res: int) -> U8:
 
 def warp_rgb(image: U8, affine: Floats, res: int) -> U8:
     """RGB (res, res, 3) of a decoded image (height, width, 3)."""
-    px, py, bits = _places(affine, *image.shape[:2], res)
+    px, py, bits = _places(affine, len(image), image.shape[1], res)
     x, y = _weights(px, bits, image.shape[1]), _weights(py, bits, len(image))
     made = [(_weighed(image[..., c], x, y) + 2048) >> 12 for c in range(3)]
     return np.stack(made, -1).astype(np.uint8)
@@ -141,8 +141,8 @@ def paste(image: U8, cut_out: U8, one: Paste) -> None:
     top, wy = _along(h, height, level, pixels.shape[0])
     big = pixels.astype(np.int64)
     right, bottom = np.minimum(left + 1, big.shape[1] - 1), np.minimum(top + 1, len(big) - 1)
-    rows = big[top] * (64 - wy)[:, None, None] + big[bottom] * wy[:, None, None]
-    sums = rows[:, left] * (64 - wx)[None, :, None] + rows[:, right] * wx[None, :, None]
+    rows: Ints = big[top] * (64 - wy)[:, None, None] + big[bottom] * wy[:, None, None]
+    sums: Ints = rows[:, left] * (64 - wx)[None, :, None] + rows[:, right] * wx[None, :, None]
     over = (sums + 2048) >> 12
     u0, v0 = round(one.x - w / 2), round(one.y - h / 2)
     for v in range(max(0, v0), min(len(image), v0 + h)):

@@ -40,7 +40,7 @@ def parse(path: Path) -> None:
             native.planes(data, *SIZE)
         raise FrameError("corrupt", "decoded elsewhere")
     if code != Code.OK:
-        raise native.failure(code, detail)
+        raise native.failure(code, detail, "a case")
     luma, _ = native.planes(data, *SIZE)
     if data[:_TABLES] != make_whole(Path())[:_TABLES]:
         return  # levels far beyond any picture's overflow in another way there
@@ -76,7 +76,7 @@ def test_any_header_is_ours_or_not(whole: bytes, tmp_path: Path) -> None:
 def error_of(data: bytes) -> RefitShardError:
     """What drawing says of it."""
     code, detail, _ = draw(FAST, data)
-    return native.failure(code, detail)
+    return native.failure(code, detail, "a case")
 
 
 def test_errors_say_what_is_wrong(whole: bytes) -> None:

@@ -16,7 +16,7 @@ from shards_spec import jpeg
 from tests.loaders.native import reference
 from tests.loaders.native.reference import Paste
 from tests.loaders.test_pixels import maps
-from tests.shards_spec.test_mcu import colourful
+from tests.small import colourful
 
 U8 = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -65,12 +65,12 @@ def drawn(
         np.array([1]),
         cut_outs=CutOuts(objects),
         pastes=np.array([(one.x, one.y, one.size, one.cut_out) for one in pastes], PASTE),
-        paste_ends=np.array([len(pastes)]),
+        paste_spans=np.array([[0, len(pastes)]]),
         decoded=None if decoded is None else {0: decoded},
     )
     assert codes.tolist() == [0]
     assert (outs[::2] == 77).all(), "only its own place is written"
-    return outs[1]
+    return np.asarray(outs[1])
 
 
 @given(st.data(), SIDES, SIDES, RES, SEEDS)
@@ -173,7 +173,7 @@ def test_any_number_of_threads_and_either_path_give_the_same() -> None:
                 np.arange(count),
                 cut_outs=objects,
                 pastes=pastes,
-                paste_ends=3 * np.arange(1, count + 1),
+                paste_spans=np.array([[3 * number, 3] for number in range(count)]),
             )
             assert not codes.any()
             found.add(outs.tobytes())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loaders import native
 from shards_spec import jpeg
 from tests.loaders.native import decoder
-from tests.shards_spec.test_mcu import colourful
+from tests.small import colourful
 
 PATHS = pytest.mark.parametrize("portable", [False, True])
 
