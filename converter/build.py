@@ -1,6 +1,5 @@
 """The build of one data set: read, plan, make every shard, account for every row, publish."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ from converter.identity import identity
 from converter.lock import build_lock
 from converter.plan import BuildOptions, Plan, make_plan
 from converter.publish import Publisher, open_publisher
-from converter.reading import local_if_file
 from converter.run import run_here, run_on_ray
 from converter.source import Source, read_source
 from converter.work import Recipe, ShardResult, ShardTask
@@ -22,7 +20,9 @@ from shards_spec.fields import standard_fields
 from shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
 from shards_spec.layout import check_dataset_name, sample_key
 from shards_spec.manifest import Manifest, plan_hash
+from shards_spec.paths import absolute, location
 from shards_spec.storage import open_folder
+from shards_spec.values import hold, number, whole
 from shards_spec.writer import Quarantined, quarantine_bytes
 
 OnShard = Callable[[ShardResult], None]
@@ -33,7 +33,7 @@ _FAILURES_IN_A_ROW = 8
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """One data set to build.
+    """One data set to build. Paths of any kind are held as text.
 
     ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
     or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
@@ -59,16 +59,17 @@ class BuildRequest:
 
     def __post_init__(self) -> None:
         check_dataset_name(self.dataset.name)
-        if not 0.0 <= self.max_bad <= 1.0:
-            raise UsageError(f"--max-bad: must be 0 to 1, got {self.max_bad}")
-        if self.workers is not None and not 0 <= self.workers <= 4096:
-            raise UsageError(f"--workers: must be 0 to 4096, got {self.workers}")
+        for name in ("npz", "root", "out"):
+            hold(self, **{name: location(getattr(self, name), f"--{name}")})
+        hold(self, max_bad=number("--max-bad", self.max_bad, 0.0, 1.0))
+        if self.workers is not None:
+            hold(self, workers=whole("--workers", self.workers, 0, 4096))
         for option in ("address", "shard_timeout"):
             if self.workers == 0 and getattr(self, option) is not None:
                 name = "--" + option.replace("_", "-")
                 raise UsageError(f"--workers 0 builds in this process; it does not go with {name}")
-        if self.shard_timeout is not None and not 0 < self.shard_timeout <= 1e6:
-            raise UsageError(f"--shard-timeout: must be 0 to 1000000, got {self.shard_timeout:g}")
+        if self.shard_timeout is not None:
+            hold(self, shard_timeout=number("--shard-timeout", self.shard_timeout, 1e-3, 1e6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +113,7 @@ def prepare(request: BuildRequest) -> Prepared:
         SourceError: the npz cannot be used.
         StorageError: the object store of the npz or of the frames cannot be reached.
     """
-    request = replace(
-        request,
-        npz=local_if_file(request.npz),
-        root=local_if_file(request.root),
-        out=local_if_file(request.out),
-    )
-    open_folder(request.root).reach()
+    open_folder(request.root, "--root").reach()
     dataset, options = request.dataset, request.options
     source = read_source(
         request.npz,
@@ -136,8 +131,8 @@ def prepare(request: BuildRequest) -> Prepared:
     content = identity(dataset, source, options, envelope, fields)
     recipe = Recipe(
         dataset=dataset,
-        root=_from_anywhere(request.root),
-        out=_from_anywhere(request.out),
+        root=absolute(request.root),
+        out=absolute(request.out),
         envelope=envelope,
         box_px=options.box_px,
         quality=options.quality,
@@ -151,11 +146,6 @@ def prepare(request: BuildRequest) -> Prepared:
         recipe=recipe,
         identity=content,
     )
-
-
-def _from_anywhere(path_or_url: str) -> str:
-    """The place for a worker, whose current folder may be another."""
-    return path_or_url if "://" in path_or_url else os.path.abspath(path_or_url)
 
 
 def make_task(prepared: Prepared, index: int) -> ShardTask:
@@ -183,7 +173,7 @@ def build(prepared: Prepared, on_shard: OnShard) -> Summary:
     request, recipe = prepared.request, prepared.recipe
     if request.on_error == "fail" and prepared.source.faults:
         raise _first_fault(prepared, list(prepared.source.faults.values()))
-    folder = open_folder(request.out)
+    folder = open_folder(request.out, "--out")
     folder.create()
     with build_lock(folder):
         publisher = open_publisher(

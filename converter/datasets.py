@@ -36,7 +36,8 @@ class Dataset:
     ``root_variable``: its ROOT in ``data_config.py``. ``use_pose_3d``: ReFit trains on its 3D
     joints. ``cropped``: its images are ReFit's crops already and are stored as they are.
     ``turned``: name of the rule that tells which frames are stored on their side; most data sets
-    store all of them as their labels see them. ``page``: where users get it.
+    store all of them as their labels see them. ``page``: where users get it. ``expects_smpl``:
+    its npz holds SMPL fits, so one without them is not the right one.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Dataset:
     page: str = ""
     use_pose_3d: bool = True
     cropped: bool = False
+    expects_smpl: bool = False
     turned: str = "never"
 
     def on_its_side(self, width: int, imgname: str, principal: NDArray[np.float32] | None) -> bool:
@@ -63,12 +65,14 @@ DATASETS: dict[str, Dataset] = {
             root_variable="COCO_ROOT",
             page="https://cocodataset.org (2014 train images)",
             use_pose_3d=False,
+            expects_smpl=True,
         ),
         Dataset(
             name="mpii",
             root_variable="MPII_ROOT",
             page="http://human-pose.mpi-inf.mpg.de",
             use_pose_3d=False,
+            expects_smpl=True,
         ),
         Dataset(
             name="mpi-inf-3dhp",
@@ -80,24 +84,33 @@ DATASETS: dict[str, Dataset] = {
             name="3dpw",
             root_variable="PW3D_ROOT",
             page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
+            expects_smpl=True,
         ),
         Dataset(
             name="3dpw_test",
             root_variable="PW3D_ROOT",
             page="https://virtualhumans.mpi-inf.mpg.de/3DPW",
+            expects_smpl=True,
         ),
         Dataset(
             name="3dpw_test_sub",
             root_variable="PW3D_ROOT",
             page="made from 3dpw_test",
             cropped=True,
+            expects_smpl=True,
         ),
-        Dataset(name="agora", root_variable="AGORA_ROOT", page="https://agora.is.tue.mpg.de"),
+        Dataset(
+            name="agora",
+            root_variable="AGORA_ROOT",
+            page="https://agora.is.tue.mpg.de",
+            expects_smpl=True,
+        ),
         Dataset(
             name="bedlam",
             root_variable="BEDLAM_ROOT",
             page="https://bedlam.is.tue.mpg.de",
             turned="bedlam-closeup",
+            expects_smpl=True,
         ),
     )
 }

@@ -11,17 +11,18 @@ from pathlib import Path
 
 from converter.build import BuildRequest, Prepared, prepare
 from converter.datasets import Dataset
-from converter.doctor_frames import check_frames, sample_frames
+from converter.doctor_frames import check_look, look_at, sample_frames
 from converter.estimate import estimate, missing_rows
-from converter.findings import Finding, Status, graded
+from converter.findings import Finding, Limits, Status
+from converter.labels import check_keys, check_rows, check_values
 from converter.layouts import Cure, find_cure
 from converter.npz import Npz
-from converter.remedies import FIXES, NPZ_FIX, fix_of
+from converter.remedies import NPZ_FIX, fix_of
 from converter.source import REQUIRED, ROW_SHAPES
 from shards_spec.errors import RefitShardError, SourceError, StorageError, UsageError
 from shards_spec.storage import open_folder
 
-_SHOWN_REMAPS = 6
+_SHOWN_REMAPS = 12
 _REACH_FIX = "make the folder readable, or the store reachable"
 
 
@@ -35,6 +36,7 @@ class Place:
     npz: str
     root: str
     out: str
+    command: str
 
 
 @dataclass(kw_only=True)
@@ -80,68 +82,62 @@ def check_npz(place: Place) -> list[Finding]:
     return [Finding(name, "npz", "ok", detail + (f"; not there: {absent}" if absent else ""))]
 
 
-def check_labels(prepared: Prepared) -> list[Finding]:
-    """Rows that cannot be used whatever their frame: NaN, boxes, duplicates, names."""
-    name, source = prepared.recipe.dataset.name, prepared.source
-    reasons: dict[str, list[int]] = {}
-    for row, fault in sorted(source.faults.items()):
-        reasons.setdefault(fault.reason, []).append(row)
-    findings = []
-    for reason, rows in reasons.items():
-        first = source.faults[rows[0]]
-        findings.append(
-            Finding(
-                name,
-                "rows",
-                graded(len(rows), source.rows),
-                f"{len(rows)} of {source.rows} rows: {reason}; first, row {first.source_row} "
-                f"({first.imgname}): {first.detail}",
-                FIXES[reason],
-            )
-        )
+def check_labels(prepared: Prepared, limits: Limits) -> list[Finding]:
+    """Labels that cannot be used or cannot be right, whatever the frames are."""
+    dataset, source = prepared.recipe.dataset, prepared.source
+    findings = check_rows(dataset, source, limits)
     if not findings:
         detail = f"{source.rows} rows in {prepared.plan.frames} frames; no NaN, no duplicates"
-        findings.append(Finding(name, "rows", "ok", detail))
-    return findings
+        findings.append(Finding(dataset.name, "rows", "ok", detail))
+    return findings + check_keys(dataset, source) + check_values(dataset, source, limits)
 
 
 # ----------------------------------------------------------------------------------- frames
 
 
-def check_presence(prepared: Prepared) -> tuple[list[Finding], set[str]]:
-    """Whether every row's frame is in its folder; the paths that are not."""
+def check_presence(
+    prepared: Prepared, limits: Limits, command: str
+) -> tuple[list[Finding], set[str]]:
+    """Whether every row's frame is in its folder; the paths that are not.
+
+    ``command``: the build that the fix adds its ``--remap`` to.
+    """
     dataset, source, root = prepared.recipe.dataset, prepared.source, prepared.request.root
     count, absent = missing_rows(prepared)
     outside = [row for row, one in source.faults.items() if one.reason == "path_outside_root"]
     rows = len(prepared.plan.order)
+    gone = set(absent)
+    cure = None
+    if (gone or outside) and "://" not in root and not dataset.cropped:
+        lost = {source.imgnames[row] for row in outside}
+        lost |= {n for n, path in zip(source.imgnames, source.paths, strict=True) if path in gone}
+        standing = sorted({*source.imgnames} - lost)
+        cure = find_cure(root, sorted(lost), standing, prepared.request.options.remaps)
     findings = []
     if count:
         detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"
-        fix = fix_of(dataset, "missing")
-        findings.append(Finding(dataset.name, "present", graded(count, rows), detail, fix))
+        status = limits.grade("missing", count, rows)
+        fix = fix_of(dataset, "missing") if cure is None else "most are elsewhere: see layout"
+        findings.append(Finding(dataset.name, "present", status, detail, fix))
     elif rows:
         detail = f"all {prepared.plan.frames} frames are below {root}"
         findings.append(Finding(dataset.name, "present", "ok", detail))
-    gone = set(absent)
-    names = {source.imgnames[row] for row in outside}
-    names |= {n for n, path in zip(source.imgnames, source.paths, strict=True) if path in gone}
-    if names and "://" not in root and not dataset.cropped:
-        cure = find_cure(root, sorted(names))
-        if cure is not None:
-            status = graded(count + len(outside), source.rows)
-            findings.append(_layout(dataset, cure, status))
+    if cure is not None:
+        status = limits.grade("missing", count + len(outside), source.rows)
+        findings.append(_layout(dataset, cure, status, command))
     return findings, gone
 
 
-def _layout(dataset: Dataset, cure: Cure, status: Status) -> Finding:
+def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Finding:
     """The finding that says where the frames are and how the build gets to know."""
-    remaps = tuple(f"{old}={new}" for old, new in cure.remaps)
+    remaps = tuple(remap.text for remap in cure.remaps)
     more = len(remaps) - _SHOWN_REMAPS
     options = " ".join(f"--remap {shlex.quote(text)}" for text in remaps[:_SHOWN_REMAPS])
     options += f" … and {more} more (--json lists all)" if more > 0 else ""
-    ways = [f"set {dataset.root_variable} to {cure.root}"] if cure.root else []
-    build = f"refit-shard build --dataset {dataset.name} {options}"
-    ways += [f"build with: {build}"] if remaps else []
+    verb = "pass" if dataset.root_variable.startswith("--") else "set"
+    to = " " if verb == "pass" else " to "
+    ways = [f"{verb} {dataset.root_variable}{to}{cure.root}"] if cure.root else []
+    ways += [f"build with: {command} {options}"] if remaps else []
     name, path = cure.example
     detail = (
         f"another layout: {name} is at {path}; with the fix {cure.cured} of {cure.tried} "
@@ -195,13 +191,14 @@ def check_dataset(
     except (StorageError, UsageError) as error:
         report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))
         return report
-    report.findings += check_labels(prepared)
+    limits = Limits()
+    report.findings += check_labels(prepared, limits)
     try:
-        findings, gone = check_presence(prepared)
+        findings, gone = check_presence(prepared, limits, place.command)
         report.findings += findings
         frames = sample_frames(prepared, gone, sample)
         on_plan(len(frames))
-        report.findings += check_frames(prepared, frames, on_frame)
+        report.findings += check_look(prepared, look_at(prepared, frames, on_frame), limits)
         report.bytes = _needed(prepared, place.out) if frames else 0
     except RefitShardError as error:  # a folder that may not be listed, an object store that is off
         report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))

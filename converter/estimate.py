@@ -1,7 +1,6 @@
 """What a build would take: a few frames are made for real and the rest is arithmetic."""
 
 import io
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 from converter.build import Prepared, make_task
 from converter.work import ShardBuilder
 from shards_spec.errors import StorageError
+from shards_spec.process import available_cores
 from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import ShardWriter
 
@@ -86,7 +86,7 @@ def estimate(prepared: Prepared) -> Estimate:
     missing, examples = missing_rows(prepared)
     size, seconds = _probe(prepared) if plan.shards else (0.0, 0.0)
     rows = len(plan.order)
-    workers = max(1, os.cpu_count() or 1)
+    workers = available_cores()
     if prepared.request.workers is not None:
         workers = max(1, prepared.request.workers)
     return Estimate(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from converter.findings import Finding
-from converter.frames import LFS_POINTER
+from shards_spec.files import HEAD_BYTES, mistaken_for
 
 BACKBONES = tuple(
     f"pose_hrnet_{width}_{size}.pth" for width in ("w32", "w48") for size in ("256x192", "384x288")
@@ -98,15 +98,13 @@ def fault_of(path: Path, shape: tuple[int | None, ...] | None = None) -> str | N
     """Why a file cannot be what its name says, or None."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(64)
+            head = stream.read(HEAD_BYTES)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    page = head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml"))
     zipped = path.suffix == ".npz" or (path.suffix == ".pth" and head.startswith(b"PK"))
+    mistaken = mistaken_for(head)
     faults = (
-        (not head, "is empty"),
-        (head.startswith(LFS_POINTER), "is a Git LFS pointer; run `git lfs pull`"),
-        (page, "is a web page, not the file"),
+        (mistaken is not None, mistaken),
         (zipped and not zipfile.is_zipfile(path), "is damaged or cut short"),
         (path.suffix == ".arrow" and not head.startswith(b"ARROW1"), "is not an Arrow file"),
     )

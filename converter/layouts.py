@@ -1,37 +1,46 @@
 """Frames that lie elsewhere than their names say: where they are, and what would cure it.
 
 Users unpack data sets in other layouts: a doubled folder, a root that points one level off, other
-names of folders, a folder a subject. Missing frames are looked for by their file name below the
-root; from what is found follow prefixes to replace, or another root. The search reads folders
-only; :func:`prefix_remaps` and :func:`alignment` are pure.
+names of folders, a folder a subject; or with other names: another prefix, another ending. Missing
+frames are looked for below the root by their file name and, where that is nowhere, by the number
+in it; from what is found follow remaps, or another root. Each proposal is tried out on disk.
+
+The search reads folders only; how names differ is :mod:`converter.differences`.
 """
 
-import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.differences import (
+    Difference,
+    difference,
+    general_remaps,
+    key_number,
+    prefix_remaps,
+    shared,
+)
+from converter.remaps import Remap, Remaps, parse_remaps
 from converter.source import frame_path
-
-Remaps = tuple[tuple[str, str], ...]
-Alignment = tuple[str, str, str]  # old, new, rest: a name old + rest is at new + rest
+from shards_spec.errors import UsageError
+from shards_spec.files import is_of_a_mac
 
 MAX_ENTRIES = 3_000_000
 MAX_DEPTH = 8
 SAMPLE = 4000
-# Up to here a name may be lengthened where one old prefix has several new ones.
-_TOKEN = re.compile(r"[^/_.]*[/_.]")
+# Of the names that are looked for by number: more than one file may have it, and each is compared.
+NUMBERED_SAMPLE = 200
 _NUMBERED = re.compile(r"(.+_)(\d+\.\w+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cure:
-    """``root``: the ROOT under which the names hold as they are, or None; ``remaps``: prefixes
-    that do it under the present one, maybe none. ``cured`` of ``tried`` missing frames are then
-    found. ``example``: a name and where its frame is.
+    """``root``: the ROOT under which the names hold as they are, or None; ``remaps``: what does it
+    under the present one, maybe none. ``cured`` of ``tried`` missing frames are then found.
+    ``example``: a name and where its frame is.
     """
 
     root: str | None
@@ -48,41 +57,7 @@ def spread(values: Sequence[str], count: int) -> list[str]:
     return [values[index * (len(values) - 1) // max(1, count - 1)] for index in range(count)]
 
 
-def alignment(name: str, path: str) -> tuple[str, str]:
-    """The prefixes in which a name and a path differ, whole folders: ``a/b/x``, ``c/x`` give
-    ``a/b/``, ``c/``. What follows is the same in both.
-    """
-    ours, theirs = name.split("/"), path.split("/")
-    same = 0
-    while same < min(len(ours), len(theirs)) and ours[-1 - same] == theirs[-1 - same]:
-        same += 1
-    rest = len("/".join(ours[len(ours) - same :]))
-    return name[: len(name) - rest], path[: len(path) - rest]
-
-
-def prefix_remaps(pairs: Sequence[Alignment]) -> Remaps:
-    """The fewest prefixes that lead from every (old, new, rest), name ``old + rest``, to its path
-    ``new + rest``; the longest first, because the first that fits is used.
-
-    Where one old prefix would need several new ones it grows by a part of a word of ``rest``.
-    """
-    found: dict[str, str] = {}
-    waiting = list(pairs)
-    while waiting:
-        groups: dict[str, list[Alignment]] = {}
-        for pair in waiting:
-            groups.setdefault(pair[0], []).append(pair)
-        waiting = []
-        for old, members in groups.items():
-            if len({new for _, new, _ in members}) == 1:
-                found[old] = members[0][1]
-                continue
-            for _, new, rest in members:
-                token = _TOKEN.match(rest)
-                if token is not None:
-                    word = token.group()
-                    waiting.append((old + word, new + word, rest[len(word) :]))
-    return tuple(sorted(found.items(), key=lambda item: (-len(item[0]), item[0])))
+# --------------------------------------------------------------------------- files on disk
 
 
 def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
@@ -95,7 +70,7 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
         try:
             place = os.stat(os.path.join(root, folder))
             with os.scandir(os.path.join(root, folder)) as scan:
-                listed = [(entry.name, entry.is_dir()) for entry in scan]
+                listed = [(one.name, one.is_dir()) for one in scan if not is_of_a_mac(one.name)]
         except OSError:
             continue
         if (place.st_dev, place.st_ino) in seen:
@@ -108,38 +83,79 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
             waiting += [(posixpath.join(folder, name), depth + 1) for name in below]
 
 
-def _search(root: str, names: Sequence[str]) -> dict[str, Alignment]:
+@dataclass
+class _Wanted:
+    """The names that are looked for, by what their files may be called."""
+
+    by_base: dict[str, list[str]]
+    by_stem: dict[str, list[str]]
+    by_number: dict[tuple[str, ...], list[str]]
+    by_folder: dict[str, list[tuple[str, str]]]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "_Wanted":
+        """Some of the names are looked for by number too."""
+        wanted = cls({}, {}, {}, {})
+        for name in names:
+            base = posixpath.basename(name)
+            wanted.by_base.setdefault(base, []).append(name)
+            wanted.by_stem.setdefault(posixpath.splitext(base)[0], []).append(name)
+            parts = _NUMBERED.fullmatch(base)
+            if parts is not None:
+                folder = parts[1].rstrip("_")
+                wanted.by_folder.setdefault(folder, []).append((name, parts[2]))
+        for name in spread(names, NUMBERED_SAMPLE):
+            key, _ = key_number(posixpath.basename(name))
+            if key:
+                wanted.by_number.setdefault(key, []).append(name)
+        return wanted
+
+    def like(self, folder: str, file: str) -> Iterator[tuple[str, int, Difference]]:
+        """The names whose frame this file may be, how sure that is, and the difference."""
+        path = posixpath.join(folder, file)
+        for name in self.by_base.get(file, ()):
+            yield name, 2, difference(name, path)
+        for name, tail in self.by_folder.get(posixpath.basename(folder), ()):
+            if file.endswith(tail):
+                old, new = name[: -len(tail)], path[: -len(tail)]
+                yield name, 1, Difference(old, new, tail)
+        similar = {*self.by_stem.get(posixpath.splitext(file)[0], ())}
+        similar.update(self.by_number.get(key_number(file)[0], ()))
+        for name in similar:
+            if posixpath.basename(name) != file:
+                yield name, 0, difference(name, path)
+
+
+def _likeness(name: str, path: str) -> tuple[int, int]:
+    """How alike a name and a path are: letters at both ends of the file's name, then folders."""
+    (folder, base), (other_folder, other) = posixpath.split(name), posixpath.split(path)
+    ends = [[base, other], [base[::-1], other[::-1]]]
+    letters = sum(shared(*pair) for pair in ends)
+    ours, theirs = folder.split("/"), other_folder.split("/")
+    folders = sum(one == two for one, two in zip(ours, theirs, strict=False))
+    folders += sum(one == two for one, two in zip(ours[::-1], theirs[::-1], strict=False))
+    return min(letters, len(base), len(other)), folders
+
+
+def _search(root: str, names: Sequence[str], taken: Collection[str]) -> dict[str, Difference]:
     """Where the frames of names are below the root, the path most like the name; a draw is none.
 
-    A frame ``a/S1_Walk_000001.jpg`` may also be number 000001 in a folder ``S1_Walk``.
+    A frame ``a/S1_Walk_000001.jpg`` may also be number 000001 in a folder ``S1_Walk``, or a file
+    with the same number and other words. ``taken``: paths of other rows' frames.
     """
-    wanted: dict[str, list[str]] = {}
-    numbered: dict[str, list[tuple[str, str]]] = {}
-    for name in names:
-        base = posixpath.basename(name)
-        wanted.setdefault(base, []).append(name)
-        parts = _NUMBERED.fullmatch(base)
-        if parts is not None:
-            numbered.setdefault(parts[1].rstrip("_"), []).append((name, parts[2]))
-    best: dict[str, tuple[tuple[int, int], set[Alignment]]] = {}
-
-    def offer(name: str, old: str, new: str) -> None:
-        alike = zip(old.split("/"), new.split("/"), strict=False)
-        score = len(name) - len(old), sum(one == other for one, other in alike)
-        if name not in best or score > best[name][0]:
-            best[name] = score, {(old, new, name[len(old) :])}
-        elif score == best[name][0]:
-            best[name][1].add((old, new, name[len(old) :]))
-
+    wanted = _Wanted.of(names)
+    best: dict[str, tuple[tuple[int, ...], set[Difference]]] = {}
     for folder, files in _walk(root):
         for file in files:
-            for name in wanted.get(file, ()):
-                offer(name, *alignment(name, posixpath.join(folder, file)))
-        for name, tail in numbered.get(posixpath.basename(folder), ()):
-            for file in files:
-                if file.endswith(tail) and name not in best:
-                    path = posixpath.join(folder, file)
-                    offer(name, name[: -len(tail)], path[: -len(tail)])
+            for name, sure, found in wanted.like(folder, file):
+                if found.path in taken:
+                    continue
+                kept = len(found.kept) if sure else 0
+                score = sure, kept, *_likeness(name, found.path)
+                if name not in best or score > best[name][0]:
+                    best[name] = score, {found}
+                elif score == best[name][0]:
+                    best[name][1].add(found)
     return {name: next(iter(ways)) for name, (_, ways) in best.items() if len(ways) == 1}
 
 
@@ -149,47 +165,91 @@ def _present(root: str, names: Sequence[str], remaps: Remaps = ()) -> int:
     return sum(os.path.isfile(os.path.join(root, str(path))) for path in paths)
 
 
-def _rooted(root: str, remaps: Remaps) -> tuple[str | None, Remaps]:
-    """A remap of the empty prefix, which the option cannot say, is another root."""
-    if len(remaps) == 1 and remaps[0][0] == "":
-        return posixpath.join(root, remaps[0][1]).rstrip("/"), ()
-    return None, tuple((old, new) for old, new in remaps if old)
+# ------------------------------------------------------------------------------------ cures
 
 
-def _common_remap(names: Sequence[str], new: str) -> Remaps:
-    """The remap that does what a root at ``new`` does, if the names, sorted, begin alike."""
-    pairs = itertools.takewhile(
-        lambda pair: pair[0] == pair[1], zip(names[0], names[-1], strict=False)
-    )
-    common = "".join(letter for letter, _ in pairs)
-    common = common[: common.rfind("/") + 1] or common
-    return ((common, new + common),) if common and new else ()
+def _candidates(found: Sequence[Difference], standing: Sequence[str]) -> Iterator[Remaps]:
+    """Remaps that lead to what was found, the shortest list first; the last spares the names of
+    ``standing``, which are where they should be.
+    """
+    plain = prefix_remaps(found)
+    yield general_remaps(plain)
+    yield plain
+    endings = sorted({one.ending for one in found})
+    spared = [
+        Difference("", "", name[: len(name) - len(ending)], ending, ending)
+        for name in standing
+        for ending in endings
+        if name.endswith(ending)
+    ]
+    if spared:
+        yield prefix_remaps([*found, *spared])
 
 
-def find_cure(root: str, names: Sequence[str]) -> Cure | None:
+def _is_sayable(remaps: Remaps) -> bool:
+    """Whether ``--remap`` can say them: a name may hold a ``=`` or ``*`` of its own."""
+    try:
+        return parse_remaps([remap.text for remap in remaps]) == remaps
+    except UsageError:
+        return False
+
+
+def _root_of(root: str, remaps: Remaps) -> str | None:
+    """Another root that does what the remaps do, if it is only a folder before every name."""
+    if len(remaps) == 1 and remaps[0].old == ("", ""):
+        return posixpath.join(root, remaps[0].new[0]).rstrip("/")
+    return None
+
+
+def _parent_cure(root: str, names: Sequence[str]) -> Cure | None:
+    """A root that points one level too deep."""
+    parent = str(Path(root).parent)
+    cured = _present(parent, names)
+    if cured <= len(names) // 2:
+        return None
+    folder = Path(root).name + "/"
+    off = all(name.startswith(folder) for name in names)
+    remaps = (Remap((folder, ""), ("", "")),) if off else ()
+    example = names[0], posixpath.join("..", names[0])
+    return Cure(root=parent, remaps=remaps, cured=cured, tried=len(names), example=example)
+
+
+def find_cure(
+    root: str, names: Sequence[str], standing: Sequence[str] = (), given: Remaps = ()
+) -> Cure | None:
     """What would make the missing frames of these names be found, tried out; None if nothing does.
 
-    ``root``: a local folder. ``names``: of missing frames, as in the npz, sorted; some
-    of them are looked for. A cure holds for more than half of those.
+    A cure holds for more than half of those that are looked for, and no frame is lost by it.
+
+    Args:
+        root: a local folder.
+        names: of missing frames, as in the npz, sorted; some of them are looked for.
+        standing: names whose frames are found already.
+        given: remaps that are in force already; a cure ends with them.
     """
     tried = spread(names, SAMPLE)
-    parent = str(Path(root).parent)
-    cured = _present(parent, tried)
-    if cured > len(tried) // 2:
-        example = tried[0], posixpath.join("..", tried[0])
-        folder = Path(root).name + "/"
-        off = all(name.startswith(folder) for name in tried)
-        off_by_one: Remaps = ((folder, ""),) if off else ()
-        return Cure(root=parent, remaps=off_by_one, cured=cured, tried=len(tried), example=example)
-    found = _search(root, tried)
+    parent = _parent_cure(root, tried)
+    if parent is not None and not standing:
+        return parent
+    found = _search(root, tried, {str(frame_path(name, root, given)) for name in standing})
     if not found:
         return None
-    new_root, remaps = _rooted(root, prefix_remaps(list(found.values())))
-    cured = _present(new_root or root, tried, remaps)
-    if new_root is not None:
-        remaps = _common_remap(names, next(iter(found.values()))[1])
-    if cured <= len(tried) // 2:
+    kept = {name: frame_path(name, root, given) for name in spread(standing, SAMPLE)}
+    best: Remaps = ()
+    most = len(tried) // 2
+    for candidate in _candidates(list(found.values()), list(kept)):
+        remaps = candidate + given
+        cured = _present(root, tried, remaps)
+        spares = all(frame_path(name, root, remaps) == path for name, path in kept.items())
+        if cured > most and spares and _is_sayable(remaps):
+            best, most = remaps, cured
+    if not best:
         return None
     name = min(found)
-    example = name, found[name][1] + found[name][2]
-    return Cure(root=new_root, remaps=remaps, cured=cured, tried=len(tried), example=example)
+    return Cure(
+        root=_root_of(root, best),
+        remaps=best,
+        cured=most,
+        tried=len(tried),
+        example=(name, found[name].path),
+    )

@@ -33,9 +33,9 @@ def build_lock(folder: Folder) -> Iterator[None]:
         return
     path = folder.local / LOCK
     try:
-        descriptor = _acquire(path, folder.url)
+        descriptor = _acquire(path, folder)
     except OSError as error:
-        raise explain(error, folder.url) from error
+        raise explain(error, folder.url, folder.place) from error
     try:
         yield
     finally:
@@ -45,19 +45,19 @@ def build_lock(folder: Folder) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _acquire(path: Path, url: str) -> int:
+def _acquire(path: Path, folder: Folder) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if not lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                warn_once(url, _NO_LOCK)
+                warn_once(folder.url, _NO_LOCK)
                 return descriptor
             if _is_at(descriptor, path):
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
             raise UsageError(
-                f"{url}: another build is writing there; wait for it or choose another --out"
+                f"{folder.url}: another build is writing there; wait for it or choose another --out"
             ) from None
         except OSError:
             os.close(descriptor)

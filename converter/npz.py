@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from converter.reading import open_source
 from shards_spec.errors import ShardError, SourceError
+from shards_spec.files import is_of_a_mac, refuse_mistaken
+from shards_spec.paths import AnyPath, location
 
 MAX_ARRAY_BYTES = 16 << 30
 _DAMAGE = (
@@ -46,26 +48,29 @@ def _read_header(stream: IO[bytes]) -> Entry:
 class Npz:
     """An open npz: ``entries`` from the headers alone, arrays one at a time.
 
-    ``path`` may be a URL; then a temporary copy is read.
+    ``path`` may be a URL; then a temporary copy is read. What a Mac adds to an archive is ignored.
 
     Raises:
         SourceError: the file is missing, is no npz, or an array in it is damaged.
         StorageError: its storage failed, which says nothing of the npz.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: AnyPath) -> None:
+        self.path = path = location(path, "npz")
         self.entries: dict[str, Entry] = {}
         with ExitStack() as stack:
             try:
                 self._file = stack.enter_context(open_source(path))
+                refuse_mistaken(self._file, path)
                 self._zip = stack.enter_context(zipfile.ZipFile(self._file))
             except (FileNotFoundError, ShardError):
                 raise SourceError(f"{path}: missing") from None
             except _DAMAGE as error:
-                raise SourceError(f"{path}: not an npz file ({error})") from error
+                raise SourceError(
+                    f"{path}: not an npz file ({error}); is the download complete?"
+                ) from error
             for info in self._zip.infolist():
-                if info.filename.endswith(".npy"):
+                if info.filename.endswith(".npy") and not is_of_a_mac(info.filename):
                     key = info.filename.removesuffix(".npy")
                     if key in self.entries:
                         raise SourceError(f"{path}: holds {key!r} twice; save it again")

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from converter.remaps import Remaps
 from converter.source import Source
-from shards_spec.errors import UsageError
+from shards_spec.values import hold, whole
 
 Rows = NDArray[np.int64]
 
@@ -21,7 +22,7 @@ class BuildOptions:
     ``box_px``: side in pixels that the person's box is stored at. ``quality``: of the JPEG.
     ``samples_per_shard``: rows that a shard holds, give or take a frame. ``limit``: only the
     first rows of the npz. ``seed``: of the permutation that spreads frames over shards.
-    ``remaps``: (old, new) prefixes of frame names.
+    ``remaps``: of frame names.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -32,7 +33,7 @@ class BuildOptions:
     samples_per_shard: int = 2048
     limit: int | None = None
     seed: int = 0
-    remaps: tuple[tuple[str, str], ...] = ()
+    remaps: Remaps = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -43,9 +44,9 @@ class BuildOptions:
             ("limit", 1, 2**63 - 1),
         ):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None or name != "limit":
                 option = "--" + name.replace("_", "-")
-                raise UsageError(f"{option}: must be {low} to {high}, got {value}")
+                hold(self, **{name: whole(option, value, low, high)})
 
 
 @dataclass(frozen=True)

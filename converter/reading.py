@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
-from shards_spec.errors import FrameError, PassingError, ShardError, StorageError, UsageError
+from shards_spec.errors import FrameError, PassingError, ShardError, StorageError
 from shards_spec.files import open_file
 from shards_spec.storage import Folder
 
@@ -246,17 +245,3 @@ def open_patiently(folder: Folder, name: str) -> Any:
         raise PassingError(str(error)) from error
     except OSError as error:
         raise ShardError(f"{where}: {_OF_THE_FILE[error.errno or 0][1]}") from error
-
-
-def local_if_file(path_or_url: str) -> str:
-    """A ``file://`` URL as the path that it is; anything else unchanged.
-
-    Raises:
-        UsageError: the URL names another machine.
-    """
-    if not path_or_url.startswith("file://"):
-        return path_or_url
-    path = unquote(path_or_url.removeprefix("file://"))
-    if not path.startswith("/"):
-        raise UsageError(f"{path_or_url}: must be file:/// and an absolute path")
-    return path

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from converter.deadline import deadline
+from converter.ray_room import cannot_start, local_options
 from converter.work import Recipe, ShardResult, ShardTask, build_shard
 from shards_spec.errors import PassingError, RefitShardError, StorageError, UsageError
 
@@ -52,20 +53,18 @@ def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
 
     Raises:
         UsageError: no cluster answers at the address.
+        RefitShardError: Ray does not start on this machine.
     """
     ray = _ray()
     if ray.is_initialized():
         yield
         return
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is None:
-        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
-    else:
-        options |= {"address": _answering(ray, address)}
+    options |= local_options(workers) if address is None else {"address": _answering(ray, address)}
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise _no_cluster(address, error) from error
+    except Exception as error:  # Ray raises bare ones too
+        raise (cannot_start(error) if address is None else _no_cluster(address, error)) from error
     try:
         yield
     finally:

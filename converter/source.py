@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converter.npz import Npz
-from shards_spec.errors import SourceError, UsageError
+from converter.remaps import Remap, remapped
+from shards_spec.errors import SourceError
 from shards_spec.fields import EXTRINSICS
 from shards_spec.geometry import box_side
 from shards_spec.writer import Quarantined
@@ -97,24 +98,7 @@ class Source:
         )
 
 
-def parse_remaps(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """``OLD=NEW`` prefixes for frame names.
-
-    Raises:
-        UsageError: one is not of that form.
-    """
-    pairs = []
-    for text in texts:
-        old, equals, new = text.partition("=")
-        if not old or not equals:
-            raise UsageError(
-                f"--remap {text!r}: must be OLD=NEW, a prefix of imgname and its new one"
-            )
-        pairs.append((old, new))
-    return tuple(pairs)
-
-
-def frame_path(imgname: str, root: str, remaps: Sequence[tuple[str, str]]) -> str | None:
+def frame_path(imgname: str, root: str, remaps: Sequence[Remap]) -> str | None:
     """A frame's path below ``root``, or None where the name leads out of it.
 
     An absolute name is accepted where it lies below ``root``, which either may name through
@@ -124,10 +108,7 @@ def frame_path(imgname: str, root: str, remaps: Sequence[tuple[str, str]]) -> st
         return None
     if "/" not in imgname:
         imgname = imgname.replace("\\", "/")
-    for old, new in remaps:
-        if imgname.startswith(old):
-            imgname = new + imgname[len(old) :]
-            break
+    imgname = remapped(imgname, remaps)
     if imgname.startswith("/"):
         imgname = _below(imgname, root)
     path = posixpath.normpath(imgname)
@@ -352,7 +333,7 @@ def read_source(
     root: str,
     *,
     use_pose_3d: bool,
-    remaps: Sequence[tuple[str, str]] = (),
+    remaps: Sequence[Remap] = (),
     limit: int | None = None,
 ) -> Source:
     """Read and check one npz, by path or URL. Only the first ``limit`` rows are considered.

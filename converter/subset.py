@@ -18,6 +18,8 @@ from converter.npz import Npz
 from converter.source import frame_path
 from shards_spec.errors import SourceError, UsageError
 from shards_spec.geometry import box_side
+from shards_spec.paths import local_path, location
+from shards_spec.values import hold, whole
 
 FRAMES_FOLDER = "imageFiles"
 CROPS_FOLDER = "imageCrops"
@@ -30,9 +32,9 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRequest:
-    """``npz``, ``root``: 3dpw_test's annotations and the folder of its frames, paths or URLs.
-    ``target``:
-    the npz to write. ``rows``: how many are drawn. ``workers``: threads, None for all cores.
+    """``npz``, ``root``: 3dpw_test's annotations and the folder of its frames, paths or URLs, held
+    as text. ``target``: the npz to write. ``rows``: how many are drawn. ``workers``: threads, None
+    for all cores.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -46,10 +48,12 @@ class SubsetRequest:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        hold(self, npz=location(self.npz, "npz"), root=location(self.root, "root"))
+        hold(self, target=local_path(self.target, "target"))
         for name, low, high in (("rows", 1, 2**31), ("seed", 0, 2**32 - 1), ("workers", 0, 4096)):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"--{name}: must be {low} to {high}, got {value}")
+            if value is not None or name != "workers":
+                hold(self, **{name: whole(f"--{name}", value, low, high)})
         if self.target.resolve() == Path(self.npz).resolve():
             raise UsageError(
                 f"{self.npz}: DATASET_FILES names one file for 3dpw_test and for 3dpw_test_sub, "
@@ -103,11 +107,10 @@ def crop_path(path: str, row: int) -> str | None:
     Only the leading folder and the suffix change, whatever else holds the same words.
     """
     folder, _, rest = path.partition("/")
-    if folder != FRAMES_FOLDER or not posixpath.basename(rest).removesuffix(_SUFFIX):
+    stem, suffix = rest[: -len(_SUFFIX)], rest[-len(_SUFFIX) :]
+    if folder != FRAMES_FOLDER or suffix.lower() != _SUFFIX or not posixpath.basename(stem):
         return None
-    if not rest.endswith(_SUFFIX):
-        return None
-    return f"{CROPS_FOLDER}/{rest.removesuffix(_SUFFIX)}_{row}{_SUFFIX}"
+    return f"{CROPS_FOLDER}/{stem}_{row}{_SUFFIX}"
 
 
 def read_columns(npz_path: str, rows: int, seed: int) -> tuple[Columns, NDArray[np.int64], int]:

@@ -5,7 +5,6 @@ A crop's JPEG comment says of which frame and box it is, so a later run keeps wh
 
 import hashlib
 import io
-import os
 import posixpath
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from converter.subset import CROPS_FOLDER, NAME_DTYPE, Columns, Crop, SubsetPlan
 from shards_spec import jpeg
 from shards_spec.errors import FrameError, UsageError
 from shards_spec.layout import TEMPORARY_SUFFIX
+from shards_spec.process import available_cores
 from shards_spec.storage import Folder, open_folder
 
 QUALITY = 95
@@ -160,7 +160,7 @@ def _cut_all(plan: SubsetPlan, root: Folder, on_rows: Callable[[int], None]) -> 
     """Cut every frame's crops in threads: all the work is in code that lets go of Python's lock."""
     done = []
     workers = plan.request.workers
-    pool = ThreadPoolExecutor(max(1, os.cpu_count() or 1 if workers is None else workers))
+    pool = ThreadPoolExecutor(available_cores() if workers is None else max(1, workers))
     try:
         futures = {
             pool.submit(_cut, root, path, crops): len(crops) for path, crops in plan.crops.items()
@@ -193,7 +193,7 @@ def make_subset(plan: SubsetPlan, on_rows: Callable[[int], None]) -> SubsetSumma
         UsageError: another run is writing the same crops.
     """
     request = plan.request
-    root = open_folder(request.root)
+    root = open_folder(request.root, "PW3D_ROOT")
     crops_folder = root.child(CROPS_FOLDER)
     crops_folder.create()
     with _alone(crops_folder):
@@ -223,6 +223,6 @@ def _write_npz(plan: SubsetPlan, sizes: Sequence[Size]) -> None:
         "orig_shape": np.array(sizes, np.int64),
     }
     target = plan.request.target
-    folder = open_folder(str(target.parent))
+    folder = open_folder(target.parent, "npz of 3dpw_test_sub in DATASET_FILES")
     folder.create()
     folder.write(target.name, subset_npz(columns))

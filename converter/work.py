@@ -195,7 +195,7 @@ class ShardBuilder:
     def __init__(self, recipe: Recipe, task: ShardTask) -> None:
         self.recipe = recipe
         self.task = task
-        self.root = open_folder(recipe.root)
+        self.root = open_folder(recipe.root, "--root")
         self.frames = 0
         self.quarantined: list[Quarantined] = []
         self.warned: Counter[str] = Counter()
@@ -339,7 +339,7 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
         StorageError: it could not be written.
     """
     settle_process()
-    folder = open_folder(recipe.out)
+    folder = open_folder(recipe.out, "--out")
     whole = []
     for stem in task.candidates:
         found = find_shard(recipe, folder, task.index, stem)

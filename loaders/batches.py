@@ -28,6 +28,7 @@ from loaders.source import Source
 from loaders.workers import Batch, Made, Slice, batches_in_order
 from shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
 from shards_spec.fields import EXTRINSICS, FIELD
+from shards_spec.paths import AnyPath, location
 from shards_spec.records import OpenTars, Place
 
 Ints = NDArray[np.int64]
@@ -45,8 +46,8 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
     """
     if not options.augment or options.policy.occlude == 0:
         return None
-    if options.occluders not in (None, "required"):
-        return Occluders(str(options.occluders))
+    if options.occluders is not None and options.occluders != "required":
+        return Occluders(options.occluders)
     try:
         return Occluders(DEFAULT_OCCLUDERS)
     except UsageError:
@@ -61,7 +62,7 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
 
 
 def open_sources(
-    sources: Mapping[str, tuple[str, float]],
+    sources: Mapping[str, tuple[AnyPath, float]],
     options: StreamOptions,
     *,
     sequential: bool,
@@ -72,7 +73,7 @@ def open_sources(
     Raises:
         UsageError: they do not fit.
     """
-    check_ratios(list(sources), [ratio for _, ratio in sources.values()])
+    ratios = check_ratios(list(sources), [ratio for _, ratio in sources.values()])
     unknown = [name for name in options.where if name not in sources]
     if unknown:
         raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
@@ -80,7 +81,7 @@ def open_sources(
     opened = [
         Source(
             name,
-            url,
+            location(url, f"shards of {name}"),
             ratio,
             tars=tars,
             seed=options.seed,
@@ -89,7 +90,7 @@ def open_sources(
             sequential=sequential,
             cache=cache,
         )
-        for name, (url, ratio) in sources.items()
+        for (name, (url, _)), ratio in zip(sources.items(), ratios, strict=True)
     ]
     if options.augment:
         for source in opened:
@@ -105,7 +106,7 @@ class BatchMaker:
 
     def __init__(
         self,
-        sources: Mapping[str, tuple[str, float]],
+        sources: Mapping[str, tuple[AnyPath, float]],
         options: StreamOptions,
         *,
         sequential: bool = False,

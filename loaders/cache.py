@@ -34,6 +34,7 @@ from shards_spec.errors import ShardError, StorageError, explain
 from shards_spec.filesystem import reserve, warn_once
 from shards_spec.layout import TEMPORARY_SUFFIX
 from shards_spec.manifest import Manifest, ShardEntry
+from shards_spec.paths import AnyPath, absolute, local_path
 from shards_spec.storage import Folder, open_folder
 
 _ATTEMPTS = 3
@@ -116,8 +117,8 @@ class Cache:
         StorageError: it cannot be made.
     """
 
-    def __init__(self, path: str, limit: int) -> None:
-        self.path = Path(os.path.abspath(path))
+    def __init__(self, path: AnyPath, limit: int) -> None:
+        self.path = Path(absolute(str(local_path(path, "cache"))))
         self.limit = limit
         self._make(self.path)
         self._locks = self.path
@@ -135,7 +136,7 @@ class Cache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise explain(error, str(folder)) from error
+            raise explain(error, str(folder), "cache") from error
 
     def folder(self, manifest: Manifest) -> Folder:
         """Where the shards of a data set come; it is made.
@@ -147,7 +148,7 @@ class Cache:
         place = self.path / f"{manifest.dataset}-{digest[:16]}"
         self._make(place)
         self._make(self._locks / place.name)
-        return open_folder(str(place))
+        return open_folder(place, "cache")
 
     def lock_of(self, name: str) -> Path:
         """The lock of a shard, by its name in the cache."""
@@ -224,7 +225,7 @@ class Cache:
         is_stopped: Callable[[], bool],
     ) -> bool:
         """Bring a shard whose lock is ours; False if there is no room. All files come, or none."""
-        local = open_folder(str(slot.folder))
+        local = open_folder(slot.folder, "cache")
         size = sum(size for _, size, _ in slot.files)
         with ExitStack() as files:
             with self._alone(is_stopped):

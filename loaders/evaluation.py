@@ -11,6 +11,7 @@ from loaders.batches import BatchMaker
 from loaders.options import StreamOptions
 from loaders.ranks import find_rank
 from loaders.smpl import Bodies
+from shards_spec.paths import AnyPath, location
 
 Batch = dict[str, Any]
 
@@ -42,13 +43,13 @@ class EvaluationLoader:
     """
 
     def __init__(
-        self, name: str, url: str, options: StreamOptions, bodies: Bodies | None = None
+        self, name: str, url: AnyPath, options: StreamOptions, bodies: Bodies | None = None
     ) -> None:
         self._options = replace(
             options, augment=False, drop_last=False, mixing="exact", window=None, on_error="raise"
         )
         self._rank = find_rank(options)
-        self._maker = BatchMaker({name: (url, 1.0)}, self._options, sequential=True)
+        self._maker = BatchMaker({name: (location(url), 1.0)}, self._options, sequential=True)
         self._bodies = bodies
         rows = self._maker.largest
         rank, world_size = self._rank

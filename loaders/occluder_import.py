@@ -82,7 +82,7 @@ def read_voc(folder: Path) -> Iterator[Image]:
     for name in ("Annotations", "JPEGImages", "SegmentationObject"):
         if not (folder / name).is_dir():
             raise UsageError(f"--voc {folder}: has no folder {name}; give VOC2012 itself")
-    for annotation in sorted((folder / "Annotations").glob("*.xml")):
+    for annotation in sorted((folder / "Annotations").glob("[!.]*.xml")):  # a Mac adds ._*.xml
         try:
             wanted = _wanted_objects(annotation)
         except (ElementTree.ParseError, ValueError) as error:

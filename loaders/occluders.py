@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loaders.native import CutOuts
 from shards_spec.errors import ShardError, UsageError
+from shards_spec.paths import AnyPath, local_path
 from shards_spec.reader import read_index
 from shards_spec.storage import open_folder
 from shards_spec.writer import arrow_bytes
@@ -47,30 +48,30 @@ class Occluders:
         UsageError: the file is missing or is not one of cut-outs.
     """
 
-    def __init__(self, path: str) -> None:
-        place = Path(path)
+    def __init__(self, path: AnyPath) -> None:
+        place = local_path(path, "occluders")
         if not place.is_file():
             raise UsageError(
-                f"occluders {path}: no such file; make it with: refit-shard import-occluders"
+                f"occluders {place}: no such file; make it with: refit-shard import-occluders"
             )
         try:
-            batch = read_index(open_folder(str(place.parent)), place.name, mapped=True)
+            batch = read_index(open_folder(place.parent), place.name, mapped=True)
         except ShardError as error:
-            raise UsageError(f"occluders {path}: not an Arrow file ({error})") from error
+            raise UsageError(f"occluders {place}: not an Arrow file ({error})") from error
         if not batch.schema.equals(SCHEMA) or batch.num_rows == 0:
             raise UsageError(
-                f"occluders {path}: must hold height, width and rgba of at least one object; "
+                f"occluders {place}: must hold height, width and rgba of at least one object; "
                 "make it with: refit-shard import-occluders"
             )
         heights, widths, pixels = (batch.column(name) for name in SCHEMA.names)
         self._objects = [
-            self._view(path, height.as_py(), width.as_py(), data.as_buffer())
+            self._view(place, height.as_py(), width.as_py(), data.as_buffer())
             for height, width, data in zip(heights, widths, pixels, strict=True)
         ]
         self.cut_outs = CutOuts(self._objects)
 
     @staticmethod
-    def _view(path: str, height: int, width: int, data: pa.Buffer) -> Image:
+    def _view(path: Path, height: int, width: int, data: pa.Buffer) -> Image:
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
             raise UsageError(f"occluders {path}: an object of {width}x{height} px")
         if data.size != height * width * 4:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards_spec.errors import SourceError, UsageError
+from shards_spec.files import refuse_mistaken
 
 MAX_PICKLE_BYTES = 4 << 30
 _CODES = frozenset(
@@ -181,6 +182,7 @@ def read_plain_pickle(path: Path, admitted: Admitted = ARRAYS) -> Any:
     if path.stat().st_size > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: more than {MAX_PICKLE_BYTES} bytes")
     with path.open("rb") as stream:
+        refuse_mistaken(stream, str(path))
         try:
             return _Reader(stream, admitted).load()
         except SourceError as error:

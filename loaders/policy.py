@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from loaders.random import uniforms
 from shards_spec.errors import UsageError
 from shards_spec.geometry import Envelope
+from shards_spec.values import as_float, hold, number
 
 Floats = NDArray[np.float64]
 
@@ -72,14 +73,15 @@ class AugmentationPolicy:
             *(("rot_sigma", 1e3), ("rot_clip", 180.0), ("scale_sigma", 10.0)),
             *(("scale_clip", 0.99), ("flip", 1.0), ("colour", 1.0), ("occlude", 1.0)),
         ):
-            value = getattr(self, name)
-            if not 0.0 <= value <= high:
-                raise UsageError(f"AugmentationPolicy: {name} must be 0 to {high:g}, got {value}")
-        low, high = self.occluder_size
+            value = number(f"AugmentationPolicy: {name}", getattr(self, name), 0.0, high)
+            hold(self, **{name: value})
+        low, high = map(as_float, self.occluder_size)
         if not 0.0 < low <= high <= 4.0:
             raise UsageError(
-                f"AugmentationPolicy: occluder_size must be (low, high) in 0 to 4, got {low, high}"
+                "AugmentationPolicy: occluder_size must be (low, high) in 0 to 4, "
+                f"got {self.occluder_size}"
             )
+        hold(self, occluder_size=(low, high))
 
     def check_envelope(self, envelope: Envelope, where: str) -> None:
         """Refuse to draw what the stored crops of ``where`` do not hold.

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 
 from loaders.evaluation import EvaluationLoader
-from loaders.options import StreamOptions, parse_config
+from loaders.options import StreamOptions, config_value, parse_config
 from loaders.smpl import Bodies
 from loaders.stream import StreamingLoader
 from shards_spec.errors import UsageError
+from shards_spec.paths import AnyPath, location
 
 DEFAULT_SHARDS = "data/shards"
 VALIDATION_SET = "3dpw_test_sub"
@@ -63,25 +64,16 @@ class TrainLoader(StreamingLoader):
         """Called by the trainer after an epoch; epochs go on by themselves."""
 
 
-def as_mapping(cfg: Any) -> Any:
-    """A yacs config, or any object with attributes, as nested dicts."""
-    if isinstance(cfg, Mapping):
-        return {key: as_mapping(value) for key, value in cfg.items()}
-    if hasattr(cfg, "__dict__") and not isinstance(cfg, type):
-        return {key: as_mapping(value) for key, value in vars(cfg).items()}
-    return cfg
-
-
 def get_dataloaders(
     cfg: Any,
     *,
     options: StreamOptions | None = None,
     eval_joints: Literal["smpl", "none"] = "smpl",
-    smpl_model_dir: str = DEFAULT_MODELS,
-    joint_regressor: str = DEFAULT_REGRESSOR,
+    smpl_model_dir: AnyPath = DEFAULT_MODELS,
+    joint_regressor: AnyPath = DEFAULT_REGRESSOR,
     device: torch.device | str = "cpu",
 ) -> list[Any]:
-    """``[train_loader, test_loader]`` for a ReFit config.
+    """``[train_loader, test_loader]`` for a ReFit config: yacs's, OmegaConf's, or nested mappings.
 
     Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE and IMG_RES; the
     shards are at ``cfg.DATASET.SHARDS``, else ``data/shards``. ``options`` gives everything else.
@@ -93,9 +85,9 @@ def get_dataloaders(
         UsageError: the config or an option is wrong, or shards or SMPL files are missing.
         FormatError: shards of another version.
     """
-    content = as_mapping(cfg)
-    read = parse_config(content, "cfg")
-    shards = str(content["DATASET"].get("SHARDS") or DEFAULT_SHARDS)
+    read = parse_config(cfg, "cfg")
+    stated = config_value(cfg, "DATASET", "SHARDS", where="cfg")
+    shards = location(stated or DEFAULT_SHARDS, "cfg: DATASET.SHARDS")
     chosen = replace(options or StreamOptions(), **read.stated)
     if eval_joints not in ("smpl", "none"):
         raise UsageError(f"eval_joints: must be 'smpl' or 'none', got {eval_joints!r}")

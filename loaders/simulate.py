@@ -10,6 +10,7 @@ from loaders.batches import open_sources
 from loaders.mix import make_mixer
 from loaders.needs import Ints, Needs
 from loaders.options import DEFAULT_WINDOW, StreamOptions
+from shards_spec.paths import AnyPath
 
 EPOCHS = 2
 
@@ -42,8 +43,25 @@ class _Disk:
             self._held[choice[:enough]] = False
 
 
+def _epochs(needs: Needs, limit: int, samples: int, step: int, share: int) -> list[dict[str, Any]]:
+    """Bytes that each epoch downloads, and the share of its reads that find their shard there.
+
+    ``samples``: of all ranks in an epoch, ``step`` at a time, the first ``share`` of which are this
+    node's.
+    """
+    disk = _Disk(needs, limit)
+    epochs = []
+    for epoch in range(EPOCHS):
+        before = disk.downloaded, disk.reads, disk.hits
+        for begin in range(epoch * samples, (epoch + 1) * samples, step):
+            disk.read(needs.of(begin, begin + share), begin)
+        bytes_read, reads, hits = np.subtract((disk.downloaded, disk.reads, disk.hits), before)
+        epochs.append({"bytes": int(bytes_read), "hit_rate": float(hits / max(1, reads))})
+    return epochs
+
+
 def simulate(
-    sources: Mapping[str, tuple[str, float]],
+    sources: Mapping[str, tuple[AnyPath, float]],
     options: StreamOptions,
     *,
     world_size: int,
@@ -51,6 +69,8 @@ def simulate(
     limit: int,
 ) -> dict[str, Any]:
     """Two epochs of ``node_ranks`` of ``world_size`` ranks, that share ``limit`` bytes of cache.
+
+    ``epochs`` is empty where the loader refuses a cache of that size (``fits`` is false).
 
     Raises:
         UsageError: the sources or their ratios are wrong.
@@ -61,14 +81,6 @@ def simulate(
     needs = Needs(opened, mixer, range(len(opened)), 0)
     step, share = options.batch_size * world_size, options.batch_size * node_ranks
     steps = max(1, (options.epoch_samples or max(source.rows for source in opened)) // step)
-    disk = _Disk(needs, limit)
-    epochs = []
-    for epoch in range(EPOCHS):
-        before = disk.downloaded, disk.reads, disk.hits
-        for begin in range(epoch * steps * step, (epoch + 1) * steps * step, step):
-            disk.read(needs.of(begin, begin + share), begin)
-        bytes_read, reads, hits = np.subtract((disk.downloaded, disk.reads, disk.hits), before)
-        epochs.append({"bytes": int(bytes_read), "hit_rate": float(hits / max(1, reads))})
     first = [needs.of(0, share)]  # or, with workers, what they begin with all at once
     for batch in range(1, options.num_workers * options.prefetch):
         first.append(needs.of(batch * step, batch * step + share))
@@ -82,7 +94,7 @@ def simulate(
         "needed_bytes": needed,
         "fits": needed <= limit,
         "first_batch_bytes": int(needs.sizes[np.unique(np.concatenate(first))].sum()),
-        "epochs": epochs,
+        "epochs": _epochs(needs, limit, steps * step, step, share) if needed <= limit else [],
         "sources": [
             {
                 "name": source.name,

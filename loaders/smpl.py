@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from loaders.plain_pickle import ARRAYS, Admitted, PlainArray, read_plain_pickle
 from shards_spec.errors import SourceError, UsageError
+from shards_spec.files import refuse_mistaken
+from shards_spec.paths import AnyPath, local_path
 
 # As the index codes them: 0 male, 1 female, -1 unknown.
 MODEL_NAMES = {0: "SMPL_MALE", 1: "SMPL_FEMALE", -1: "SMPL_NEUTRAL"}
@@ -115,8 +117,10 @@ def read_model(path: Path) -> dict[str, NDArray[Any]]:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise SourceError(f"{path}: more than {MAX_FILE_BYTES} bytes")
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                found: dict[str, Any] = {key: file[key] for key in _KEYS if key in file}
+            with path.open("rb") as stream:
+                refuse_mistaken(stream, str(path))
+                with np.load(stream, allow_pickle=False) as file:
+                    found: dict[str, Any] = {key: file[key] for key in _KEYS if key in file}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise SourceError(f"{path}: not a plain npz ({error})") from error
     else:
@@ -133,47 +137,50 @@ def read_model(path: Path) -> dict[str, NDArray[Any]]:
     return found
 
 
-def find_models(folder: str) -> dict[int, Path]:
+def find_models(folder: AnyPath) -> dict[int, Path]:
     """The model file of each gender below ``SMPL_MODEL_DIR``.
 
     Raises:
         UsageError: some are missing; the message names them and says where they go.
     """
+    place = local_path(folder, "SMPL_MODEL_DIR")
     found, missing = {}, []
     for gender, name in MODEL_NAMES.items():
-        places = [Path(folder) / f"{name}{ending}" for ending in (".npz", ".pkl")]
-        present = [place for place in places if place.is_file()]
+        files = [place / f"{name}{ending}" for ending in (".npz", ".pkl")]
+        present = [file for file in files if file.is_file()]
         if present:
             found[gender] = present[0]
         else:
             missing.append(f"{name}.pkl (or .npz)")
     if missing:
         raise UsageError(
-            f"SMPL_MODEL_DIR {folder}: missing {', '.join(missing)}; download them from {PAGE} and "
+            f"SMPL_MODEL_DIR {place}: missing {', '.join(missing)}; download them from {PAGE} and "
             'put them there, or go on without with eval_joints="none"'
         )
     return found
 
 
-def read_regressor(path: str, what: str = "JOINT_REGRESSOR_H36M") -> torch.Tensor:
+def read_regressor(path: AnyPath, what: str = "JOINT_REGRESSOR_H36M") -> torch.Tensor:
     """The H36M joint regressor, float32 (17, V).
 
     Raises:
         UsageError: no such file.
         SourceError: it is no such array.
     """
-    if not Path(path).is_file():
+    place = local_path(path, what)
+    if not place.is_file():
         raise UsageError(
-            f"{what} {path}: no such file; SPIN's data package has it (J_regressor_h36m.npy), "
+            f"{what} {place}: no such file; SPIN's data package has it (J_regressor_h36m.npy), "
             'or go on without with eval_joints="none"'
         )
     try:
-        with Path(path).open("rb") as stream:
+        with place.open("rb") as stream:
+            refuse_mistaken(stream, str(place))
             array = np.load(stream, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise SourceError(f"{path}: not a plain npy ({error})") from error
+        raise SourceError(f"{place}: not a plain npy ({error})") from error
     if array.ndim != 2 or array.shape[0] != H36M_JOINTS:
-        raise SourceError(f"{path}: must have shape (17, V), got {array.shape}")
+        raise SourceError(f"{place}: must have shape (17, V), got {array.shape}")
     return torch.from_numpy(array.astype(np.float32))
 
 
@@ -186,7 +193,9 @@ class Bodies:
     device: torch.device
 
     @classmethod
-    def open(cls, folder: str, regressor: str, device: torch.device | str = "cpu") -> "Bodies":
+    def open(
+        cls, folder: AnyPath, regressor: AnyPath, device: torch.device | str = "cpu"
+    ) -> "Bodies":
         """Read the models and the regressor.
 
         Raises:

@@ -20,6 +20,7 @@ from loaders.replaced import Replaced
 from loaders.state import Place, identify, make_state, read_state
 from loaders.workers import Batch, Made
 from shards_spec.errors import UsageError
+from shards_spec.paths import AnyPath
 
 
 class Iteration(Iterator[Batch]):
@@ -98,7 +99,7 @@ class StreamingLoader:
     """
 
     def __init__(
-        self, sources: Mapping[str, tuple[str, float]], options: StreamOptions | None = None
+        self, sources: Mapping[str, tuple[AnyPath, float]], options: StreamOptions | None = None
     ) -> None:
         self.options = options or StreamOptions()
         self._rank = find_rank(self.options)
@@ -119,7 +120,7 @@ class StreamingLoader:
 
     @classmethod
     def from_config(
-        cls, config: str, *, shards: str = "data/shards", **options: Any
+        cls, config: AnyPath, *, shards: AnyPath = "data/shards", **options: Any
     ) -> "StreamingLoader":
         """A loader from ReFit's YAML; ``options`` are :class:`StreamOptions` and go before it.
 

@@ -1,9 +1,12 @@
 """The entry point. Each command imports what it needs when it runs, so ``--help`` is quick."""
 
 import argparse
+import io
+import os
+import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -17,9 +20,12 @@ from refit_shard.commands import (
     subset_3dpw,
     verify,
 )
-from shards_spec.errors import RefitShardError
+from shards_spec.errors import RefitShardError, explain
+from shards_spec.object_store import asked_once
+from shards_spec.paths import absolute
 
 INTERRUPTED = 130
+DEBUG = "REFIT_SHARD_DEBUG"
 
 DESCRIPTION = """\
 Training data for human mesh recovery: data sets become pre-cropped shards.
@@ -62,23 +68,98 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code. An error of ours is one line on stderr."""
-    args = make_parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run a command; returns its exit code. What goes wrong is one line on stderr."""
+    _settle_streams()
     try:
-        code: int = args.run(args)
+        args = make_parser().parse_args(argv)
+    except SystemExit as ended:  # help, or wrong use
+        if ended.code == 0 and _outcome(_flush):
+            return RefitShardError.exit_code
+        raise
+    signal.signal(signal.SIGTERM, _terminate)
+    with asked_once():
+        code = _outcome(lambda: _run(args))
+    flushed = _outcome(_flush)
+    return code or flushed
+
+
+def _run(args: argparse.Namespace) -> int:
+    absolute(".")  # libraries abort the process where the current folder was deleted
+    code: int = args.run(args)
+    return code
+
+
+def _flush() -> int:
+    """Write what was printed; 0."""
+    try:
+        if sys.stdout is not None:  # it may be closed
+            sys.stdout.flush()
+    except OSError:
+        from refit_shard.console import flush
+
+        flush()  # fails again, and says why
+    return 0
+
+
+def _settle_streams() -> None:
+    """Have all standard streams open, and able to print every name.
+
+    Where one is closed, a file that is opened later would take its place and its output.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _outcome(work: Callable[[], int]) -> int:
+    """The exit code of some work, whose error is said."""
+    try:
+        return work()
     except RefitShardError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _say(_unforeseen(error))
+        return RefitShardError.exit_code
+
+
+def _unforeseen(error: Exception) -> str:
+    """The line for an error that nothing else turned into one."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, (MemoryError, RecursionError)):
+        return f"the input is too large or too deep{_memory_limit()}: {error}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return str(explain(error, str(error.filename or "refit-shard")))
+    if isinstance(error, ImportError):
+        return f"a module cannot be loaded{_memory_limit()}: {error}"
+    if isinstance(error, UnicodeError):
+        return f"a name or text that is not UTF-8: {error}"
+    return (
+        f"internal error{_memory_limit()}: {said:.500}; please report this with the traceback that "
+        f"{DEBUG}=1 shows"
+    )
+
+
+def _memory_limit() -> str:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return f" (this process may use {limit / 1e9:.1f} GB of addresses: ulimit -v)"
+
+
+def _say(line: str) -> None:
+    try:
         from refit_shard.console import say
 
-        say(f"refit-shard: {error}", error=True)
-        return error.exit_code
-    except (MemoryError, RecursionError) as error:
-        print(f"refit-shard: the input is too large or too deep: {error}", file=sys.stderr)
-        return RefitShardError.exit_code
-    except KeyboardInterrupt:
-        print("refit-shard: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output left: `refit-shard info … | head`
-        sys.stderr.close()
-        return 0
-    return code
+        say(f"refit-shard: {line}", error=True)
+    except (MemoryError, ImportError):  # there is no room for more than this
+        print(f"refit-shard: {line!r}", file=sys.stderr)

@@ -1,10 +1,19 @@
-"""What a person sees: tables, and progress as a bar or, off a terminal, as plain lines."""
+"""What a person sees: tables, and progress as a bar or, off a terminal, as plain lines.
 
+Everything that a command prints goes through here. A reader who left (``… | head``) is no error:
+the command goes on to its own exit code. A full disk is one.
+"""
+
+import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,8 +22,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+from shards_spec.errors import StorageError, explain
 
 _LINE_SECONDS = 10.0
 
@@ -42,22 +53,98 @@ def plain(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
+class OutputError(StorageError):
+    """What the command printed could not be written."""
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Translate failures to write to stdout; what is printed after one goes nowhere.
+
+    Raises:
+        OutputError: anything but a reader who left.
+    """
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # or Python writes it again at its end
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(str(explain(error, "standard output"))) from error
+
+
+def flush() -> None:
+    """Write what was printed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with _written():
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
 def say(line: str, *, error: bool = False) -> None:
-    """Print one line, which may quote data that nobody vouches for."""
-    print(plain(line), file=sys.stderr if error else sys.stdout)
+    """Print one line, which may quote data that nobody vouches for.
+
+    Raises:
+        OutputError: standard output cannot be written.
+    """
+    if error:
+        with suppress(OSError):  # nobody is left to hear of it
+            print(plain(line), file=sys.stderr, flush=True)
+        return
+    with _written():
+        print(plain(line))
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout; numbers to the right."""
-    table = Table(title=Text(plain(title)), title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
-    console.print(table)
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; numbers to the right.
+
+    On a terminal the columns that do not fit beside the others follow in a table below. Off a
+    terminal a row is one line of plain text.
+
+    Raises:
+        OutputError: standard output cannot be written.
+    """
+    cells = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    with _written():
+        console = Console()
+        if not console.is_terminal:
+            print(plain(title))
+            for row in (columns, *cells):
+                padded = [_padded(*one) for one in zip(row, widths, range(len(row)), strict=True)]
+                print("  ".join(padded).rstrip())
+            return
+        for index, chosen in enumerate(_beside(widths, console.width)):
+            table = Table(title="" if index else Text(plain(title)), title_justify="left")
+            for column in chosen:
+                table.add_column(
+                    columns[column], justify="right" if column else "left", overflow="fold"
+                )
+            for row in cells:
+                table.add_row(*(Text(row[column]) for column in chosen))
+            console.print(table)
+
+
+def _padded(cell: str, width: int, column: int) -> str:
+    spaces = " " * (width - cell_len(cell))
+    return spaces + cell if column else cell + spaces
+
+
+def _beside(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns of each table: the first one, and as many others as there is room for."""
+    tables: list[list[int]] = []
+    border = 3  # a line and a space on either side
+    left = 0
+    for column in range(1, len(widths)):
+        if not tables or widths[column] + border > left:
+            tables.append([0])
+            left = room - (widths[0] + border) - 1
+        tables[-1].append(column)
+        left -= widths[column] + border
+    return tables
 
 
 class Meter:
@@ -77,11 +164,12 @@ class Meter:
         if not quiet and console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
+                BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what is left
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rates]}"),
                 TimeRemainingColumn(),
                 console=console,
+                expand=True,
             )
             self._task = self._bar.add_task(self._title, total=total, rates="")
 
@@ -110,27 +198,28 @@ class Meter:
         self._bytes += size
         self._bad += bad
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rates=self._rates())
+            self._bar.update(self._task, completed=self._done, rates=self._rates("/s"))
         elif self._lines and time.monotonic() - self._spoke >= _LINE_SECONDS:
             self._spoke = time.monotonic()
             left = self.seconds / max(1, self._done) * (self._total - self._done)
-            print(
-                f"{self._title}: {self._done}/{self._total} {self._rates()}, "
-                f"{human_seconds(left)} left",
-                file=sys.stderr,
-                flush=True,
-            )
+            line = f"{self._title}: {self._done}/{self._total} {self._rates(' samples/s')}, "
+            say(line + f"{human_seconds(left)} left", error=True)
 
-    def _rates(self) -> str:
+    def _rates(self, unit: str) -> str:
         seconds = max(self.seconds, 1e-9)
-        text = f"{self._done / seconds:.0f} samples/s"
+        text = f"{self._done / seconds:.0f}{unit}"
         if self._bytes:
             text += f", {self._bytes / seconds / 1e6:.1f} MB/s"
         return text + (f", {self._bad} quarantined" if self._bad else "")
 
 
 def as_json(content: Any) -> None:
-    """Print one JSON document on stdout."""
+    """Print one JSON document on stdout.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     import json
 
-    print(json.dumps(content, indent=1))
+    with _written():
+        print(json.dumps(content, indent=1))

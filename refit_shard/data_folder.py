@@ -13,6 +13,7 @@ from typing import Any
 from converter.datasets import DATASETS, Dataset
 from shards_spec.errors import UsageError
 from shards_spec.files import is_file
+from shards_spec.paths import absolute, local_path, location
 
 FILE_NAME = "data_config.py"
 PACKAGED = Path(__file__).resolve().parent.parent / FILE_NAME
@@ -28,7 +29,7 @@ class DataConfig:
     @property
     def base(self) -> Path:
         """Folder that the npz paths are relative to: the file's, or the current one."""
-        return Path.cwd() if self.path == PACKAGED else self.path.parent
+        return Path(absolute(".")) if self.path == PACKAGED else self.path.parent
 
     def root(self, dataset: Dataset) -> str:
         """Folder or URL of the data set's frames.
@@ -39,23 +40,27 @@ class DataConfig:
         variable = dataset.root_variable
         folders = self.names.get("DATASET_FOLDERS")
         folder = folders.get(dataset.name) if isinstance(folders, dict) else None
-        value = os.environ.get(variable) or folder or self.names.get(variable)
-        where = f"environment variable {variable}" if os.environ.get(variable) else str(self.path)
-        if not isinstance(value, str) or not value:
+        stated = os.environ.get(variable)
+        value = stated or folder or self.names.get(variable)
+        where = f"environment variable {variable}" if stated else str(self.path)
+        if not value:
             page = f"; the data set: {dataset.page}" if dataset.page else ""
             raise UsageError(
                 f"{variable} is empty in {self.path}: set it to the folder that holds the images "
                 f"of {dataset.name!r} (imgname is looked for below it){page}"
             )
-        if "://" in value:
-            return value
-        path = self.base / Path(value).expanduser()
-        if not path.is_dir():
+        root = self._place(value, f"{variable} ({where})")
+        if "://" not in root and not Path(root).is_dir():
             raise UsageError(
-                f"{variable} ({where}) is {value!r}, which is not a folder: "
+                f"{variable} ({where}) is {str(value)!r}, which is not a folder: "
                 f"set it to the folder that holds the images of {dataset.name!r}"
             )
-        return os.path.abspath(path)
+        return root
+
+    def _place(self, value: Any, what: str) -> str:
+        """An absolute path, or a URL, of one that may be relative to the file."""
+        place = location(value, what)
+        return place if "://" in place else absolute(str(self.base / place))
 
     def npz(self, dataset: Dataset) -> str:
         """Path or URL of the data set's annotations.
@@ -68,9 +73,7 @@ class DataConfig:
         listed = files if isinstance(files, (list, tuple)) else []
         for split in listed:
             if isinstance(split, dict) and dataset.name in split:
-                path = str(split[dataset.name])
-                if "://" not in path:
-                    path = str(self.base / Path(path).expanduser())
+                path = self._place(split[dataset.name], f"DATASET_FILES in {self.path}")
                 if not is_file(path):
                     raise UsageError(
                         f"{path}: missing; DATASET_FILES in {self.path} names it as the "
@@ -89,8 +92,8 @@ def find_data_config(path: str | None) -> DataConfig:
         UsageError: the file is missing or does not run.
     """
     here = Path(FILE_NAME)
-    chosen = Path(path) if path else here if here.is_file() else PACKAGED
-    chosen = chosen.resolve()
+    chosen = local_path(path, "--data-config") if path else here if here.is_file() else PACKAGED
+    chosen = Path(absolute(str(chosen))).resolve()
     if not chosen.is_file():
         raise UsageError(f"--data-config {path}: no such file")
     try:

@@ -13,11 +13,16 @@ _HINTS = {
     errno.ENOSPC: "no space left; free some and run the same command again",
     errno.EDQUOT: "disk quota exceeded; free some and run the same command again",
     errno.EFBIG: "the file would exceed a size limit (ulimit -f)",
-    errno.EROFS: "the file system is read-only; choose another --out",
+    errno.EROFS: "the file system is read-only; choose another {place}",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "something else than a folder is in its place",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.ELOOP: "its symbolic links lead in a circle",
+    errno.ENAMETOOLONG: "the name is longer than the file system takes",
+    errno.ENOMEM: "no memory left, or a limit on it was reached (ulimit -v)",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
 }
 # How pyarrow words what S3 and Google's store answered.
 _STORE = re.compile(r"AWS Error (\w+)|google::cloud::Status\((\w+)")
@@ -25,6 +30,8 @@ _REFUSALS = {
     *("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"),
     *("INVALID_CLIENT_TOKEN_ID", "UNRECOGNIZED_CLIENT", "PERMISSION_DENIED", "UNAUTHENTICATED"),
 }
+# No answer at all, of S3's and of Google's store.
+_SILENCE = {"NETWORK_CONNECTION", "UNAVAILABLE"}
 _LONGEST = 300
 
 
@@ -80,10 +87,27 @@ class BuildError(RefitShardError):
     """A build ended without publishing its manifest."""
 
 
-def explain(error: OSError, where: str) -> StorageError:
-    """The one line for a failure of the operating system or of an object store."""
-    text = _HINTS.get(error.errno or 0) or _of_store(str(error)) or error.strerror or str(error)
-    return StorageError(f"{where}: {text}")
+class SilenceError(StorageError):
+    """An object store gave no answer: it is down, far away, or not where it is looked for."""
+
+
+def explain(error: OSError, where: str, place: str = "place") -> StorageError:
+    """The one line for a failure of the operating system or of an object store.
+
+    ``place``: the option or argument that chose where to write, for the remedy.
+    """
+    text = _HINTS.get(error.errno or 0, "").format(place=place)
+    if "No usable temporary directory" in str(error):  # Python's tempfile says ENOENT
+        text = "no folder for temporary files can be written: set TMPDIR to one"
+    if text:
+        return StorageError(f"{where}: {text}")
+    found = _STORE.search(str(error))
+    if found is not None and (found[1] or found[2]) in _SILENCE:
+        return SilenceError(
+            f"{where}: the store does not answer, also when asked again ({_short(str(error))}); is "
+            "the network up, and AWS_ENDPOINT_URL right where it is set? Run the same command again"
+        )
+    return StorageError(f"{where}: {_of_store(str(error)) or error.strerror or error}")
 
 
 def _of_store(text: str) -> str | None:
@@ -96,5 +120,8 @@ def _of_store(text: str) -> str | None:
         return f"the store refuses these credentials ({code})"
     if code == "NO_SUCH_BUCKET":
         return "no such bucket"
-    said = textwrap.shorten(text, _LONGEST, placeholder=" …")
-    return f"the store failed, also when asked again ({said}); run the same command again"
+    return f"the store failed, also when asked again ({_short(text)}); run the same command again"
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, _LONGEST, placeholder=" …")

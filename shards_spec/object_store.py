@@ -7,7 +7,11 @@ output streams complete an upload when they are closed or forgotten, whatever ha
 
 import mmap
 import os
+import re
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -15,7 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow import fs
 
-from shards_spec.errors import StorageError, UsageError, explain
+from shards_spec.errors import SilenceError, StorageError, UsageError, explain
 
 # Six attempts with S3's standard back-off take about a quarter of a minute.
 _S3_ATTEMPTS = 6
@@ -24,18 +28,81 @@ _S3_CONNECT_SECONDS = 10
 _S3_SILENT_SECONDS = 30
 # Google's client would go on for a quarter of an hour, deaf to signals.
 _GCS_SECONDS = 60
+_ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
-def tuned(filesystem: fs.FileSystem) -> fs.FileSystem:
+# Where a store gave no answer, by endpoint, within :func:`asked_once`.
+_SILENT: dict[str, str] = {}
+_REMEMBERS = threading.Event()
+
+
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """Within this block a store that gave no answer is not asked for its buckets again.
+
+    For a command that looks at several data sets: each attempt takes a quarter of a minute.
+    """
+    _REMEMBERS.set()
+    try:
+        yield
+    finally:
+        _REMEMBERS.clear()
+        _SILENT.clear()
+
+
+def bucket_exists(filesystem: fs.FileSystem, bucket: str, where: str) -> bool:
+    """Whether the store has the bucket and lets us in.
+
+    Raises:
+        SilenceError: the store gives no answer.
+        StorageError: it answers with an error.
+    """
+    _, (options,) = filesystem.__reduce__()
+    endpoint = f"{filesystem.type_name} {options.get('endpoint_override')}"
+    if endpoint in _SILENT:
+        raise SilenceError(f"{where}: not asked for; {_SILENT[endpoint]}")
+    try:
+        return bool(filesystem.get_file_info(bucket).type != fs.FileType.NotFound)
+    except OSError as error:
+        explained = explain(error, where)
+        if isinstance(explained, SilenceError) and _REMEMBERS.is_set():
+            _SILENT[endpoint] = f"its store did not answer for {where}"
+        raise explained from error
+
+
+def open_store(url: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URL, with retries and time limits, and the path in it.
+
+    Raises:
+        UsageError: not S3's or Google's store; a variable of the environment is wrong.
+        ArrowInvalid, ArrowNotImplementedError: no such URL.
+        OSError: the bucket's region cannot be found out.
+    """
+    if url.lower().startswith("s3:"):
+        _check_endpoint()
+    filesystem, path = fs.FileSystem.from_uri(url)
+    return _tuned(filesystem), path
+
+
+def _check_endpoint() -> None:
+    """Refuse an endpoint that pyarrow would look for in vain, for a quarter of a minute."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        value = os.environ.get(name, "")
+        if value and not _ENDPOINT.fullmatch(value):
+            raise UsageError(
+                f"{name}={value}: must be a URL with http:// or https://, such as "
+                f"http://{value.rpartition('//')[2] or 'HOST:9000'}"
+            )
+
+
+def _tuned(filesystem: fs.FileSystem) -> fs.FileSystem:
     """The same file system with retries and time limits; endpoint, region and keys as they were.
 
     Raises:
-        UsageError: not a local disk, S3 or Google's store; AWS_MAX_ATTEMPTS is not a number.
+        UsageError: neither S3's nor Google's store; AWS_MAX_ATTEMPTS is not a number.
     """
     settings: dict[str, Any]
     match filesystem.type_name:
-        case "local":
-            return filesystem
         case "s3":
             settings = {
                 "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_attempts()),

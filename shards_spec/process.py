@@ -1,7 +1,11 @@
-"""Setting up a process whose whole work is images: a builder or a loader's worker."""
+"""The process: how many cores it may use, and setting it up where its whole work is images."""
 
 import ctypes
+import math
+import os
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import cv2
 
@@ -9,6 +13,54 @@ import cv2
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 256 << 20
+
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def available_cores(proc: Path = Path("/proc/self/cgroup"), mount: Path = _CGROUPS) -> int:
+    """Cores that this process may use: by its affinity, and by the quota of its control groups.
+
+    A quota of one and a half cores counts as two. ``proc`` and ``mount``: where Linux states the
+    groups.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota(proc, mount))))
+
+
+def _quota(proc: Path, mount: Path) -> float:
+    """The least quota in cores of the process's control groups and those above; infinity if none.
+
+    In a container the group's own folder is often not there, but its limits are at the mount.
+    """
+    quotas = [math.inf]
+    with suppress(OSError, ValueError):
+        for line in proc.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = mount / "cpu" if controllers and (mount / "cpu").is_dir() else mount
+            place = top / group.strip("/")
+            for folder in (place, *place.parents):
+                quotas.append(_quota_at(folder))
+                if folder == top:
+                    break
+    return min(quotas)
+
+
+def _quota_at(folder: Path) -> float:
+    """The quota that a folder of control groups states, of version 2 or 1."""
+    with suppress(OSError, ValueError, ArithmeticError):
+        texts = (folder / "cpu.max").read_text().split()
+        return math.inf if texts[0] == "max" else int(texts[0]) / int(texts[1])
+    with suppress(OSError, ValueError, ArithmeticError):
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+        return math.inf if quota <= 0 else quota / period
+    return math.inf
 
 
 @cache

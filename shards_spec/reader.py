@@ -29,6 +29,7 @@ from shards_spec.fields import (
 from shards_spec.ipc import read_batch
 from shards_spec.layout import MANIFEST, is_of_a_build
 from shards_spec.manifest import Manifest, ShardEntry, read_manifest
+from shards_spec.paths import AnyPath
 from shards_spec.storage import Folder, open_folder
 from shards_spec.writer import METADATA_KEY, Quarantined, content_sha256
 
@@ -239,7 +240,7 @@ class ShardSet:
         self._shards: dict[int, Shard] = {}
 
     @classmethod
-    def open(cls, path_or_url: str) -> "ShardSet":
+    def open(cls, path_or_url: AnyPath) -> "ShardSet":
         """Open by path or URL. Shards are opened when they are first read.
 
         Raises:
@@ -273,7 +274,7 @@ class ShardSet:
         return self.shard(shard).sample(row)
 
 
-def find_data_sets(path_or_url: str) -> list[str]:
+def find_data_sets(path_or_url: AnyPath) -> list[str]:
     """The data sets at a path, finished or not: itself, or those of its folders that hold any.
 
     Raises:

@@ -4,6 +4,7 @@ A local file appears by rename after fsync, an object by a whole upload
 (:mod:`shards_spec.object_store`).
 """
 
+import errno
 import hashlib
 import os
 import secrets
@@ -20,18 +21,23 @@ from pyarrow import fs
 from shards_spec.errors import ShardError, StorageError, UsageError, explain
 from shards_spec.filesystem import sync, sync_folder
 from shards_spec.layout import attempt_name, final_name
-from shards_spec.object_store import RemoteFile, tuned, upload
+from shards_spec.object_store import RemoteFile, bucket_exists, open_store, upload
+from shards_spec.paths import AnyPath, absolute, location, path_bytes
 
 _CHUNK = 8 << 20
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on a file system that pyarrow knows; made by :func:`open_folder`."""
+    """A folder on a file system that pyarrow knows; made by :func:`open_folder`.
+
+    ``place``: the option or argument that chose it, for errors.
+    """
 
     url: str
     filesystem: fs.FileSystem
     path: str
+    place: str = "place"
 
     @property
     def local(self) -> Path | None:
@@ -40,7 +46,8 @@ class Folder:
 
     def child(self, name: str) -> "Folder":
         """A folder below this one."""
-        return Folder(f"{self.url.rstrip('/')}/{name}", self.filesystem, f"{self.path}/{name}")
+        url, path = f"{self.url.rstrip('/')}/{name}", f"{self.path}/{name}"
+        return Folder(url, self.filesystem, path, self.place)
 
     def names(self) -> dict[str, int]:
         """Files directly in this folder, by name, with their size in bytes.
@@ -48,20 +55,26 @@ class Folder:
         Raises:
             StorageError: it cannot be listed; its bucket does not exist.
         """
-        return {info.base_name: info.size for info in self._listing() if info.is_file}
+        return {name: size for name, size in self._listing() if size is not None}
 
     def folders(self) -> list[str]:
         """Paths or URLs of the folders directly in this one, sorted."""
-        found = self._listing()
-        names = [info.base_name for info in found if info.type == fs.FileType.Directory]
+        names = [name for name, size in self._listing() if size is None]
         return [self.child(name).url for name in sorted(names)]
 
-    def _listing(self) -> list[Any]:
-        selector = fs.FileSelector(self.path, allow_not_found=True)
+    def _listing(self) -> list[tuple[str, int | None]]:
+        """Name and size of each file in this folder; folders have the size None."""
         try:
-            found: list[Any] = self.filesystem.get_file_info(selector)
+            if self.local is not None:
+                return _list_local(self.path)
+            selector = fs.FileSelector(self.path, allow_not_found=True)
+            found = [
+                (info.base_name, info.size if info.is_file else None)
+                for info in self.filesystem.get_file_info(selector)
+                if info.type in (fs.FileType.File, fs.FileType.Directory)
+            ]
         except OSError as error:
-            raise explain(error, self.url) from error
+            raise explain(error, self.url, self.place) from error
         if not found:
             self.reach()
         return found
@@ -74,12 +87,7 @@ class Folder:
         """
         if self.local is not None:
             return
-        bucket = self.path.partition("/")[0]
-        try:
-            kind = self.filesystem.get_file_info(bucket).type
-        except OSError as error:
-            raise explain(error, self.url) from error
-        if kind == fs.FileType.NotFound:
+        if not bucket_exists(self.filesystem, self.path.partition("/")[0], self.url):
             raise StorageError(f"{self.url}: no such bucket")
 
     def open(self, name: str) -> Any:
@@ -96,13 +104,13 @@ class Folder:
         """As :meth:`open`; a local file is mapped into memory where its file system can do that."""
         return self._opened(name, _mapped)
 
-    def _opened(self, name: str, how: Callable[[str], Any]) -> Any:
+    def _opened(self, name: str, how: Callable[[bytes], Any]) -> Any:
         try:
             if self.local is not None:
                 place = self.local / name
                 if place.exists() and not place.is_file():  # a FIFO would be waited for, for ever
                     raise ShardError(f"{self.url}/{name}: not a plain file")
-                return how(str(place))
+                return how(path_bytes(str(place)))
             return RemoteFile(self.filesystem, f"{self.path}/{name}", f"{self.url}/{name}")
         except FileNotFoundError as error:
             raise ShardError(f"{self.url}/{name}: missing") from error
@@ -138,18 +146,21 @@ class Folder:
             self.reach()
             return
         try:
-            self.filesystem.create_dir(self.path, recursive=True)
+            self.local.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise explain(error, self.url) from error
+            raise explain(error, self.url, self.place) from error
 
     def remove(self, name: str) -> None:
         """Delete a file; one that is not there is no error."""
         try:
-            self.filesystem.delete_file(f"{self.path}/{name}")
+            if self.local is not None:
+                (self.local / name).unlink()
+            else:
+                self.filesystem.delete_file(f"{self.path}/{name}")
         except FileNotFoundError:
             return
         except OSError as error:
-            raise explain(error, f"{self.url}/{name}") from error
+            raise explain(error, f"{self.url}/{name}", self.place) from error
 
     def fingerprint(self, name: str) -> tuple[str, int]:
         """SHA-256 and size in bytes of a file.
@@ -182,7 +193,7 @@ class Folder:
                     stream.flush()
                     upload(self.filesystem, f"{self.path}/{name}", stream)
         except OSError as error:
-            raise explain(error, f"{self.url}/{final_name(name)}") from error
+            raise explain(error, f"{self.url}/{final_name(name)}", self.place) from error
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what had it; a store copies it on its side.
@@ -198,7 +209,7 @@ class Folder:
                 self.filesystem.copy_file(f"{self.path}/{old}", f"{self.path}/{new}")
                 self.filesystem.delete_file(f"{self.path}/{old}")
         except OSError as error:
-            raise explain(error, f"{self.url}/{new}") from error
+            raise explain(error, f"{self.url}/{new}", self.place) from error
 
     @contextmanager
     def publish(self, name: str) -> Iterator[BinaryIO]:
@@ -248,13 +259,33 @@ class Folder:
                 target.write(chunk)
 
 
-def _mapped(path: str) -> Any:
+def _mapped(path: bytes) -> Any:
     try:
         return pa.memory_map(path)
     except FileNotFoundError:
         raise
     except OSError:  # a file system that maps none; if it is another fault, it comes again
         return pa.OSFile(path)
+
+
+def _list_local(path: str) -> list[tuple[str, int | None]]:
+    """As :meth:`Folder._listing`; not by pyarrow, which lists no name that is not UTF-8."""
+    found: list[tuple[str, int | None]] = []
+    try:
+        with os.scandir(path_bytes(path)) as scan:
+            for one in scan:
+                name = one.name.decode("utf-8", "surrogateescape")
+                try:
+                    if one.is_dir():
+                        found.append((name, None))
+                    elif one.is_file():
+                        found.append((name, one.stat().st_size))
+                except OSError as error:  # deleted meanwhile, or a link that leads in a circle
+                    if error.errno not in (errno.ENOENT, errno.ELOOP):
+                        raise
+    except FileNotFoundError:
+        return []
+    return found
 
 
 @contextmanager
@@ -271,29 +302,28 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def open_folder(path_or_url: str) -> Folder:
+def open_folder(path_or_url: AnyPath, place: str = "place") -> Folder:
     """A folder by local path or by URL (``s3://``, ``gs://``, ``file://``); it need not exist.
 
+    ``place``: the option or argument that names it, for errors.
+
     Raises:
-        UsageError: the path is empty, or the URL is of another kind.
+        UsageError: as :func:`shards_spec.paths.location`, or the URL is of another kind.
         StorageError: the bucket's region cannot be found out.
     """
-    if not path_or_url:
-        raise UsageError("a path is empty; '.' is the current folder")
-    if "://" not in path_or_url:
-        path = os.path.abspath(path_or_url)
-        return Folder(path_or_url.rstrip("/") or "/", fs.LocalFileSystem(), path)
-    if "?" in path_or_url:
+    url = location(path_or_url, "a path" if place == "place" else place)
+    if "://" not in url:
+        return Folder(url.rstrip("/") or "/", fs.LocalFileSystem(), absolute(url), place)
+    if "?" in url:
         raise UsageError(
-            f"{path_or_url}: a URL's options go into the environment: AWS_ENDPOINT_URL, AWS_REGION"
+            f"{url}: a URL's options go into the environment: AWS_ENDPOINT_URL, AWS_REGION"
         )
     try:
-        filesystem, path = fs.FileSystem.from_uri(path_or_url)
-        filesystem = tuned(filesystem)
+        filesystem, path = open_store(url)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UsageError(f"{path_or_url}: cannot open this URL: {error}") from error
+        raise UsageError(f"{url}: cannot open this URL: {error}") from error
     except OSError as error:  # without a region in the environment, AWS was asked for it
-        raise explain(error, path_or_url) from error
+        raise explain(error, url) from error
     if not path:
-        raise UsageError(f"{path_or_url}: names no bucket")
-    return Folder(path_or_url.rstrip("/"), filesystem, path.rstrip("/"))
+        raise UsageError(f"{url}: names no bucket")
+    return Folder(url.rstrip("/"), filesystem, path.rstrip("/"), place)

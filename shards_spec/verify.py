@@ -1,6 +1,5 @@
 """Re-reading everything: are these shards whole, and is every source row accounted for?"""
 
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,8 @@ from shards_spec.errors import FrameError, ShardError
 from shards_spec.fields import is_whole_record
 from shards_spec.layout import quarantine_name
 from shards_spec.manifest import Manifest, ShardEntry
+from shards_spec.paths import AnyPath
+from shards_spec.process import available_cores
 from shards_spec.reader import Sample, Shard, ShardSet, read_index
 from shards_spec.records import NpyLayout
 from shards_spec.storage import Folder
@@ -160,7 +161,7 @@ def _account(folder: Folder, manifest: Manifest, rows: NDArray[np.int64]) -> Non
 
 
 def verify(
-    path_or_url: str, *, quick: bool = False, on_shard: Callable[[Verdict], None] | None = None
+    path_or_url: AnyPath, *, quick: bool = False, on_shard: Callable[[Verdict], None] | None = None
 ) -> list[str]:
     """Everything found wrong with a data set, at most one line a shard, in the shards' order.
 
@@ -175,7 +176,7 @@ def verify(
         return verify_shard(folder, manifest, entry, quick=quick)
 
     verdicts = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         for verdict in pool.map(check, manifest.shards):
             verdicts.append(verdict)
             if on_shard is not None:

@@ -2,16 +2,17 @@
 
 import argparse
 import dataclasses
-import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import RefitShardError, UsageError
+from shards_spec.errors import BuildError, RefitShardError, UsageError
 
 if TYPE_CHECKING:
     from converter.build import BuildRequest, Prepared, Summary
+    from converter.findings import Finding
 
 DEFAULT_OUT = "data/shards"
 
@@ -24,11 +25,13 @@ Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/N
   refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
 
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
-environment variable such as BEDLAM_ROOT overrides it. A build that was stopped goes on when the
-same command is given again: whole shards are kept, and rows whose frame was missing are tried
-again; a shard that is damaged is built anew. Rows that cannot be used are listed with their reason
-in OUT/NAME/quarantine.feather. Shards of another npz or with other options are refused: --overwrite
-builds a new set beside the old one, which goes once the new one is whole.
+environment variable such as BEDLAM_ROOT overrides it. Before it begins, the labels and some frames
+are looked at; where they cannot be right, it stops and says what to mend (--skip-checks goes on).
+A build that was stopped goes on when the same command is given again: whole shards are kept, a
+damaged one is built anew, and rows whose frame was missing are tried again. Rows that cannot be
+used are listed with their reason in OUT/NAME/quarantine.feather. Shards of another npz or with
+other options are refused: --overwrite builds a new set beside the old one, which goes once the new
+one is whole.
 """
 
 
@@ -53,16 +56,11 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="OLD=NEW",
-        help="replace a prefix of imgname; may be given repeatedly",
+        help="replace a prefix of imgname, or with * for what is kept a prefix and an ending: "
+        "'*.png=*.jpg'; may be given repeatedly, the first that fits is used",
     )
     how = parser.add_argument_group("how")
-    how.add_argument(
-        "--out",
-        type=os.path.expanduser,  # a shell leaves the ~ of --out=~/shards alone
-        default=DEFAULT_OUT,
-        metavar="DIR|URL",
-        help=f"default {DEFAULT_OUT}",
-    )
+    how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
     how.add_argument(
         "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
     )
@@ -93,6 +91,11 @@ def add_parser(commands: Subparsers) -> None:
         metavar="FRACTION",
         help="fail at the end if more rows are in quarantine (default 0.05)",
     )
+    how.add_argument(
+        "--skip-checks",
+        action="store_true",
+        help="build also where the first look at labels and frames says that they are wrong",
+    )
     how.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
     how.add_argument(
         "--overwrite",
@@ -113,12 +116,14 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     from converter.build import BuildRequest
     from converter.datasets import DATASETS, Dataset, find_dataset
     from converter.plan import BuildOptions
-    from converter.source import parse_remaps
+    from converter.remaps import parse_remaps
     from refit_shard.data_folder import datasets_of_config, find_data_config
     from shards_spec.files import is_file
     from shards_spec.layout import check_dataset_name
+    from shards_spec.paths import absolute, location
 
-    if not args.out or args.out.endswith("://"):
+    out = location(args.out, "--out").rstrip("/")
+    if out.endswith(":"):
         raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
     own = [args.npz, args.root, args.name]
     if sum((bool(args.dataset), bool(args.config), any(own))) != 1:
@@ -144,13 +149,13 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
                 f"it with --dataset {args.name} (its npz and root stand in data_config.py), or "
                 "give yours another name"
             )
-        if not is_file(args.npz):
+        npz, root = location(args.npz, "--npz"), location(args.root, "--root")
+        if not is_file(npz):
             raise UsageError(f"--npz {args.npz}: no such file")
-        if "://" not in args.root and not Path(args.root).is_dir():
+        if "://" not in root and not Path(root).is_dir():
             raise UsageError(f"--root {args.root}: no such folder")
         dataset = Dataset(name=args.name, root_variable="--root")
-        root = args.root if "://" in args.root else os.path.abspath(args.root)
-        places = [(dataset, args.npz, root)]
+        places = [(dataset, npz, absolute(root))]
     else:
         config = find_data_config(args.data_config)
         names = dict.fromkeys(args.dataset or [])
@@ -165,7 +170,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
             dataset=dataset,
             npz=npz,
             root=root,
-            out=f"{args.out.rstrip('/')}/{dataset.name}",
+            out=f"{out}/{dataset.name}",
             options=options,
             workers=args.workers,
             address=args.address,
@@ -180,6 +185,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
 
 def _describe(prepared: "Prepared") -> None:
     """Say what the npz holds and what it does not."""
+    from converter.labels import unusable_rows
     from refit_shard.console import say
 
     source, plan = prepared.source, prepared.plan
@@ -189,32 +195,60 @@ def _describe(prepared: "Prepared") -> None:
         f"{name}: found {', '.join(source.found)}; not there: {', '.join(source.absent) or 'none'}"
         + (f"; not used: {', '.join(source.unused)}" if source.unused else ""),
     ]
-    if source.faults:
-        lines.append(f"{name}: {len(source.faults)} rows cannot be used, before any image is read")
+    lines += [f"{name}: {one.rows} rows cannot be used: {one}" for one in unusable_rows(source)]
     for line in lines:
         say(line, error=True)
 
 
-def _dry_run(args: argparse.Namespace, prepared: "list[Prepared]") -> int:
+def _first_look(args: argparse.Namespace, prepared: "Prepared") -> "tuple[Finding, ...]":
+    """What the checks before a build find; printed, unless --json is to tell it."""
+    from converter.checks import check_before_build
+    from refit_shard.console import say
+
+    if not args.json:
+        _describe(prepared)
+    findings = () if args.skip_checks else tuple(check_before_build(prepared))
+    for one in () if args.json else findings:
+        say(one.line, error=True)
+    return findings
+
+
+def _told(prepared: "Prepared", findings: "Sequence[Finding]") -> dict[str, Any]:
+    """What --json says of the rows and the checks of a data set."""
+    from converter.labels import unusable_rows
+
+    return {
+        "dataset": prepared.recipe.dataset.name,
+        "unusable": [dataclasses.asdict(one) for one in unusable_rows(prepared.source)],
+        "findings": [dataclasses.asdict(one) for one in findings],
+    }
+
+
+def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
+    from converter.build import prepare
+    from converter.checks import stopped_by
     from converter.estimate import estimate
     from refit_shard.console import as_json, human_bytes, human_seconds, print_table, say
 
+    prepared = [prepare(request) for request in wanted]
+    looks = [_first_look(args, one) for one in prepared]
     found = [(one, estimate(one)) for one in prepared]
+    code = 1 if any(stopped_by(one) for one in looks) else 0
     if args.json:
         as_json(
             [
                 {
-                    "dataset": one.recipe.dataset.name,
+                    **_told(one, look),
                     **dataclasses.asdict(plan),
                     "faults": len(one.source.faults),
                 }
-                for one, plan in found
+                for (one, plan), look in zip(found, looks, strict=True)
             ]
         )
-        return 0
+        return code
     print_table(
         "plan (nothing was written)",
-        ["data set", "rows", "frames", "shards", "about", "about", "frames missing for rows"],
+        ["data set", "rows", "frames", "shards", "size", "time", "missing"],
         [
             [
                 one.recipe.dataset.name,
@@ -234,7 +268,7 @@ def _dry_run(args: argparse.Namespace, prepared: "list[Prepared]") -> int:
                 f"{one.recipe.dataset.name}: missing below {one.request.root}: "
                 f"{', '.join(plan.examples)}, …"
             )
-    return 0
+    return code
 
 
 def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
@@ -253,7 +287,7 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
         return summary, meter.seconds
 
 
-def _table(done: "list[tuple[Summary, float]]") -> None:
+def _table(done: "list[tuple[Summary, float]]", told: list[dict[str, Any]]) -> None:
     from refit_shard.console import human_bytes, human_seconds, print_table, say
 
     columns = ["data set", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
@@ -281,38 +315,66 @@ def _table(done: "list[tuple[Summary, float]]") -> None:
         if summary.overwriting:
             say(f"{summary.dataset}: an --overwrite that was interrupted waits: give it again")
         say(f"{summary.dataset}: {summary.out}")
+    built = {summary.dataset for summary, _ in done}
+    for look in told:
+        for finding in look["findings"] if look["dataset"] in built else []:
+            say(f"{look['dataset']}: warning: {finding['detail']}")
 
 
 def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextManager[None]:
     """Ray takes seconds to start: several data sets share one, a single build starts its own.
 
-    A cluster is there already, or the user hears so before an npz is read.
+    A cluster is there already, or the user hears so before anything is built.
     """
     from converter.run import ray_session
 
-    if args.workers == 0 or (builds < 2 and args.address is None):
+    if args.workers == 0 or not builds or (builds < 2 and args.address is None):
         return nullcontext()
     return ray_session(workers=args.workers, address=args.address)
 
 
+def _look_at_all(
+    args: argparse.Namespace, wanted: "list[BuildRequest]", errors: list[RefitShardError]
+) -> "tuple[list[Prepared], list[dict[str, Any]]]":
+    """The data sets that may be built, and what the checks say of all; the others give errors."""
+    from converter.build import prepare
+    from converter.checks import stopped_by
+    from refit_shard.console import say
+
+    ready = []
+    told = []
+    for request in wanted:
+        try:
+            prepared = prepare(request)
+            findings = _first_look(args, prepared)
+            told.append(_told(prepared, findings))
+            if stopped_by(findings):
+                raise BuildError(f"{request.dataset.name}: not built: {stopped_by(findings)}")
+            ready.append(prepared)
+        except UsageError:
+            raise
+        except RefitShardError as error:
+            say(f"refit-shard: {error}", error=True)
+            errors.append(error)
+    return ready, told
+
+
 def run(args: argparse.Namespace) -> int:
     """Build each data set; what is finished stays, whatever happens to the next."""
-    from converter.build import prepare
     from refit_shard.console import as_json, say
 
     wanted = requests(args)
     if args.dry_run:
-        return _dry_run(args, [prepare(request) for request in wanted])
+        return _dry_run(args, wanted)
     done: list[tuple[Summary, float]] = []
     errors: list[RefitShardError] = []
+    told: list[dict[str, Any]] = []
     try:
-        with _one_ray_for_all(args, len(wanted)):
-            for request in wanted:
+        ready, told = _look_at_all(args, wanted, errors)
+        with _one_ray_for_all(args, len(ready)):
+            while ready:
                 try:
-                    prepared = prepare(request)
-                    if not args.json:
-                        _describe(prepared)
-                    done.append(_build_one(prepared, quiet=args.json))
+                    done.append(_build_one(ready.pop(0), quiet=args.json))
                 except UsageError:
                     raise
                 except RefitShardError as error:
@@ -324,9 +386,10 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         if args.json:
-            as_json({"built": [_as_dict(*one) for one in done], "errors": [str(e) for e in errors]})
+            built = [_as_dict(*one) for one in done]
+            as_json({"built": built, "errors": [str(e) for e in errors], "checked": told})
         elif done:
-            _table(done)
+            _table(done, told)
     return 1 if errors else 0
 
 

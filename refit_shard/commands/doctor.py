@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,6 @@ Nothing is written. Beside each failure stands its fix; where frames lie in anot
 A data set that the config names must be there; without --config, an npz may be missing if another
 one of the same ROOT is there. Ends with 1 if something needed is missing or broken.
 """
-MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
 _OCCLUDERS = "data/dataset_extras/occluders.arrow"
 
 
@@ -77,9 +77,12 @@ def _split(error: RefitShardError) -> tuple[str, str]:
 
 
 def find_place(
-    config: "DataConfig", dataset: "Dataset", *, needed: bool
+    config: "DataConfig", dataset: "Dataset", build: str, *, needed: bool
 ) -> "tuple[Place | None, list[Finding]]":
-    """Where a data set is, and what the search found; a missing npz may be a warning only."""
+    """Where a data set is, and what the search found; a missing npz may be a warning only.
+
+    ``build``: the command of a build, to which the data set is added.
+    """
     from converter.doctor import Place
     from converter.findings import Finding
 
@@ -100,7 +103,8 @@ def find_place(
     if root is None or npz is None:
         return None, findings
     out = f"{DEFAULT_OUT}/{name}"
-    return Place(dataset=dataset, npz=npz, root=root, out=out), findings
+    command = f"{build} --dataset {name}"
+    return Place(dataset=dataset, npz=npz, root=root, out=out, command=command), findings
 
 
 def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]]":
@@ -165,6 +169,9 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
     from refit_shard.data_folder import find_data_config
 
     config = find_data_config(args.data_config)
+    build = "refit-shard build"
+    if args.data_config:
+        build += f" --data-config {shlex.quote(args.data_config)}"
     chosen = wanted(config, args.config)
     findings: list[Finding] = []
     if not chosen:
@@ -174,7 +181,7 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
         )
     size = 0
     for dataset, needed in chosen:
-        place, found = find_place(config, dataset, needed=needed)
+        place, found = find_place(config, dataset, build, needed=needed)
         findings += found
         if place is not None:
             report = _check_one(place, None if args.all else args.sample, quiet=args.json)
@@ -188,28 +195,23 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
 
 
 def _print(findings: "list[Finding]") -> None:
-    """One table; in a pipe a finding is one line of text, its fix at its end."""
+    """One line each, its fix at its end; on a terminal below it, so that it can be copied."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from refit_shard.console import plain, say
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        for one in findings:
-            fix = f" -> {one.fix}" if one.fix else ""
-            say(f"{MARKS[one.status]:4}  {one.subject:13}  {one.check:15}  {one.detail}{fix}")
-        return
-    table = Table()
-    for title in ("", "data set", "check", "found", "fix"):
-        table.add_column(title, overflow="fold")
     colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for one in findings:
-        texts = (one.subject, one.check, one.detail, one.fix)
-        mark = Text(MARKS[one.status], style=colours[one.status])
-        table.add_row(mark, *(Text(plain(text)) for text in texts))
-    console.print(table)
+        if not console.is_terminal:
+            say(one.line)
+            continue
+        mark = Text(f"{one.mark:4}  ", style=colours[one.status])
+        what = f"{one.subject}, {one.check}: "
+        console.print(mark.append(plain(what + one.detail), style="default"), soft_wrap=True)
+        if one.fix:
+            console.print(Text(f"      -> {plain(one.fix)}", style="bold"), soft_wrap=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -217,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     from collections import Counter
 
-    from refit_shard.console import as_json
+    from refit_shard.console import as_json, say
 
     if args.sample < 1:
         raise UsageError(f"--sample: must be at least 1, got {args.sample}")
@@ -229,5 +231,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(findings)
         verdict = "ready" if ready else "not ready"
-        print(f"{verdict}: {counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures")
+        say(f"{verdict}: {counts['ok']} ok, {counts['warn']} warnings, {counts['fail']} failures")
     return 0 if ready else 1

@@ -1,7 +1,6 @@
 """``refit-shard import-occluders``: cut-outs become a plain Arrow file."""
 
 import argparse
-from pathlib import Path
 
 from refit_shard.commands import Subparsers
 from shards_spec.errors import SourceError, UsageError
@@ -36,14 +35,19 @@ def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
     from loaders.occluder_import import read_pickle, read_voc
     from loaders.occluders import occluder_bytes
+    from refit_shard.console import say
     from shards_spec.files import write_file
+    from shards_spec.paths import local_path
 
     if (args.pickle is None) == (args.voc is None):
         raise UsageError("import-occluders: give FILE.pkl or --voc DIR")
-    found = read_pickle(Path(args.pickle)) if args.pickle else list(read_voc(Path(args.voc)))
+    out = local_path(args.out, "--out")
+    if args.pickle is not None:
+        found = read_pickle(local_path(args.pickle, "FILE.pkl"))
+    else:
+        found = list(read_voc(local_path(args.voc, "--voc")))
     if not found:
         raise SourceError(f"{args.voc}: no object there can serve as an occluder")
-    out = Path(args.out)
-    write_file(out, occluder_bytes(found))
-    print(f"{out}: {len(found)} occluders")
+    write_file(out, occluder_bytes(found), "--out")
+    say(f"{out}: {len(found)} occluders")
     return 0

@@ -1,7 +1,6 @@
 """``refit-shard preview``: look at what was built."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
@@ -113,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     from refit_shard.console import say
     from refit_shard.sheet import compose, png
     from shards_spec.files import write_file
+    from shards_spec.paths import local_path
 
     if args.n < 1:
         raise UsageError(f"--n: must be at least 1, got {args.n}")
@@ -120,10 +120,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--seed: must be at least 0, got {args.seed}")
     if (args.path is None) == (args.stream is None):
         raise UsageError("preview: give PATH or --stream YAML")
+    out = local_path(args.out, "--out")
     cells = stream_cells(args) if args.stream else stored_cells(args)
     if not cells:
         raise UsageError(f"{args.path}: holds no samples")
-    out = Path(args.out)
-    write_file(out, png(compose(cells)))
+    write_file(out, png(compose(cells)), "--out")
     say(f"{out}: {len(cells)} samples of {args.stream or args.path}")
     return 0

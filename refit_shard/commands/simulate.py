@@ -9,7 +9,8 @@ from shards_spec.errors import UsageError
 HELP = """\
 Bytes that one node of a training run downloads in its first epoch and in the next one, with a cache
 of a given size; how often each row repeats in an epoch; what must be there before the first batch;
-and how large the cache must be. Reads the manifests and nothing else.
+and how large the cache must be. Reads the manifests and nothing else. A cache that is too small is
+refused, as the loader refuses it, with the size that it needs.
 
   refit-shard simulate configs/config_bedlam.yaml --shards s3://bucket/shards --world-size 64 \\
       --cache 200GB
@@ -39,7 +40,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from refit_shard.console import human_bytes, print_table
+    from refit_shard.console import human_bytes, print_table, say
 
     columns = ["data set", "ratio", "rows", "shards", "size", "window", "repeats of a row"]
     rows = [
@@ -55,17 +56,20 @@ def _show(found: dict[str, Any]) -> None:
         for one in found["sources"]
     ]
     print_table(f"an epoch of {found['samples_per_epoch']} samples", columns, rows)
+    needed, limit = human_bytes(found["needed_bytes"]), human_bytes(found["cache_bytes"])
+    if not found["fits"]:
+        say(
+            f"in use at a time: {needed}, more than a cache of {limit}: the loader refuses it; "
+            f"give at least --cache {found['needed_bytes']}, or a smaller --window"
+        )
+        return
     for name, epoch in zip(("first", "second"), found["epochs"], strict=True):
-        print(
+        say(
             f"{name} epoch: {human_bytes(epoch['bytes'])} a node; "
             f"{epoch['hit_rate']:.2%} of its reads find their shard in the cache"
         )
-    print(f"before the first batch: {human_bytes(found['first_batch_bytes'])}")
-    needed, limit = human_bytes(found["needed_bytes"]), human_bytes(found["cache_bytes"])
-    if found["fits"]:
-        print(f"in use at a time: {needed} of a cache of {limit}")
-    else:
-        print(f"in use at a time: {needed}, more than a cache of {limit}: the loader refuses it")
+    say(f"before the first batch: {human_bytes(found['first_batch_bytes'])}")
+    say(f"in use at a time: {needed} of a cache of {limit}")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,12 +1,12 @@
 """``refit-shard subset-3dpw``: 3DPW's validation subset."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
 from shards_spec.errors import UsageError
+from shards_spec.paths import local_path, location
 
 if TYPE_CHECKING:
     from converter.subset import SubsetPlan
@@ -55,14 +55,14 @@ def target_of(config: "DataConfig", npz: str) -> Path:
         raise UsageError(
             f"{named}: subset-3dpw writes its npz to a file; name one for {NAME!r} in DATASET_FILES"
         )
-    return config.base / Path(named).expanduser()
+    return config.base / local_path(named, NAME)
 
 
 def _named_target(config: "DataConfig") -> str | None:
     files = config.names.get("DATASET_FILES")
     for split in files if isinstance(files, (list, tuple)) else []:
         if isinstance(split, dict) and NAME in split:
-            return str(split[NAME])
+            return location(split[NAME], NAME)
     return None
 
 
@@ -96,21 +96,21 @@ def _make(plan: "SubsetPlan", *, quiet: bool) -> "tuple[SubsetSummary, float]":
 def _report(summary: "SubsetSummary", seconds: float) -> None:
     from refit_shard.console import human_seconds, say
 
-    print(
+    say(
         f"{summary.crops}: {summary.rows} of {summary.source_rows} rows in {summary.frames} "
         f"frames, {summary.written} crops written, {summary.kept} kept, {human_seconds(seconds)}"
     )
     if not summary.faults:
-        print(f"{summary.npz}: written; next: refit-shard build --dataset {NAME}")
+        say(f"{summary.npz}: written; next: refit-shard build --dataset {NAME}")
         return
     for fault in summary.faults[:_LISTED]:
         say(f"row {fault.row}: {fault.path}: {fault.reason}: {fault.detail}")
     if len(summary.faults) > _LISTED:
-        print(f"and {len(summary.faults) - _LISTED} more; --json lists them all")
-    print(
+        say(f"and {len(summary.faults) - _LISTED} more; --json lists them all")
+    say(
         f"refit-shard: {len(summary.faults)} of {summary.rows} rows have no crop, so "
         f"{summary.npz} was not written; mend their frames and run the same command again",
-        file=sys.stderr,
+        error=True,
     )
 
 
@@ -118,16 +118,14 @@ def run(args: argparse.Namespace) -> int:
     """Cut the crops and write the npz; 1 if a row has no crop."""
     import dataclasses
 
-    from refit_shard.console import as_json
+    from refit_shard.console import as_json, say
 
     plan = _prepare(args)
     try:
         summary, seconds = _make(plan, quiet=args.json)
     except KeyboardInterrupt:
-        print(
-            "refit-shard: stopped; whole crops are kept: give the same command again to go on",
-            file=sys.stderr,
-        )
+        line = "stopped; whole crops are kept: give the same command again to go on"
+        say(f"refit-shard: {line}", error=True)
         raise
     if args.json:
         as_json({**dataclasses.asdict(summary), "seconds": round(seconds, 3)})

@@ -13,10 +13,10 @@ from converter.datasets import Dataset
 from converter.doctor import Place, Report, check_dataset, check_disk, check_npz
 from converter.extras import Extra, check_extra, fault_of
 from converter.findings import Finding
-from converter.layouts import alignment, find_cure, prefix_remaps, spread
 from tests.small import HEIGHT, WIDTH, Own, encoded, picture
 
 ROWS = 40
+COMMAND = "refit-shard build --dataset own"
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def own(tmp_path: Path) -> Own:
 def examine(own: Own, sample: int | None = None, dataset: Dataset | None = None) -> Report:
     """Everything that is said of one's own data set."""
     dataset = dataset or Dataset(name="own", root_variable="OWN_ROOT")
-    place = Place(dataset=dataset, npz=str(own.npz), root=str(own.root), out=str(own.out))
+    place = Place(
+        dataset=dataset, npz=str(own.npz), root=str(own.root), out=str(own.out), command=COMMAND
+    )
     planned: list[int] = []
     seen: list[None] = []
     report = check_dataset(place, sample, planned.append, lambda: seen.append(None))
@@ -83,7 +85,7 @@ def test_npz_faults(own: Own) -> None:
     own.npz.write_bytes(whole[: len(whole) // 2])
     assert "not an npz" in only(examine(own), "npz").detail
     own.npz.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    only(examine(own), "npz", "not an npz")
+    only(examine(own), "npz", "is a Git LFS pointer")
     own.save(scale=None)
     only(examine(own), "npz", "no key scale", "found: imgname")
     own.save(scale=np.ones(3))
@@ -99,7 +101,8 @@ def test_a_hostile_header_is_a_finding(own: Own) -> None:
         for key in ("imgname", "center", "scale"):
             archive.writestr(f"{key}.npy", b"\x93NUMPY\x01\x00" + size + header)
     dataset = Dataset(name="own", root_variable="OWN_ROOT")
-    (one,) = check_npz(Place(dataset=dataset, npz=str(own.npz), root=str(own.root), out=""))
+    place = Place(dataset=dataset, npz=str(own.npz), root=str(own.root), out="", command=COMMAND)
+    (one,) = check_npz(place)
     assert one.status == "fail"
 
 
@@ -160,13 +163,14 @@ def test_a_size_that_only_img_center_implies(own: Own) -> None:
     frame(own, 8).write_bytes(encoded(".jpg", picture(0, 200, 64)))
     found = bad(examine(own))
     assert [one.detail.split(": ")[1].split(";")[0] for one in found] == [
-        "turned_frame",
-        "wrong_size",
+        "turned_size",
+        "other_size",
     ]
 
 
 def test_boxes_outside_their_frame(own: Own) -> None:
-    own.columns["center"][5] = 5000, 5000
+    for key in ("center", "part", "openpose"):
+        own.columns[key][5] += 5000
     own.save()
     only(examine(own), "frames", "box_outside_image", "box of", "row 5 ")
 
@@ -207,127 +211,6 @@ def test_a_cropped_set_has_crops(own: Own) -> None:
     cropped = Dataset(name="own", root_variable="R", cropped=True)
     one = only(examine(own, dataset=cropped), "frames", "wrong_size", "a crop is 256x256")
     assert one.fix == "run refit-shard subset-3dpw again"
-
-
-# -------------------------------------------------------------------------------- layouts
-
-H36M = [
-    f"images/S{subject}_{action}.{camera}_{number:06d}.jpg"
-    for subject in (1, 5, 11)
-    for action in ("Walking 1", "Eating_2")
-    for camera in (54138969, 60457274)
-    for number in (1, 6)
-]
-COCO = [f"train2014/COCO_train2014_{number:012d}.jpg" for number in range(6)]
-SCENES = [f"2022101{s}_zoom/png/seq_{n:06d}/seq_{n:06d}_0000.png" for s in "13" for n in range(3)]
-
-
-def subject(name: str) -> str:
-    return name[7:].partition("_")[0]
-
-
-def place(root: Path, names: list[str], at: Callable[[str], str]) -> str:
-    """Put the frames of names elsewhere below a root."""
-    for name in names:
-        path = root / at(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode())
-    return str(root)
-
-
-def cured_by(root: str, names: list[str], remaps: tuple[tuple[str, str], ...]) -> bool:
-    """Whether the remaps lead every name to its own frame, by other means than the doctor's."""
-    for name in names:
-        old, new = next((old, new) for old, new in remaps if name.startswith(old))
-        if (Path(root) / (new + name[len(old) :])).read_text() != name:
-            return False
-    return True
-
-
-@pytest.mark.parametrize(
-    ("names", "at", "first"),
-    [
-        (H36M, lambda n: n.replace("images/", "Images/"), ("images/", "Images/")),
-        (H36M, lambda n: f"Images/{subject(n)}/{n[7:]}", ("images/S11_", "Images/S11/S11_")),
-        (H36M, lambda n: f"{subject(n)}/images/{n[7:].rpartition('_')[0]}/{n[7:]}", None),
-        (
-            H36M,
-            lambda n: f"{subject(n)}/images/{n[7:].rpartition('_')[0]}/{n.rpartition('_')[2]}",
-            None,
-        ),
-        (COCO, lambda n: n[10:], ("train2014/", "")),
-        (COCO, lambda n: f"images/{n}", ("train2014/", "images/train2014/")),
-        (SCENES, lambda n: f"bedlam/{n}", ("2022101", "bedlam/2022101")),
-        (SCENES, lambda n: n.replace("/png/", "/"), ("20221011_zoom/png/", "20221011_zoom/")),
-        (SCENES, lambda n: f"part{n[7]}/{n}", ("20221011_", "part1/20221011_")),
-    ],
-)
-def test_the_layouts_that_users_have_are_cured(
-    tmp_path: Path, names: list[str], at: Callable[[str], str], first: tuple[str, str] | None
-) -> None:
-    root = place(tmp_path / "root", names, at)
-    cure = find_cure(root, sorted(names))
-    assert cure is not None
-    assert (cure.cured, cure.tried) == (len(names), len(names))
-    assert first is None or cure.remaps[0] == first
-    assert cured_by(root, names, cure.remaps)
-    if cure.root is not None:
-        assert all((Path(cure.root) / name).is_file() for name in names)
-
-
-def test_a_doubled_folder_is_another_root(tmp_path: Path) -> None:
-    root = place(tmp_path / "bedlam", SCENES, lambda name: f"bedlam/{name}")
-    cure = find_cure(root, SCENES)
-    assert cure is not None
-    assert cure.root == str(tmp_path / "bedlam" / "bedlam")
-
-
-def test_a_root_one_level_too_deep_is_its_parent(tmp_path: Path) -> None:
-    place(tmp_path / "coco", COCO, lambda name: name)
-    root = str(tmp_path / "coco" / "train2014")
-    cure = find_cure(root, COCO)
-    assert cure is not None
-    assert (cure.root, cure.remaps) == (str(tmp_path / "coco"), (("train2014/", ""),))
-    assert cured_by(root, COCO, cure.remaps)
-
-
-def test_absolute_names_of_another_machine(tmp_path: Path) -> None:
-    names = [f"/home/someone/coco/{name}" for name in COCO]
-    cure = find_cure(place(tmp_path / "coco", names, lambda name: name[19:]), names)
-    assert cure is not None
-    assert cure.remaps == (("/home/someone/coco/", ""),)
-
-
-def test_what_cannot_be_told_is_not_guessed(tmp_path: Path) -> None:
-    other = place(tmp_path / "other", ["a/b.jpg"], lambda name: name)
-    assert find_cure(other, COCO) is None
-    both = place(tmp_path / "both", COCO, lambda name: f"one/{name[10:]}")
-    place(tmp_path / "both", COCO, lambda name: f"two/{name[10:]}")
-    assert find_cure(both, COCO) is None
-    (tmp_path / "loop" / "a").mkdir(parents=True)
-    (tmp_path / "loop" / "a" / "again").symlink_to(tmp_path / "loop")
-    assert find_cure(str(tmp_path / "loop"), COCO) is None
-    assert find_cure(str(tmp_path / "none"), ["x/\udc80.jpg", "", "/", "x\0y"]) is None
-
-
-def test_prefixes_differ_by_whole_folders() -> None:
-    assert alignment("images/a.jpg", "Images/a.jpg") == ("images/", "Images/")
-    assert alignment("a.jpg", "x/a.jpg") == ("", "x/")
-    assert alignment("x/y/a.jpg", "y/a.jpg") == ("x/", "")
-    assert alignment("x/a.jpg", "x/b.jpg") == ("x/a.jpg", "x/b.jpg")
-
-
-def test_prefixes_grow_only_where_they_must() -> None:
-    pairs = [("i/", "A/1/", "S1_x.jpg"), ("i/", "A/1/", "S1_y.jpg"), ("i/", "A/11/", "S11_x.jpg")]
-    assert prefix_remaps(pairs) == (("i/S11_", "A/11/S11_"), ("i/S1_", "A/1/S1_"))
-    assert prefix_remaps(pairs[:2]) == (("i/", "A/1/"),)
-    assert prefix_remaps([("i/", "A/", "x"), ("i/", "B/", "x")]) == ()
-
-
-def test_spread_holds_both_ends() -> None:
-    letters = [chr(code) for code in range(97, 123)]
-    assert spread(letters, 3) == ["a", "m", "z"]
-    assert spread(letters, 100) == letters
 
 
 def test_the_doctor_proposes_the_remap(own: Own) -> None:

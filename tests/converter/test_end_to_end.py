@@ -173,6 +173,7 @@ def closeup(folder: Path, imgname: str, *, with_principal_point: bool) -> dict[s
         center=np.array([[480.0, 950.0]]),
         scale=np.array([2.0]),
         part=part,
+        openpose=np.zeros((1, 25, 3)),
         orig_shape=np.array([[1280, 720]]),
         **(principal if with_principal_point else {}),
     )

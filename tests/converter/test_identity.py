@@ -14,6 +14,7 @@ from converter.build import BuildRequest, Prepared, prepare
 from converter.datasets import DATASETS, Dataset
 from converter.identity import first_difference
 from converter.plan import BuildOptions
+from converter.remaps import prefix_remap
 from converter.source import frame_path
 from shards_spec.manifest import plan_hash
 from tests.small import Own, Result, error_line, hashes, index_rows, own, quarantine, refit
@@ -191,7 +192,7 @@ def test_backslashes_are_slashes_where_a_name_has_no_others(tmp_path: Path) -> N
     assert quarantine(tree.out) == {}
     assert frame_path("a/b\\c.jpg", "/data", ()) == "a/b\\c.jpg"
     assert frame_path("..\\..\\etc\\passwd", "/data", ()) is None
-    assert frame_path("D:\\set\\a.jpg", "/data", (("D:/set/", ""),)) == "a.jpg"
+    assert frame_path("D:\\set\\a.jpg", "/data", (prefix_remap("D:/set/", ""),)) == "a.jpg"
 
 
 @pytest.mark.parametrize("name", ["//", "/", "///x", "/../x", "\0", "/\0", "/" * 9000, "..\\"])

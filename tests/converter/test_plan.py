@@ -1,5 +1,7 @@
 """Properties of the plan and of the stored crop's geometry, for any input."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,12 +9,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converter.plan import frame_groups, permutation, plan_order
+from converter.build import BuildRequest, prepare
+from converter.datasets import Dataset
+from converter.plan import BuildOptions, frame_groups, permutation, plan_order
+from shards_spec.errors import UsageError
 from shards_spec.geometry import FULL_ENVELOPE, box_meets_image, plan_crop
 from tests.converter.reference import window_of
 from tests.searches import examples
 from tests.small import error_line, own, refit
 
+_WHOLE = ("box_px", "quality", "samples_per_shard", "limit", "seed")
 SIZES = st.integers(1, 3000)
 PLACES = st.floats(-4000, 7000)
 SCALES = st.floats(0.02, 40.0)
@@ -98,16 +104,16 @@ def test_shards_mix_the_frames_of_the_whole_data_set() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--box-px", 8, "--box-px: must be 16 to 4096, got 8"),
-        ("--quality", 0, "--quality: must be 1 to 100, got 0"),
-        ("--quality", 101, "--quality: must be 1 to 100, got 101"),
-        ("--samples-per-shard", 0, "--samples-per-shard: must be 1 to"),
-        ("--limit", 0, "--limit: must be 1 to"),
-        ("--limit", -3, "--limit: must be 1 to"),
-        ("--seed", -1, "--seed: must be 0 to"),
-        ("--max-bad", "nan", "--max-bad: must be 0 to 1, got nan"),
-        ("--max-bad", 1.5, "--max-bad: must be 0 to 1, got 1.5"),
-        ("--workers", -1, "--workers: must be 0 to 4096, got -1"),
+        ("--box-px", 8, "--box-px: must be a whole number from 16 to 4096, got 8"),
+        ("--quality", 0, "--quality: must be a whole number from 1 to 100, got 0"),
+        ("--quality", 101, "--quality: must be a whole number from 1 to 100, got 101"),
+        ("--samples-per-shard", 0, "--samples-per-shard: must be a whole number from 1 to"),
+        ("--limit", 0, "--limit: must be a whole number from 1 to"),
+        ("--limit", -3, "--limit: must be a whole number from 1 to"),
+        ("--seed", -1, "--seed: must be a whole number from 0 to"),
+        ("--max-bad", "nan", "--max-bad: must be a number from 0 to 1, got nan"),
+        ("--max-bad", 1.5, "--max-bad: must be a number from 0 to 1, got 1.5"),
+        ("--workers", -1, "--workers: must be a whole number from 0 to 4096, got -1"),
         ("--remap", "nothing", "--remap 'nothing': must be OLD=NEW"),
         ("--remap", "=new", "--remap '=new': must be OLD=NEW"),
         ("--shard-timeout", 5, "does not go with --shard-timeout"),
@@ -122,3 +128,41 @@ def test_options_out_of_their_bounds_are_refused_before_anything_is_written(
     assert result.code == 2
     assert said in error_line(result)
     assert not tree.out.exists()
+
+
+def test_numpys_numbers_and_paths_of_any_kind_plan_the_same(tmp_path: Path) -> None:
+    """Held as Python's own, so that the identity can be written and hashed."""
+    tree = own(tmp_path)
+    dataset = Dataset(name="own", root_variable="--root")
+    plain = BuildOptions(box_px=64, quality=80, samples_per_shard=2, limit=5, seed=3)
+    given: dict[str, Any] = {name: getattr(plain, name) for name in _WHOLE}
+    numpys: dict[str, Any] = {name: np.int64(value) for name, value in given.items()}
+    options = BuildOptions(**numpys)
+    assert options == plain
+    assert {type(getattr(options, name)) for name in _WHOLE} == {int}
+    texts: dict[str, Any] = {"npz": str(tree.npz), "root": str(tree.root), "out": str(tree.out)}
+    wanted = BuildRequest(dataset=dataset, **texts, options=plain, workers=0, max_bad=0.5)
+    for kind in (Path, os.fsencode, lambda text: f"file://{text}"):
+        paths: dict[str, Any] = {name: kind(text) for name, text in texts.items()}
+        request = BuildRequest(
+            dataset=dataset,
+            **paths,
+            options=options,
+            workers=np.int64(0),  # type: ignore[arg-type]
+            max_bad=np.float32(0.5),  # type: ignore[arg-type]
+        )
+        assert request == wanted
+        assert prepare(request).recipe == prepare(wanted).recipe
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"box_px": 64.5}, "--box-px: must be a whole number from 16 to 4096, got 64.5"),
+        ({"seed": None}, "--seed: must be a whole number"),
+        ({"quality": True}, "--quality: must be a whole number"),
+    ],
+)
+def test_options_that_are_no_whole_numbers(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        BuildOptions(**changed)

@@ -11,7 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.searches import examples
-from tests.small import Own, encoded, error_line, index_rows, own, picture, quarantine, refit
+from tests.small import (
+    Own,
+    encoded,
+    error_line,
+    hashes,
+    index_rows,
+    own,
+    picture,
+    quarantine,
+    refit,
+)
 
 
 def rows_of(tree: Own) -> dict[int, dict[str, Any]]:
@@ -328,8 +338,12 @@ def test_remap_replaces_the_first_prefix_that_fits(tmp_path: Path) -> None:
     assert result.code == 0
     assert quarantine(tree.out) == {}
     assert {row["imgname"] for row in rows_of(tree).values()} == set(tree.names)
-    assert tree.build("--remap", "a/=../", "--overwrite").code == 1
-    assert set(quarantine(tree.out).values()) == {"path_outside_root"}
+    before = hashes(tree.out)
+    outside = tree.build("--remap", "a/=../", "--overwrite")
+    assert outside.code == 1
+    assert "6 rows cannot be used: path_outside_root; first, row 0 (a/000.jpg)" in outside.err
+    assert "a check failed (rows)" in error_line(outside)
+    assert hashes(tree.out) == before
 
 
 def test_labels_that_do_not_fit_the_frame_are_quarantined(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_rows_of_a_smaller_file_are_all_of_them() -> None:
     [
         ("imageFiles/seq/image_00000.jpg", "imageCrops/seq/image_00000_12.jpg"),
         ("imageFiles/imageFiles.jpg/a.jpg.jpg", "imageCrops/imageFiles.jpg/a.jpg_12.jpg"),
+        ("imageFiles/seq/image_00000.JPG", "imageCrops/seq/image_00000_12.jpg"),
         ("imageFiles2/seq/a.jpg", None),
         ("seq/imageFiles/a.jpg", None),
         ("imageFiles/seq/a.png", None),

@@ -168,7 +168,9 @@ def voc_folder(root: Path) -> Path:
 
 def test_voc_gives_the_whole_easy_things(tmp_path: Path) -> None:
     """Of a dog, a person, a truncated cat and a tiny bird only the dog is cut out, halved."""
-    (found,) = list(read_voc(voc_folder(tmp_path / "VOC2012")))
+    folder = voc_folder(tmp_path / "VOC2012")
+    (folder / "Annotations" / "._2012_000001.xml").write_bytes(b"\x00\x05\x16\x07 a Mac's")
+    (found,) = list(read_voc(folder))
     assert found.shape == (24, 29, 4)
     assert found[12, 14, 3] == 255
     assert found[12, 3, 3] == 192, "the edge is softened"

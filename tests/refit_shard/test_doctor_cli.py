@@ -3,8 +3,10 @@
 import json
 import os
 import pty
+import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,10 +232,10 @@ def test_a_root_that_cannot_be_reached_is_a_finding(folder: Folder) -> None:
     assert "cannot open this URL" in result.out
 
 
-def test_on_a_terminal_it_is_one_table(folder: Folder) -> None:
+def test_on_a_terminal_each_fix_is_a_line_of_its_own_that_can_be_copied(folder: Folder) -> None:
     command = refit_command("doctor", "--data-config", folder.config, "--sample", 1)
     reader, writer = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "150", "TERM": "xterm-256color"}
+    environment = {**os.environ, "COLUMNS": "60", "TERM": "xterm-256color"}
     with subprocess.Popen(command, stdout=writer, stderr=writer, env=environment) as process:
         os.close(writer)
         said = b""
@@ -248,6 +250,34 @@ def test_on_a_terminal_it_is_one_table(folder: Folder) -> None:
     os.close(reader)
     assert process.returncode == 0
     text = said.decode()
-    assert "f8[24, 3]" in text.replace("\n", "")
-    assert "fix" in text
+    (fix,) = [line for line in text.splitlines() if "-> make it: refit-shard import-occ" in line]
+    assert len(fix) > 60
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("coco", lambda path: path.with_name(path.name.removeprefix("COCO_train2014_"))),
+        ("coco", lambda path: path.with_suffix(".JPG")),
+        ("coco", lambda path: path.parent / "it's (a) $HOME" / path.name),
+        ("bedlam", lambda path: path.with_suffix(".jpg")),
+        ("bedlam", lambda path: path.parent.parent / "frames" / f"{path.stem}.jpg"),
+        ("mpi-inf-3dhp", lambda path: path.with_name(path.name.removeprefix("frame_"))),
+    ],
+)
+def test_the_very_command_that_is_printed_cures_other_names(
+    folder: Folder, name: str, change: Callable[[Path], Path]
+) -> None:
+    if name not in ("coco", "bedlam"):
+        make_config(folder.path, [make_tree(name, folder.path, frames=2)])
+    root = folder.path / name.replace("-", "_")
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        change(path).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(change(path))
+    said = folder.doctor("--config", folder.yaml(name)).out
+    (line,) = [line for line in said.splitlines() if "another layout" in line]
+    program, *command = shlex.split(line.partition("build with: ")[2])
+    assert program == "refit-shard"
+    result = refit(*command, "--workers", 0, "--max-bad", 0)
+    assert result.code == 0, result.err

@@ -50,17 +50,26 @@ def test_a_small_cache_reads_a_shard_once_a_pass(two: Path) -> None:
 
 
 def test_a_wide_window_reads_more_and_needs_more(two: Path) -> None:
-    """Where the cache holds a fifth, mixing everything reads nearly each row's shard anew."""
-    results = [found(two, two.parent, "10kB", "--window", window) for window in (1, 8, 100)]
-    read = [result["epochs"][1]["bytes"] for result in results]
-    assert read == sorted(read)
-    assert read[-1] > 5 * read[0]
+    """Wherever the cache holds what is in use at a time."""
+    results = [found(two, two.parent, "30kB", "--window", window) for window in (1, 4, 8, 100)]
     needed = [result["needed_bytes"] for result in results]
     assert needed == sorted(needed)
     assert needed[-1] == 50 * SHARD
-    assert not results[-1]["fits"]
-    hits = [result["epochs"][1]["hit_rate"] for result in results]
-    assert hits == sorted(hits, reverse=True)
+    assert [result["fits"] for result in results] == [True, True, True, False]
+    read = [result["epochs"][1]["bytes"] for result in results[:3]]
+    assert read == sorted(set(read))
+
+
+def test_a_cache_that_the_loader_refuses_has_no_figures(two: Path) -> None:
+    """Only what it needs; with that much it is taken."""
+    content = found(two, two.parent, "10kB", "--window", 100)
+    assert not content["fits"]
+    assert content["epochs"] == []
+    result = refit("simulate", two, "--shards", two.parent, "--cache", "10kB", "--window", 100)
+    assert "epoch: " not in result.out
+    assert "before the first batch" not in result.out
+    asked = result.out.rpartition("give at least --cache ")[2].partition(",")[0]
+    assert found(two, two.parent, asked, "--window", 100)["fits"]
 
 
 def test_before_the_first_batch(two: Path) -> None:
