@@ -21,24 +21,27 @@ from tests.small import picture
 
 HERE = Path(__file__).parent
 TARGETS = ("decode", "batch")
-COMPILERS = ("clang++", "clang++-14")
-OPTIONS = (
-    *("-g", "-O1", "-std=c++17", "-ffp-contract=off", "-fno-exceptions", "-pthread"),
-    *("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"),
-)
+CLANG = ("clang++", "clang++-14")
+OPTIONS = ("-g", "-O1", "-std=c++17", "-ffp-contract=off", "-fno-exceptions", "-pthread")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 CHOICE = struct.Struct("<BBhh" + "hB" * 9 + "B" + "hBhBhBb" * 4 + "B")
 
 
-def compile_target(name: str, folder: Path, *options: str, library: Path = SOURCE) -> Path:
-    """The program that searches; ``library``: the folder of the C++ sources.
+def compile_target(
+    name: str, folder: Path, *, searching: bool = True, library: Path = SOURCE
+) -> Path:
+    """A program with the sanitizers: one that searches, which needs clang, or one that goes through
+    the files that it is given. ``library``: the folder of the C++ sources.
 
     Raises:
-        FileNotFoundError: there is no clang.
+        FileNotFoundError: there is no compiler for it.
     """
     made = folder / name
-    units = [str(library / path.name) for path in sources() if path.suffix == ".cc"]
-    for compiler in COMPILERS:
-        command = [compiler, *OPTIONS, *options, f"-I{library}", str(HERE / f"{name}.cc"), *units]
+    units = [library / path.name for path in sources() if path.suffix == ".cc"]
+    units += [HERE / f"{name}.cc"] if searching else [HERE / f"{name}.cc", HERE / "main.cc"]
+    kind = ["-fsanitize=fuzzer"] if searching else []
+    for compiler in CLANG if searching else (*CLANG, "g++"):
+        command = [compiler, *OPTIONS, *SANITIZERS, *kind, f"-I{library}", *map(str, units)]
         try:
             subprocess.run([*command, "-o", str(made)], check=True)
         except FileNotFoundError:
@@ -61,6 +64,8 @@ def jpegs() -> list[bytes]:
 def write_seeds(name: str, folder: Path) -> None:
     """Inputs to begin with."""
     folder.mkdir()
+    for path in sorted((HERE / "corpus").glob(f"{name}-*")):
+        (folder / path.name).write_bytes(path.read_bytes())
     for number, data in enumerate(jpegs()):
         height, width = jpeg.size(data)
         turned = (700, 10, 300, 10, 3, 0, -300, 10, 700, 10, 4, 0)
