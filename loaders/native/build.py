@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "source"
 NAME = "librefit.so"
 OPTIONS = (
-    *("-O3", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden"),
+    *("-O3", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-s"),
     # Sums and products stay apart: the same bits on every processor.
     *("-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-pthread"),
 )
@@ -33,7 +33,8 @@ def compilers() -> Iterator[list[str]]:
         yield chosen.split()
     yield from ([name] for name in ("c++", "g++", "clang++") if shutil.which(name))
     if find_spec("ziglang") is not None:
-        yield [sys.executable, "-m", "ziglang", "c++"]
+        # Left to itself it compiles for this very processor.
+        yield [sys.executable, "-m", "ziglang", "c++", "-mcpu=baseline"]
 
 
 def sources() -> list[Path]:

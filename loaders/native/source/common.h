@@ -9,7 +9,11 @@
 #include <immintrin.h>
 #define REFIT_X86 1
 // The fast functions; they are called only where the processor has these.
+#if defined(__clang__)
+#define FAST __attribute__((target("avx2,bmi,bmi2,lzcnt,sse4.2,popcnt,crc32")))
+#else
 #define FAST __attribute__((target("avx2,bmi,bmi2,lzcnt,sse4.2,popcnt")))
+#endif
 #else
 #define REFIT_X86 0
 #define FAST
