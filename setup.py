@@ -1,5 +1,5 @@
-"""A wheel holds a compiled library that no version of Python's own interface is in: one wheel for all
-versions of Python on a platform. The rest stands in pyproject.toml.
+"""A wheel holds a compiled library without Python's own interface: one wheel for all versions of
+Python on a platform. The rest stands in pyproject.toml.
 """
 
 from setuptools import Distribution, setup

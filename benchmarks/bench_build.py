@@ -8,8 +8,8 @@ turns (see :func:`benchmarks.harness.interleaved`), all in samples/s:
 - *bound*: each frame decoded once by the bare decoder, and each of its crops, already cut and
   resized, in BGR and in memory, encoded by the bare encoder with the options of the build's; in as
   many processes as the build has workers.
-- *build*: :func:`converter.build.build` on Ray. Its steady rate: with w workers, the rows of all
-  shards after the w-th to finish, over the time from then to the last; the tail, where a worker
+- *build*: the whole build on Ray. Its steady rate: with w workers, the rows of all shards after the
+  w-th to finish, over the time from then to the last; the tail, where a worker
   has nothing left, counts against it. *Overhead* is the wall time less all rows at that rate:
   starting Ray and its workers, and the manifest.
 - *bound, one core*, *build, one core* (``--workers 0``, whole wall time) and *naive* (the same

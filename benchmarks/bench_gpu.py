@@ -8,9 +8,10 @@ the mean of its outputs' squares, and there is no optimizer, so a training step 
 one here and asks less of the loader. Measured in images/s, by batch size, in turns:
 
 - *on the device*: one batch of normalised images is there already;
-- *from the loader*: uint8 batches of :class:`loaders.StreamingLoader`, with ReFit's augmentation
-  and occluders, go through :func:`loaders.finalize` on the device. *Waiting* is the share of time
-  in which the loop asks for the next batch. Every step is waited for, so the device is idle then.
+- *from the loader*: uint8 batches of :class:`refit_shard.StreamingLoader`, with ReFit's
+  augmentation and occluders, go through :func:`refit_shard.finalize` on the device. *Waiting* is
+  the share of time in which the loop asks for the next batch. Every step is waited for, so the
+  device is idle then.
 
 Without a GPU it says so and ends; ``--device cpu --quick`` runs a small model on the CPU.
 """
@@ -40,8 +41,8 @@ from benchmarks.harness import (
     spread,
 )
 from examples.hrnet_model import HumanModel
-from loaders import StreamingLoader, StreamOptions, finalize
-from shards_spec.errors import RefitShardError
+from refit_shard import StreamingLoader, StreamOptions, finalize
+from refit_shard.shards_spec.errors import RefitShardError
 
 PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "torch", "timm")
 MOST_WAITING = 0.02

@@ -7,7 +7,7 @@
 Every loader gives batches of 64 of ReFit's training items, with all augmentation and occluders and
 all labels, of the same stored crops (:mod:`benchmarks.crops`), in samples/s:
 
-- *ours*: :class:`loaders.StreamingLoader`, by its number of workers;
+- *ours*: :class:`refit_shard.StreamingLoader`, by its number of workers;
 - *webdataset*, *MosaicML streaming*, *litData*: each with its own format and loader, as its
   documentation advises, by the number of worker processes. The transform is the same for all,
   :mod:`benchmarks.peers.transform`: decoded by simplejpeg, warped once, occluders and labels;

@@ -23,14 +23,22 @@ from numpy.typing import NDArray
 from benchmarks import big_npz, layouts, mannequins, photographs, trees
 from benchmarks.harness import descendants, peak_memory
 from benchmarks.trees import Tree, make_tree
-from converter.build import BuildRequest, build, make_task, prepare
-from converter.datasets import find_dataset
-from converter.frames import decode_frame
-from converter.plan import BuildOptions, frame_groups
-from converter.reading import read_frame
-from converter.work import Recipe, ShardResult, ShardTask, Views, cut, oriented, plan_row
-from shards_spec import jpeg
-from shards_spec.storage import open_folder
+from refit_shard.converter.annotations.datasets import find_dataset
+from refit_shard.converter.build.driver import BuildRequest, build, make_task, prepare
+from refit_shard.converter.build.plan import BuildOptions, frame_groups
+from refit_shard.converter.build.work import (
+    Recipe,
+    ShardResult,
+    ShardTask,
+    Views,
+    cut,
+    oriented,
+    plan_row,
+)
+from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.reading import read_frame
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.storage.folder import open_folder
 
 Pixels = NDArray[np.uint8]
 

@@ -17,10 +17,10 @@ from PIL import Image as PillowImage
 from benchmarks.build_cases import SEED, cached_tree, made_by, repeated, request
 from benchmarks.harness import REPOSITORY
 from benchmarks.photographs import Image, photo_frame
-from converter.build import build, prepare
-from loaders.occluder_import import read_voc
-from loaders.occluders import occluder_bytes
-from shards_spec.layout import MANIFEST
+from refit_shard.converter.build.driver import build, prepare
+from refit_shard.loaders.items.occluder_import import read_voc
+from refit_shard.loaders.items.occluders import occluder_bytes
+from refit_shard.shards_spec.names import MANIFEST
 
 SAMPLES_PER_SHARD = 256
 _OCCLUDERS = 60

@@ -29,7 +29,7 @@ def _memory() -> int:
 def start(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds to the first batch; memory of all processes over ``--batches`` more, bytes."""
     begin = time.perf_counter()
-    from loaders import StreamingLoader, StreamOptions  # noqa: PLC0415
+    from refit_shard import StreamingLoader, StreamOptions  # noqa: PLC0415
 
     imported = time.perf_counter()
     options = StreamOptions(

@@ -15,9 +15,9 @@ from benchmarks.build_cases import process
 from benchmarks.crops import Crops
 from benchmarks.harness import cores
 from benchmarks.peers.transform import Kind
-from loaders import StreamingLoader, StreamOptions
-from shards_spec import ShardSet, jpeg
-from shards_spec.records import OpenTars, RecordReader
+from refit_shard import ShardSet, StreamingLoader, StreamOptions
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.records import OpenTars, RecordReader
 
 CORES = 2  # that the loader may use, its loop included
 _EPOCH_SAMPLES = 1 << 40  # one epoch holds every measurement

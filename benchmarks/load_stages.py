@@ -17,10 +17,10 @@ import numpy as np
 from benchmarks.crops import Crops
 from benchmarks.load_cases import decode_for, options, pin, stored_jpegs
 from benchmarks.peers.transform import Kind
-from loaders import batches
-from loaders.batches import BatchMaker
-from loaders.native import Drawer, ImageKind
-from shards_spec.records import RecordReader
+from refit_shard.loaders.native import Drawer, ImageKind
+from refit_shard.loaders.stream import batches
+from refit_shard.loaders.stream.batches import BatchMaker
+from refit_shard.shards_spec.records import RecordReader
 
 # Functions by stage, in the order of a sample's way; make() itself is what is left.
 STAGES: dict[str, list[tuple[Any, str]]] = {

@@ -19,12 +19,12 @@ import pyarrow as pa
 
 from benchmarks.build_cases import SEED, made_by
 from benchmarks.crops import Crops
-from shards_spec import ShardSet
-from shards_spec.fields import FIELD, arrow_column
-from shards_spec.layout import MANIFEST, QUARANTINE, sample_key, shard_stem
-from shards_spec.manifest import Manifest, ShardEntry
-from shards_spec.records import OpenTars, RecordReader
-from shards_spec.writer import (
+from refit_shard import ShardSet
+from refit_shard.shards_spec.fields import FIELD, arrow_column
+from refit_shard.shards_spec.manifest import Manifest, ShardEntry
+from refit_shard.shards_spec.names import MANIFEST, QUARANTINE, sample_key, shard_stem
+from refit_shard.shards_spec.records import OpenTars, RecordReader
+from refit_shard.shards_spec.writer import (
     ShardWriter,
     arrow_bytes,
     quarantine_bytes,

@@ -19,7 +19,7 @@ from benchmarks.crops import Crops
 from benchmarks.peers import records
 from benchmarks.peers.records import LoaderOptions
 from benchmarks.peers.transform import RES, Kind, Transform
-from loaders import StreamingLoader, StreamOptions
+from refit_shard import StreamingLoader, StreamOptions
 
 Batch = dict[str, Any]
 

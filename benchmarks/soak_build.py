@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.build_cases import repeated
 from benchmarks.harness import descendants
 from benchmarks.trees import Tree, make_config
-from shards_spec.layout import MANIFEST
+from refit_shard.shards_spec.names import MANIFEST
 
 _NAME = "bedlam"
 

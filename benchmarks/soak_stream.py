@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.crops import Crops
 from benchmarks.harness import descendants
-from loaders import StreamingLoader, StreamOptions
+from refit_shard import StreamingLoader, StreamOptions
 
 Samples = dict[str, list[float]]
 

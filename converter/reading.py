@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from shards_spec.errors import FrameError, PassingError, ShardError, StorageError
-from shards_spec.files import open_file
-from shards_spec.storage import Folder
+from refit_shard.shards_spec.errors import FrameError, PassingError, ShardError, StorageError
+from refit_shard.shards_spec.storage.files import open_file
+from refit_shard.shards_spec.storage.folder import Folder
 
 MAX_FILE_BYTES = 512 << 20
 # Seconds to wait before each further try.
@@ -222,7 +222,7 @@ def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:
     Raises:
         OSError: a local one is not there, or is not to be read by us.
         PassingError: its storage fails; also while it is read.
-        ShardError, StorageError: as :func:`shards_spec.files.open_file`.
+        ShardError, StorageError: as :func:`refit_shard.shards_spec.storage.files.open_file`.
     """
     if "://" in path_or_url:
         return open_file(path_or_url)

@@ -13,8 +13,8 @@ from pathlib import Path
 import webdataset as wds
 
 from benchmarks.trees import Tree, make_config, make_tree
-from converter.datasets import DATASETS
-from loaders import StreamingLoader
+from refit_shard import StreamingLoader
+from refit_shard.converter.annotations.datasets import DATASETS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = Path("demo")

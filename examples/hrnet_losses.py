@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from examples.hrnet_model import HIPS, SMPL_JOINTS, Prediction, from_hips
-from shards_spec.errors import UsageError
+from refit_shard.shards_spec.errors import UsageError
 
 OPENPOSE_JOINTS = 25  # come first in ``keypoints``, and have weight 0 in ReFit
 _BETAS_WEIGHT = 0.001

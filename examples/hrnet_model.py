@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from shards_spec.errors import UsageError
+from refit_shard.shards_spec.errors import UsageError
 
 PRETRAIN = Path("data/pretrain")
 CROPS = ("256x192", "384x288")  # of the published pose models, the nearest to 256 px first

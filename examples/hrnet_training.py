@@ -11,9 +11,9 @@ from torch import Tensor
 
 from examples.hrnet_losses import Losses, LossWeights
 from examples.hrnet_model import HumanModel, Prediction, from_hips, read_tensors
-from loaders import finalize
-from loaders.refit import TrainLoader
-from shards_spec.errors import RefitShardError, StorageError, UsageError
+from refit_shard import finalize
+from refit_shard.loaders.refit.trainer import TrainLoader
+from refit_shard.shards_spec.errors import RefitShardError, StorageError, UsageError
 
 CHECKPOINT_VERSION = 1
 MAX_GRADIENT = 4.0  # norm, as ReFit's CLIP_NORM

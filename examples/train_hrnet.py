@@ -19,10 +19,10 @@ import yaml
 from examples.hrnet_losses import LossWeights
 from examples.hrnet_model import CROPS, PRETRAIN, HumanModel, find_pretrained, load_pretrained
 from examples.hrnet_training import Trainer, evaluate
-from loaders import StreamOptions
-from loaders.options import read_config
-from loaders.refit import get_dataloaders
-from shards_spec.errors import RefitShardError, UsageError
+from refit_shard import StreamOptions
+from refit_shard.loaders.refit.trainer import get_dataloaders
+from refit_shard.loaders.stream.config import read_config
+from refit_shard.shards_spec.errors import RefitShardError, UsageError
 
 INTERRUPTED = 130
 

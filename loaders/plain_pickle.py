@@ -15,8 +15,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from shards_spec.errors import SourceError, UsageError
-from shards_spec.files import refuse_mistaken
+from refit_shard.shards_spec.errors import SourceError, UsageError
+from refit_shard.shards_spec.storage.files import refuse_mistaken
 
 MAX_PICKLE_BYTES = 4 << 30
 _CODES = frozenset(

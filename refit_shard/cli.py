@@ -20,9 +20,9 @@ from refit_shard.commands import (
     subset_3dpw,
     verify,
 )
-from shards_spec.errors import RefitShardError, explain
-from shards_spec.object_store import asked_once
-from shards_spec.paths import absolute
+from refit_shard.shards_spec.errors import RefitShardError, explain
+from refit_shard.shards_spec.storage.object_store import asked_once
+from refit_shard.shards_spec.storage.paths import absolute
 
 INTERRUPTED = 130
 DEBUG = "REFIT_SHARD_DEBUG"

@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from shards_spec.errors import StorageError, explain
+from refit_shard.shards_spec.errors import StorageError, explain
 
 _LINE_SECONDS = 10.0
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converter.datasets import DATASETS, Dataset
-from shards_spec.errors import UsageError
-from shards_spec.files import is_file
-from shards_spec.paths import absolute, local_path, location
+from refit_shard.converter.annotations.datasets import DATASETS, Dataset
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.storage.files import is_file
+from refit_shard.shards_spec.storage.paths import absolute, local_path, location
 
 FILE_NAME = "data_config.py"
-PACKAGED = Path(__file__).resolve().parent.parent / FILE_NAME
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class DataConfig:
 
     @property
     def base(self) -> Path:
-        """Folder that the npz paths are relative to: the file's, or the current one."""
-        return Path(absolute(".")) if self.path == PACKAGED else self.path.parent
+        """Folder that the npz paths are relative to: the file's."""
+        return self.path.parent
 
     def root(self, dataset: Dataset) -> str:
         """Folder or URL of the data set's frames.
@@ -86,16 +85,19 @@ class DataConfig:
 
 
 def find_data_config(path: str | None) -> DataConfig:
-    """The file at ``path``, else ``./data_config.py``, else the packaged one.
+    """The file at ``path``, else ``./data_config.py``.
 
     Raises:
         UsageError: the file is missing or does not run.
     """
-    here = Path(FILE_NAME)
-    chosen = local_path(path, "--data-config") if path else here if here.is_file() else PACKAGED
-    chosen = Path(absolute(str(chosen))).resolve()
+    chosen = Path(absolute(str(local_path(path or FILE_NAME, "--data-config")))).resolve()
     if not chosen.is_file():
-        raise UsageError(f"--data-config {path}: no such file")
+        if path:
+            raise UsageError(f"--data-config {path}: no such file")
+        raise UsageError(
+            f"no {FILE_NAME}: looked for {chosen}; go to the folder that has yours (ReFit's works "
+            "as it is), or pass --data-config PATH"
+        )
     try:
         names = runpy.run_path(str(chosen))
     except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
@@ -109,7 +111,7 @@ def datasets_of_config(path: str) -> list[Dataset]:
     Raises:
         UsageError: a loader would refuse the file, or a name is not known.
     """
-    from loaders.options import read_config
+    from refit_shard.loaders.stream.config import read_config
 
     try:
         names = read_config(path).names

@@ -15,7 +15,7 @@ import pyarrow as pa
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from shards_spec.errors import FormatError, ShardError
+from refit_shard.shards_spec.errors import FormatError, ShardError
 
 STRING = "string"
 RECORD_CRC = "record_crc32c"

@@ -5,7 +5,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from shards_spec.errors import FrameError
+from refit_shard.shards_spec.errors import FrameError
 
 # A marker after every MCU, so that a reader can decode those alone that it needs (loaders.native).
 RESTART_INTERVAL = 1

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from shards_spec.errors import FormatError, ShardError, UsageError
-from shards_spec.fields import Field, columns_of, has_extrinsics, parse_columns
-from shards_spec.geometry import Envelope
-from shards_spec.layout import MANIFEST, check_dataset_name, is_of_a_build
-from shards_spec.storage import Folder
+from refit_shard.shards_spec.errors import FormatError, ShardError, UsageError
+from refit_shard.shards_spec.fields import Field, columns_of, has_extrinsics, parse_columns
+from refit_shard.shards_spec.geometry import Envelope
+from refit_shard.shards_spec.names import MANIFEST, check_dataset_name, is_of_a_build
+from refit_shard.shards_spec.storage.folder import Folder
 
 FORMAT = "refit-shard"
 FORMAT_VERSION = 3

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards_spec.errors import FormatError, ShardError, explain
-from shards_spec.fields import (
+from refit_shard.shards_spec.errors import FormatError, ShardError, explain
+from refit_shard.shards_spec.fields import (
     STRING,
     Field,
     arrow_schema,
@@ -26,12 +26,12 @@ from shards_spec.fields import (
     npy_dtype,
     numpy_view,
 )
-from shards_spec.ipc import read_batch
-from shards_spec.layout import MANIFEST, is_of_a_build
-from shards_spec.manifest import Manifest, ShardEntry, read_manifest
-from shards_spec.paths import AnyPath
-from shards_spec.storage import Folder, open_folder
-from shards_spec.writer import METADATA_KEY, Quarantined, content_sha256
+from refit_shard.shards_spec.ipc import read_batch
+from refit_shard.shards_spec.manifest import Manifest, ShardEntry, read_manifest
+from refit_shard.shards_spec.names import MANIFEST, is_of_a_build
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
+from refit_shard.shards_spec.storage.paths import AnyPath
+from refit_shard.shards_spec.writer import METADATA_KEY, Quarantined, content_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ run does not fill its memory with what it has read.
 
 import os
 import resource
-import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shards_spec.errors import ShardError, explain
-from shards_spec.fields import FIELD, is_whole_record, npy_dtype, npy_header, numpy_view
-from shards_spec.manifest import Manifest
-from shards_spec.reader import ShardSet, open_index
-from shards_spec.storage import Folder
+from refit_shard.shards_spec.errors import ShardError, explain
+from refit_shard.shards_spec.fields import FIELD, is_whole_record, npy_dtype, npy_header, numpy_view
+from refit_shard.shards_spec.forks import ForkLock
+from refit_shard.shards_spec.manifest import Manifest
+from refit_shard.shards_spec.reader import ShardSet, open_index
+from refit_shard.shards_spec.storage.folder import Folder
 
 TAR_BLOCK = 512
 _MOST_OPEN_TARS = 512
@@ -113,7 +113,7 @@ class OpenTars:
     def __init__(self) -> None:
         self._open: OrderedDict[str, tuple[ByteFile, int]] = OrderedDict()
         self._most = most_open_tars()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def get(self, folder: Folder, name: str) -> tuple[ByteFile, int]:
         """An open tar and its size in bytes.

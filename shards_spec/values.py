@@ -3,11 +3,12 @@
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any, SupportsFloat
 
 import numpy as np
 
-from shards_spec.errors import UsageError
+from refit_shard.shards_spec.errors import UsageError
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
@@ -72,3 +73,13 @@ def _as_index(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a value that is none of those allowed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if value not in allowed:
+        raise UsageError(f"{name}: must be one of {', '.join(map(repr, allowed))}, got {value!r}")

@@ -11,17 +11,17 @@ import numpy as np
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from shards_spec import jpeg
-from shards_spec.errors import FrameError, ShardError
-from shards_spec.fields import is_whole_record
-from shards_spec.layout import quarantine_name
-from shards_spec.manifest import Manifest, ShardEntry
-from shards_spec.paths import AnyPath
-from shards_spec.process import available_cores
-from shards_spec.reader import Sample, Shard, ShardSet, read_index
-from shards_spec.records import NpyLayout
-from shards_spec.storage import Folder
-from shards_spec.writer import QUARANTINE_SCHEMA
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError, ShardError
+from refit_shard.shards_spec.fields import is_whole_record
+from refit_shard.shards_spec.manifest import Manifest, ShardEntry
+from refit_shard.shards_spec.names import quarantine_name
+from refit_shard.shards_spec.process import available_cores
+from refit_shard.shards_spec.reader import Sample, Shard, ShardSet, read_index
+from refit_shard.shards_spec.records import NpyLayout
+from refit_shard.shards_spec.storage.folder import Folder
+from refit_shard.shards_spec.storage.paths import AnyPath
+from refit_shard.shards_spec.writer import QUARANTINE_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from shards_spec.fields import (
+from refit_shard.shards_spec.fields import (
     RECORD_CRC,
     STRING,
     Field,
@@ -27,9 +27,9 @@ from shards_spec.fields import (
     npy_header,
     record_crc,
 )
-from shards_spec.layout import attempt_name
-from shards_spec.manifest import ShardEntry
-from shards_spec.storage import Folder
+from refit_shard.shards_spec.manifest import ShardEntry
+from refit_shard.shards_spec.names import attempt_name
+from refit_shard.shards_spec.storage.folder import Folder
 
 METADATA_KEY = b"refit-shard"
 _BLOCK = 512

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refit_shard.cli import main
-from shards_spec.fields import record_crc
+from refit_shard.shards_spec.fields import record_crc
 
 WIDTH, HEIGHT = 96, 64
 PROJECT = Path(__file__).resolve().parent.parent

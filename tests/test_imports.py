@@ -1,6 +1,8 @@
 """Who may import whom, read from the source: the packages stay apart and heavy ones stay lazy."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,18 +10,27 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("shards_spec", "converter", "loaders", "refit_shard")
+OUTSIDE = {"benchmarks", "data_config", "tests", "examples"}
 FORBIDDEN = {
-    "shards_spec": {"converter", "loaders", "refit_shard", "benchmarks", "data_config", "tests"},
-    "converter": {"loaders", "refit_shard", "benchmarks", "data_config", "tests"},
-    "loaders": {"converter", "refit_shard", "benchmarks", "data_config", "tests"},
-    "refit_shard": {"benchmarks", "data_config", "tests"},
+    "shards_spec": {"converter", "loaders", "refit_shard", *OUTSIDE},
+    "converter": {"loaders", "refit_shard", *OUTSIDE},
+    "loaders": {"converter", "refit_shard", *OUTSIDE},
+    "refit_shard": OUTSIDE,
+}
+# The folders of a package, from the ground up; "" are the modules of the package itself.
+FLOORS = {
+    "converter": ("", "annotations", "frames", "build", "doctor", "subset"),
+    "loaders": ("", "native", "items", "remote", "stream", "refit"),
 }
 UNPICKLING = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "_pickle"}
 
 
 def sources(package: str) -> list[Path]:
     """The modules of a package."""
-    found = sorted((PROJECT / package).rglob("*.py"))
+    parts = {PROJECT / "refit_shard" / name for name in PACKAGES}  # links to the others
+    found = [
+        path for path in sorted((PROJECT / package).rglob("*.py")) if not parts & set(path.parents)
+    ]
     assert found
     return found
 
@@ -40,13 +51,27 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and called_name(node) in ("import_module", "__import__"):
             (first, *_) = node.args
+            if ast.unparse(first).startswith("f'{__name__}."):  # the package's own, when asked for
+                continue
             assert isinstance(first, ast.Constant), "a computed import cannot be checked"
             yield str(first.value)
 
 
+def place(module: str) -> list[str]:
+    """The parts of a module's name; those of our packages without the name that all have."""
+    parts = module.split(".")
+    return parts[1:] if parts[0] == "refit_shard" and parts[1:2] and parts[1] in PACKAGES else parts
+
+
 def tops(path: Path) -> set[str]:
     """The packages that a source imports from."""
-    return {name.partition(".")[0] for name in imported(ast.parse(path.read_text()))}
+    return {place(name)[0] for name in imported(ast.parse(path.read_text()))}
+
+
+def floor(package: str, parts: list[str]) -> int:
+    """On which floor of its package a module lies, by the parts of its name below the package."""
+    folders = FLOORS[package]
+    return folders.index(parts[0]) if parts and parts[0] in folders else 0
 
 
 def importers(module: str) -> set[str]:
@@ -65,8 +90,24 @@ def test_packages_import_in_one_direction(package: str) -> None:
         assert not tops(path) & FORBIDDEN[package], path
 
 
+@pytest.mark.parametrize("package", FLOORS)
+def test_folders_import_from_below_only(package: str) -> None:
+    for path in sources(package):
+        own = floor(package, list(path.relative_to(PROJECT / package).parts))
+        for name in imported(ast.parse(path.read_text())):
+            parts = place(name)
+            if parts[0] == package:
+                assert floor(package, parts[1:]) <= own, (path, name)
+
+
+def test_every_folder_has_its_floor() -> None:
+    for package, folders in FLOORS.items():
+        found = {path.parent.relative_to(PROJECT / package) for path in sources(package)}
+        assert {str(path) for path in found} == {one or "." for one in folders}
+
+
 def test_one_module_knows_ray() -> None:
-    assert importers("ray") == {"converter/run.py"}
+    assert importers("ray") == {"converter/build/run.py"}
 
 
 def test_only_the_loaders_know_torch() -> None:
@@ -104,12 +145,17 @@ def test_these_checks_see_every_kind_of_import() -> None:
     assert {name.partition(".")[0] for name in imported(ast.parse(text))} == {"a", "c", "e", "g"}
 
 
-def test_every_package_says_what_it_exports() -> None:
-    for package in ("shards_spec", "loaders"):
-        tree = ast.parse((PROJECT / package / "__init__.py").read_text())
-        names = [
-            node.targets[0].id
-            for node in tree.body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        ]
-        assert "__all__" in names
+def test_every_public_name_is_there_and_is_imported_when_it_is_asked_for() -> None:
+    import refit_shard
+
+    assert all(getattr(refit_shard, name) is not None for name in refit_shard.__all__)
+    assert set(refit_shard.__all__) <= set(dir(refit_shard))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = refit_shard.nothing
+
+
+def test_the_package_itself_imports_nothing_heavy() -> None:
+    heavy = {"torch", "ray", "cv2", "numpy", "pyarrow", "rich", "PIL"}
+    code = f"import sys, refit_shard; print(sorted({heavy} & sys.modules.keys()))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"

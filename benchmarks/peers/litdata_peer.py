@@ -8,7 +8,7 @@ from typing import Any
 from litdata import StreamingDataLoader, StreamingDataset, optimize
 
 from benchmarks.peers.records import LoaderOptions, Record, record_of
-from shards_spec import ShardSet
+from refit_shard import ShardSet
 
 _CHUNK = "64MB"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import cv2
 
-from shards_spec import Sample, ShardSet
+from refit_shard import Sample, ShardSet
 
 Record = dict[str, Any]
 

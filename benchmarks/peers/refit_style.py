@@ -24,7 +24,7 @@ from benchmarks.peers.transform import (
     output_to_source,
     read_cut_outs,
 )
-from loaders import Augmentation, Occlusion
+from refit_shard import Augmentation, Occlusion
 
 Floats = NDArray[np.float64]
 

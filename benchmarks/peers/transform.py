@@ -1,6 +1,6 @@
 """ReFit's augmentation as a good user of a peer writes it: one sample at a time, with OpenCV.
 
-It shares no arithmetic with :mod:`loaders`, whose functions are made for whole batches and would
+It shares no arithmetic with the loader, whose functions are made for whole batches and would
 cost a single sample several times what these do; the tests hold both to the same items.
 """
 
@@ -18,9 +18,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from benchmarks.peers.records import Record
-from loaders import Augmentation, AugmentationPolicy, Occlusion
-from loaders.labels import J24_FLIP, J49_FLIP, SMPL_FLIP
-from shards_spec.resize import shrink
+from refit_shard import Augmentation, AugmentationPolicy, Occlusion
+from refit_shard.converter.frames.shrink import shrink
+from refit_shard.loaders.items.labels import J24_FLIP, J49_FLIP, SMPL_FLIP
 
 Pixels = NDArray[np.uint8]
 Item = dict[str, Any]

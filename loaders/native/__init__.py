@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from loaders.native.build import NAME
-from shards_spec.errors import (
+from refit_shard.loaders.native.build import NAME
+from refit_shard.shards_spec.errors import (
     FrameError,
     RefitShardError,
     ShardError,
@@ -29,7 +29,7 @@ from shards_spec.errors import (
     UsageError,
     explain,
 )
-from shards_spec.records import LocalFile, NpyLayout, Place
+from refit_shard.shards_spec.records import LocalFile, NpyLayout, Place
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]

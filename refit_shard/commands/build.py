@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import BuildError, RefitShardError, UsageError
+from refit_shard.shards_spec.errors import BuildError, RefitShardError, UsageError
 
 if TYPE_CHECKING:
-    from converter.build import BuildRequest, Prepared, Summary
-    from converter.findings import Finding
+    from refit_shard.converter.build.driver import BuildRequest, Prepared, Summary
+    from refit_shard.converter.doctor.findings import Finding
 
 DEFAULT_OUT = "data/shards"
 
@@ -113,14 +113,14 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     Raises:
         UsageError: they contradict each other, or a data set's place is not configured.
     """
-    from converter.build import BuildRequest
-    from converter.datasets import DATASETS, Dataset, find_dataset
-    from converter.plan import BuildOptions
-    from converter.remaps import parse_remaps
+    from refit_shard.converter.annotations.datasets import DATASETS, Dataset, find_dataset
+    from refit_shard.converter.annotations.remaps import parse_remaps
+    from refit_shard.converter.build.driver import BuildRequest
+    from refit_shard.converter.build.plan import BuildOptions
     from refit_shard.data_folder import datasets_of_config, find_data_config
-    from shards_spec.files import is_file
-    from shards_spec.layout import check_dataset_name
-    from shards_spec.paths import absolute, location
+    from refit_shard.shards_spec.names import check_dataset_name
+    from refit_shard.shards_spec.storage.files import is_file
+    from refit_shard.shards_spec.storage.paths import absolute, location
 
     out = location(args.out, "--out").rstrip("/")
     if out.endswith(":"):
@@ -185,8 +185,8 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
 
 def _describe(prepared: "Prepared") -> None:
     """Say what the npz holds and what it does not."""
-    from converter.labels import unusable_rows
     from refit_shard.console import say
+    from refit_shard.converter.doctor.labels import unusable_rows
 
     source, plan = prepared.source, prepared.plan
     name = prepared.recipe.dataset.name
@@ -202,8 +202,8 @@ def _describe(prepared: "Prepared") -> None:
 
 def _first_look(args: argparse.Namespace, prepared: "Prepared") -> "tuple[Finding, ...]":
     """What the checks before a build find; printed, unless --json is to tell it."""
-    from converter.checks import check_before_build
     from refit_shard.console import say
+    from refit_shard.converter.doctor.checks import check_before_build
 
     if not args.json:
         _describe(prepared)
@@ -215,7 +215,7 @@ def _first_look(args: argparse.Namespace, prepared: "Prepared") -> "tuple[Findin
 
 def _told(prepared: "Prepared", findings: "Sequence[Finding]") -> dict[str, Any]:
     """What --json says of the rows and the checks of a data set."""
-    from converter.labels import unusable_rows
+    from refit_shard.converter.doctor.labels import unusable_rows
 
     return {
         "dataset": prepared.recipe.dataset.name,
@@ -225,10 +225,10 @@ def _told(prepared: "Prepared", findings: "Sequence[Finding]") -> dict[str, Any]
 
 
 def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
-    from converter.build import prepare
-    from converter.checks import stopped_by
-    from converter.estimate import estimate
     from refit_shard.console import as_json, human_bytes, human_seconds, print_table, say
+    from refit_shard.converter.build.driver import prepare
+    from refit_shard.converter.build.estimate import estimate
+    from refit_shard.converter.doctor.checks import stopped_by
 
     prepared = [prepare(request) for request in wanted]
     looks = [_first_look(args, one) for one in prepared]
@@ -272,9 +272,9 @@ def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
 
 
 def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
-    from converter.build import build
-    from converter.work import ShardResult
     from refit_shard.console import Meter
+    from refit_shard.converter.build.driver import build
+    from refit_shard.converter.build.work import ShardResult
 
     name = prepared.recipe.dataset.name
     with Meter(name, len(prepared.plan.order), quiet=quiet) as meter:
@@ -326,7 +326,7 @@ def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextMa
 
     A cluster is there already, or the user hears so before anything is built.
     """
-    from converter.run import ray_session
+    from refit_shard.converter.build.run import ray_session
 
     if args.workers == 0 or not builds or (builds < 2 and args.address is None):
         return nullcontext()
@@ -337,9 +337,9 @@ def _look_at_all(
     args: argparse.Namespace, wanted: "list[BuildRequest]", errors: list[RefitShardError]
 ) -> "tuple[list[Prepared], list[dict[str, Any]]]":
     """The data sets that may be built, and what the checks say of all; the others give errors."""
-    from converter.build import prepare
-    from converter.checks import stopped_by
     from refit_shard.console import say
+    from refit_shard.converter.build.driver import prepare
+    from refit_shard.converter.doctor.checks import stopped_by
 
     ready = []
     told = []

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
 from refit_shard.commands.build import DEFAULT_OUT
-from shards_spec.errors import RefitShardError, StorageError, UsageError
+from refit_shard.shards_spec.errors import RefitShardError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from converter.datasets import Dataset
-    from converter.doctor import Place, Report
-    from converter.findings import Finding
+    from refit_shard.converter.annotations.datasets import Dataset
+    from refit_shard.converter.doctor.dataset import Place, Report
+    from refit_shard.converter.doctor.findings import Finding
     from refit_shard.data_folder import DataConfig
 
 HELP = """\
@@ -83,8 +83,8 @@ def find_place(
 
     ``build``: the command of a build, to which the data set is added.
     """
-    from converter.doctor import Place
-    from converter.findings import Finding
+    from refit_shard.converter.doctor.dataset import Place
+    from refit_shard.converter.doctor.findings import Finding
 
     name = dataset.name
     findings = []
@@ -113,7 +113,7 @@ def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]
     Without a training config: those whose ROOT is set; of those that share a ROOT one npz is
     enough.
     """
-    from converter.datasets import DATASETS
+    from refit_shard.converter.annotations.datasets import DATASETS
     from refit_shard.data_folder import datasets_of_config
 
     if yaml is not None:
@@ -124,8 +124,8 @@ def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]
 
 
 def _check_one(place: "Place", sample: int | None, *, quiet: bool) -> "Report":
-    from converter.doctor import check_dataset
     from refit_shard.console import Meter
+    from refit_shard.converter.doctor.dataset import check_dataset
 
     meter: list[Meter] = []
 
@@ -144,7 +144,7 @@ def _check_one(place: "Place", sample: int | None, *, quiet: bool) -> "Report":
 
 
 def _extras(config: "DataConfig", *, evaluates: bool) -> "list[Finding]":
-    from converter.extras import check_extra, extras_of
+    from refit_shard.converter.doctor.extras import check_extra, extras_of
 
     def path(name: str, default: str) -> Path:
         value = config.names.get(name)
@@ -164,8 +164,8 @@ def _extras(config: "DataConfig", *, evaluates: bool) -> "list[Finding]":
 
 def examine(args: argparse.Namespace) -> "list[Finding]":
     """All findings, data set by data set, then the disk and the extras."""
-    from converter.doctor import check_disk
-    from converter.findings import Finding
+    from refit_shard.converter.doctor.dataset import check_disk
+    from refit_shard.converter.doctor.findings import Finding
     from refit_shard.data_folder import find_data_config
 
     config = find_data_config(args.data_config)

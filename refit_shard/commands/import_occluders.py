@@ -3,7 +3,7 @@
 import argparse
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import SourceError, UsageError
+from refit_shard.shards_spec.errors import SourceError, UsageError
 
 HELP = """\
 Turn occluders into the plain Arrow file that the loader maps.
@@ -33,11 +33,11 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, convert, write."""
-    from loaders.occluder_import import read_pickle, read_voc
-    from loaders.occluders import occluder_bytes
     from refit_shard.console import say
-    from shards_spec.files import write_file
-    from shards_spec.paths import local_path
+    from refit_shard.loaders.items.occluder_import import read_pickle, read_voc
+    from refit_shard.loaders.items.occluders import occluder_bytes
+    from refit_shard.shards_spec.storage.files import write_file
+    from refit_shard.shards_spec.storage.paths import local_path
 
     if (args.pickle is None) == (args.voc is None):
         raise UsageError("import-occluders: give FILE.pkl or --voc DIR")

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import ShardError
+from refit_shard.shards_spec.errors import ShardError
 
 HELP = """\
 Rows, bytes, shards, format, ranges of box sizes, and the share of rows with SMPL parameters, 3D
@@ -29,9 +29,9 @@ def describe(url: str) -> dict[str, Any]:
     """What one data set holds."""
     import numpy as np
 
-    from shards_spec.geometry import box_side
-    from shards_spec.manifest import FORMAT_VERSION
-    from shards_spec.reader import ShardSet
+    from refit_shard.shards_spec.geometry import box_side
+    from refit_shard.shards_spec.manifest import FORMAT_VERSION
+    from refit_shard.shards_spec.reader import ShardSet
 
     data_set = ShardSet.open(url)
     manifest = data_set.manifest
@@ -70,7 +70,7 @@ def describe(url: str) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Describe each data set at the path."""
     from refit_shard.console import as_json, human_bytes, print_table, say
-    from shards_spec.reader import find_data_sets
+    from refit_shard.shards_spec.reader import find_data_sets
 
     found: list[dict[str, Any]] = []
     errors: list[ShardError] = []

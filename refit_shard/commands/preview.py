@@ -4,11 +4,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import UsageError
+from refit_shard.shards_spec.errors import UsageError
 
 if TYPE_CHECKING:
+    from refit_shard.shards_spec.reader import Sample
     from refit_shard.sheet import Image, Points
-    from shards_spec import Sample
 
 HELP = """\
 Write a contact sheet of stored crops, each with its 2D skeleton, its box and its key: the picture
@@ -44,9 +44,9 @@ def draw_sample(sample: "Sample") -> "Image":
     """One cell of the sheet."""
     import numpy as np
 
+    from refit_shard.shards_spec.geometry import box_side
+    from refit_shard.shards_spec.verify import checked_image
     from refit_shard.sheet import draw_box, draw_skeleton, fit, label
-    from shards_spec.geometry import box_side
-    from shards_spec.verify import checked_image
 
     where = f"{sample.shard_name}: {sample['key']}"
     sample.check()
@@ -71,7 +71,7 @@ def stored_cells(args: argparse.Namespace) -> "list[Image]":
     """Cells of stored crops, chosen by the seed."""
     import numpy as np
 
-    from shards_spec import ShardSet
+    from refit_shard.shards_spec.reader import ShardSet
 
     data_set = ShardSet.open(args.path)
     count = min(args.n, len(data_set))
@@ -84,8 +84,8 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
     """Cells of the first batch of a stream, drawn from its tensors."""
     import numpy as np
 
-    from loaders import StreamingLoader
-    from loaders.pixels import MEAN, STD
+    from refit_shard.loaders.items.pixels import MEAN, STD
+    from refit_shard.loaders.stream.loader import StreamingLoader
     from refit_shard.sheet import draw_skeleton, fit, label
 
     sizes = {"batch_size": args.n, "epoch_samples": args.n, "num_workers": 0}
@@ -110,9 +110,9 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
 def run(args: argparse.Namespace) -> int:
     """Write the sheet."""
     from refit_shard.console import say
+    from refit_shard.shards_spec.storage.files import write_file
+    from refit_shard.shards_spec.storage.paths import local_path
     from refit_shard.sheet import compose, png
-    from shards_spec.files import write_file
-    from shards_spec.paths import local_path
 
     if args.n < 1:
         raise UsageError(f"--n: must be at least 1, got {args.n}")

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import UsageError
+from refit_shard.shards_spec.errors import UsageError
 
 HELP = """\
 Bytes that one node of a training run downloads in its first epoch and in the next one, with a cache
@@ -74,9 +74,10 @@ def _show(found: dict[str, Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate two epochs."""
-    from loaders.options import StreamOptions, parse_bytes, read_config
-    from loaders.simulate import simulate
     from refit_shard.console import as_json
+    from refit_shard.loaders.stream.config import read_config
+    from refit_shard.loaders.stream.options import StreamOptions, parse_bytes
+    from refit_shard.loaders.stream.simulate import simulate
 
     if args.world_size < 1:
         raise UsageError(f"--world-size: must be at least 1, got {args.world_size}")

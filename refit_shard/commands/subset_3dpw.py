@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import UsageError
-from shards_spec.paths import local_path, location
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.storage.paths import local_path, location
 
 if TYPE_CHECKING:
-    from converter.subset import SubsetPlan
-    from converter.subset_work import SubsetSummary
+    from refit_shard.converter.subset.plan import SubsetPlan
+    from refit_shard.converter.subset.work import SubsetSummary
     from refit_shard.data_folder import DataConfig
 
 HELP = """\
@@ -67,8 +67,8 @@ def _named_target(config: "DataConfig") -> str | None:
 
 
 def _prepare(args: argparse.Namespace) -> "SubsetPlan":
-    from converter.datasets import find_dataset
-    from converter.subset import SubsetRequest, plan_subset
+    from refit_shard.converter.annotations.datasets import find_dataset
+    from refit_shard.converter.subset.plan import SubsetRequest, plan_subset
     from refit_shard.data_folder import find_data_config
 
     config = find_data_config(args.data_config)
@@ -86,8 +86,8 @@ def _prepare(args: argparse.Namespace) -> "SubsetPlan":
 
 
 def _make(plan: "SubsetPlan", *, quiet: bool) -> "tuple[SubsetSummary, float]":
-    from converter.subset_work import make_subset
     from refit_shard.console import Meter
+    from refit_shard.converter.subset.work import make_subset
 
     with Meter(NAME, plan.rows, quiet=quiet) as meter:
         return make_subset(plan, meter.advance), meter.seconds

@@ -3,7 +3,7 @@
 import argparse
 
 from refit_shard.commands import Subparsers
-from shards_spec.errors import FormatError, ShardError
+from refit_shard.shards_spec.errors import FormatError, ShardError
 
 HELP = """\
 Re-read shards and check them: hashes, tar members, labels in the tar against the index, crc32c,
@@ -24,10 +24,10 @@ def add_parser(commands: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verify each data set at the path; 1 if anything is wrong."""
     from refit_shard.console import Meter, as_json, say
-    from shards_spec.manifest import read_manifest
-    from shards_spec.reader import find_data_sets
-    from shards_spec.storage import open_folder
-    from shards_spec.verify import Verdict, verify
+    from refit_shard.shards_spec.manifest import read_manifest
+    from refit_shard.shards_spec.reader import find_data_sets
+    from refit_shard.shards_spec.storage.folder import open_folder
+    from refit_shard.shards_spec.verify import Verdict, verify
 
     reports: list[dict[str, object]] = []
     refused: list[FormatError] = []

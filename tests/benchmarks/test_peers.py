@@ -14,8 +14,7 @@ from benchmarks.peer_cases import PEERS, Case, open_loader, prepare
 from benchmarks.peers import refit_style
 from benchmarks.peers.records import record_of
 from benchmarks.peers.transform import Kind, Transform, draw, read_cut_outs
-from loaders import Augmentation, Occluders, RenderOptions, render
-from shards_spec import ShardSet
+from refit_shard import Augmentation, Occluders, RenderOptions, ShardSet, render
 from tests.refit_reference import ReferenceParams, reference_crop, reference_normalise
 
 DRAWN = [

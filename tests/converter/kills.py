@@ -16,15 +16,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from converter import work
-from shards_spec.layout import LOCK, MANIFEST, OVERWRITE, is_attempt
-from shards_spec.manifest import parse_manifest
-from shards_spec.storage import Folder
+from refit_shard.converter.build import work
+from refit_shard.shards_spec.manifest import parse_manifest
+from refit_shard.shards_spec.names import LOCK, MANIFEST, OVERWRITE, is_attempt
+from refit_shard.shards_spec.storage.folder import Folder
 from tests.small import refit
 
 _PATIENCE = 60.0
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.converter.kills", "converter.build", "converter.estimate"])
+_CONTEXT.set_forkserver_preload(["tests.converter.kills", "refit_shard.converter.build.estimate"])
 
 # What is seen of a build that builds shards in one process, in the order of a build.
 PHASES = (

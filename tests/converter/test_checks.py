@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.trees import Tree, make_config, make_tree
-from converter.findings import Limits
+from refit_shard.converter.doctor.findings import Limits
 from tests.small import HEIGHT, WIDTH, Result, encoded, error_line, own, picture, refit
 
 Labels = dict[str, Any]
@@ -314,7 +314,7 @@ def test_ray_is_not_started_for_what_is_not_built(
     def start(**_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("converter.run.ray_session", start)
+    monkeypatch.setattr("refit_shard.converter.build.run.ray_session", start)
     boxes_in_pixels(bedlam.labels)
     assert bedlam.build("--workers", 2).code == 1
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from converter.datasets import Dataset
-from converter.doctor import Place, Report, check_dataset, check_disk, check_npz
-from converter.extras import Extra, check_extra, fault_of
-from converter.findings import Finding
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.doctor.dataset import Place, Report, check_dataset, check_disk, check_npz
+from refit_shard.converter.doctor.extras import Extra, check_extra, fault_of
+from refit_shard.converter.doctor.findings import Finding
 from tests.small import HEIGHT, WIDTH, Own, encoded, picture
 
 ROWS = 40

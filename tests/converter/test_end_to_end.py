@@ -208,8 +208,8 @@ def test_a_bedlam_closeup_has_its_joint_where_the_label_says(
 
 
 def test_each_frame_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter import work
-    from converter.frames import decode_frame
+    from refit_shard.converter.build import work
+    from refit_shard.converter.frames.decode import decode_frame
 
     calls: list[int] = []
 

@@ -12,13 +12,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from converter import png
-from converter.exif import orientation
-from converter.frames import decode_frame
-from converter.jpeg_entropy import check_scans
-from converter.jpeg_header import APPLICATION_DATA, JFIF_REVISION, STRAY_BYTES, read_header
-from shards_spec import jpeg
-from shards_spec.errors import FrameError
+from refit_shard.converter.frames import png
+from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.frames.exif import orientation
+from refit_shard.converter.frames.jpeg_entropy import check_scans
+from refit_shard.converter.frames.jpeg_header import (
+    APPLICATION_DATA,
+    JFIF_REVISION,
+    STRAY_BYTES,
+    read_header,
+)
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError
 from tests.converter.made_jpeg import Factors, make_jpeg, segment
 from tests.converter.made_png import RGB, SIGNATURE, chunk, chunks, exif, kinds, make_png
 from tests.converter.test_frames import saved

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from converter.frames import decode_frame
-from converter.reading import read_frame
-from shards_spec.errors import FrameError
-from shards_spec.storage import open_folder
+from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.reading import read_frame
+from refit_shard.shards_spec.errors import FrameError
+from refit_shard.shards_spec.storage.folder import open_folder
 from tests.searches import examples
 from tests.small import encoded, error_line, hashes, index_rows, own, picture, quarantine
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.generations import (
+from refit_shard.converter.build.generations import (
     Note,
     Standing,
     candidates,
@@ -13,9 +13,9 @@ from converter.generations import (
     parse_note,
     superseded,
 )
-from shards_spec.geometry import FULL_ENVELOPE
-from shards_spec.layout import attempt_name, generation_of, quarantine_name, shard_stem
-from shards_spec.manifest import Manifest, ShardEntry
+from refit_shard.shards_spec.geometry import FULL_ENVELOPE
+from refit_shard.shards_spec.manifest import Manifest, ShardEntry
+from refit_shard.shards_spec.names import attempt_name, generation_of, quarantine_name, shard_stem
 
 SHARDS = 3
 PLANS = [{"plan": number} for number in range(3)]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.build import BuildRequest, Prepared, prepare
-from converter.datasets import DATASETS, Dataset
-from converter.identity import first_difference
-from converter.plan import BuildOptions
-from converter.remaps import prefix_remap
-from converter.source import frame_path
-from shards_spec.manifest import plan_hash
+from refit_shard.converter.annotations.datasets import DATASETS, Dataset
+from refit_shard.converter.annotations.remaps import prefix_remap
+from refit_shard.converter.annotations.source import frame_path
+from refit_shard.converter.build.driver import BuildRequest, Prepared, prepare
+from refit_shard.converter.build.identity import first_difference
+from refit_shard.converter.build.plan import BuildOptions
+from refit_shard.shards_spec.manifest import plan_hash
 from tests.small import Own, Result, error_line, hashes, index_rows, own, quarantine, refit
 
 SHARDED = ("--samples-per-shard", 2)
@@ -149,7 +149,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "quality 90, not 91": {"options": {"quality": 91}},
     "seed 0, not 1": {"options": {"seed": 1}},
     "other rows of the npz": {"options": {"limit": 3}},
-    "places below their root": {"options": {"remaps": (("a/000", "a/002"),)}},
+    "places below their root": {"options": {"remaps": (prefix_remap("a/000", "a/002"),)}},
 }
 
 

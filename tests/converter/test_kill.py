@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.trees import Tree
-from shards_spec.layout import LOCK
-from shards_spec.verify import verify
+from refit_shard.shards_spec.names import LOCK
+from refit_shard.shards_spec.verify import verify
 from tests.converter.kills import PHASES, Seen, kill_at, kill_process
 from tests.converter.many import Many, assert_undisturbed, make_many, started
 from tests.small import (

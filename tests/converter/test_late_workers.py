@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from converter import work
-from converter.build import BuildRequest, make_task, prepare
-from converter.datasets import Dataset
-from converter.plan import BuildOptions
-from shards_spec import storage, writer
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.build import work
+from refit_shard.converter.build.driver import BuildRequest, make_task, prepare
+from refit_shard.converter.build.plan import BuildOptions
+from refit_shard.shards_spec import writer
+from refit_shard.shards_spec.storage import folder as storage
 from tests.small import Own, hashes, own, refit
 
 SHARDED = ("--samples-per-shard", 2)

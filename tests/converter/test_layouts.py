@@ -6,9 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from converter.differences import Difference, alignment, difference, general_remaps, prefix_remaps
-from converter.layouts import find_cure, spread
-from converter.remaps import Remap, Remaps, parse_remaps, prefix_remap, remapped
+from refit_shard.converter.annotations.remaps import (
+    Remap,
+    Remaps,
+    parse_remaps,
+    prefix_remap,
+    remapped,
+)
+from refit_shard.converter.doctor.cures import find_cure, spread
+from refit_shard.converter.doctor.differences import (
+    Difference,
+    alignment,
+    difference,
+    general_remaps,
+    prefix_remaps,
+)
 from tests.small import Own, refit
 
 H36M = [

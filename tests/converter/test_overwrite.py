@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter import publish, work
-from converter.frames import decode_frame
-from shards_spec import ShardSet
-from shards_spec.manifest import read_manifest
-from shards_spec.storage import open_folder
+from refit_shard import ShardSet
+from refit_shard.converter.build import publish, work
+from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.shards_spec.manifest import read_manifest
+from refit_shard.shards_spec.storage.folder import open_folder
 from tests.small import Own, Result, encoded, error_line, hashes, index_rows, own, picture, refit
 
 SHARDED = ("--samples-per-shard", 2)
@@ -243,7 +243,7 @@ def test_a_frame_completed_since_never_touches_what_is_published(
 def test_too_many_bad_rows_in_an_overwrite_leave_the_old_set(tree: Own) -> None:
     before = hashes(tree.out)
     tree.save(scale=np.full(8, np.nan))
-    result = tree.build(*SHARDED, "--overwrite")
+    result = tree.build(*SHARDED, "--overwrite", "--skip-checks")
     assert result.code == 1
     assert "quarantine-g1.feather" in error_line(result)
     assert hashes(tree.out).items() >= before.items()

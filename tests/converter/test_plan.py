@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from converter.build import BuildRequest, prepare
-from converter.datasets import Dataset
-from converter.plan import BuildOptions, frame_groups, permutation, plan_order
-from shards_spec.errors import UsageError
-from shards_spec.geometry import FULL_ENVELOPE, box_meets_image, plan_crop
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.build.driver import BuildRequest, prepare
+from refit_shard.converter.build.plan import BuildOptions, frame_groups, permutation, plan_order
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.geometry import FULL_ENVELOPE, box_meets_image, plan_crop
 from tests.converter.reference import window_of
 from tests.searches import examples
 from tests.small import error_line, own, refit

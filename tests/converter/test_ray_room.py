@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from converter import ray_room
-from converter.ray_room import cannot_start, local_options
-from shards_spec.errors import RefitShardError
+from refit_shard.converter.build import ray_room
+from refit_shard.converter.build.ray_room import cannot_start, local_options
+from refit_shard.shards_spec.errors import RefitShardError
 from tests.small import own, refit_process
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.remaps import parse_remaps, remapped
-from shards_spec.errors import UsageError
+from refit_shard.converter.annotations.remaps import parse_remaps, remapped
+from refit_shard.shards_spec.errors import UsageError
 
 
 @pytest.mark.parametrize(

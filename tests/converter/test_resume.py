@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards_spec.manifest import read_manifest
-from shards_spec.storage import open_folder
+from refit_shard.shards_spec.manifest import read_manifest
+from refit_shard.shards_spec.storage.folder import open_folder
 from tests.small import Own, error_line, hashes, own, quarantine, refit
 
 SHARDED = ("--samples-per-shard", 2)
@@ -82,7 +82,7 @@ def test_a_damaged_shard_alone_is_built_again(
 def test_while_a_shard_is_built_again_the_others_stay_published(
     tree: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converter import work
+    from refit_shard.converter.build import work
 
     flip(tree.out / "own-000001.tar")
     before = hashes(tree.out)
@@ -195,8 +195,8 @@ def test_a_frame_that_is_only_half_usable_keeps_its_shard(tmp_path: Path) -> Non
 
 HOLD = """
 import sys
-from converter.lock import build_lock
-from shards_spec.storage import open_folder
+from refit_shard.converter.build.lock import build_lock
+from refit_shard.shards_spec.storage.folder import open_folder
 with build_lock(open_folder(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.accounting import misplaced
+from refit_shard.converter.build.accounting import misplaced
 from tests.small import (
     Own,
     Result,
@@ -119,8 +119,8 @@ def test_an_out_below_a_file_is_one_line(tree: Own) -> None:
 def test_one_failing_shard_loses_none_of_the_others(
     tree: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converter import run
-    from converter.work import build_shard
+    from refit_shard.converter.build import run
+    from refit_shard.converter.build.work import build_shard
 
     def failing(recipe: Any, task: Any) -> Any:
         if task.index == 1:
@@ -152,7 +152,7 @@ def test_one_failing_shard_loses_none_of_the_others(
 def test_a_build_that_loses_or_doubles_a_row_fails(
     tree: Own, monkeypatch: pytest.MonkeyPatch, harm: Callable[[list[Any]], list[Any]], said: str
 ) -> None:
-    from converter import work
+    from refit_shard.converter.build import work
 
     samples = work.ShardBuilder.samples
 

@@ -21,10 +21,10 @@ from examples.hrnet_model import (
 )
 from examples.hrnet_training import H36M_TO_SPIN, Trainer, evaluate
 from examples.train_hrnet import main
-from loaders import StreamOptions
-from loaders.refit import TrainLoader, get_dataloaders
+from refit_shard import StreamOptions
 from refit_shard.cli import main as refit_shard
-from shards_spec.errors import UsageError
+from refit_shard.loaders.refit.trainer import TrainLoader, get_dataloaders
+from refit_shard.shards_spec.errors import UsageError
 
 BACKBONE = "hrnet_w18_small"
 LOSS = {"KPT2D": 5.0, "KPT3D": 5.0, "SMPL": 1.0, "V3D": 1.0}
@@ -55,15 +55,16 @@ def config(
 ) -> dict[str, Any]:
     """A config of 64 px crops from shards of bedlam; 3DPW's frames stand in for validation."""
     folder = tmp_path_factory.mktemp("train") / "shards"
-    for name, tree in (("bedlam", bedlam_tree), ("3dpw_test_sub", pw3d_tree)):
+    for name, tree in (("made", bedlam_tree), ("validation", pw3d_tree)):
         what = ["--npz", str(tree.npz), "--root", str(tree.root), "--name", name, "--limit", "12"]
         how = ["--out", str(folder), "--workers", "0", "--box-px", "64", "--max-bad", "1"]
         assert refit_shard(["build", *what, *how]) == 0
+    (folder / "validation").rename(folder / "3dpw_test_sub")
     return {
         "IMG_RES": 64,
         "NUM_WORKERS": 1,
         "SEED_VALUE": 3,
-        "DATASET": {"LIST": ["bedlam"], "PARTITION": [1.0], "SHARDS": str(folder)},
+        "DATASET": {"LIST": ["made"], "PARTITION": [1.0], "SHARDS": str(folder)},
         "LOSS": LOSS,
         "TRAIN": {"BATCH_SIZE": 4},
     }

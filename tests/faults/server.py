@@ -15,7 +15,11 @@ from typing import Any
 
 # What the commands import when they run.
 MODULES = (
-    *("converter.build", "converter.subset_work", "refit_shard.console", "shards_spec.verify"),
+    *(
+        "refit_shard.converter.build.driver",
+        "refit_shard.converter.subset.work",
+        *("refit_shard.console", "refit_shard.shards_spec.verify"),
+    ),
     "tests.faults.work",
 )
 
@@ -69,6 +73,6 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     for name in MODULES:
         importlib.import_module(name)
-    importlib.import_module("converter.reading").PAUSES = (0.0, 0.0)  # type: ignore[attr-defined]
+    importlib.import_module("refit_shard.converter.reading").PAUSES = (0.0, 0.0)  # type: ignore[attr-defined]
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from shards_spec.errors import RefitShardError
-from shards_spec.verify import verify
+from refit_shard.shards_spec.errors import RefitShardError
+from refit_shard.shards_spec.verify import verify
 from tests.faults.conftest import Machine, Outcome
 from tests.faults.errors import ERRORS, OF_THE_FILE, ONLY_ONCE, SHORT, UNKNOWN
 from tests.small import Own, own

@@ -3,11 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from loaders.cache import Cache, Fetched, Slot
+from refit_shard import ShardSet
 from refit_shard.console import say
-from shards_spec import ShardSet
-from shards_spec.errors import RefitShardError
-from shards_spec.records import OpenTars, RecordReader
+from refit_shard.loaders.remote.cache import Cache, Fetched, Slot
+from refit_shard.shards_spec.errors import RefitShardError
+from refit_shard.shards_spec.records import OpenTars, RecordReader
 
 
 def _contents(data_set: ShardSet) -> str:

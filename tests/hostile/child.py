@@ -9,7 +9,7 @@ import resource
 import sys
 from pathlib import Path
 
-from shards_spec.errors import RefitShardError
+from refit_shard.shards_spec.errors import RefitShardError
 from tests.hostile.batch import MEMORY
 
 

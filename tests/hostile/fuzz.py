@@ -12,7 +12,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["shards_spec", "converter", "loaders", "zipfile"]):
-    from shards_spec.errors import RefitShardError
+    from refit_shard.shards_spec.errors import RefitShardError
     from tests.hostile import test_frame, test_index, test_jpeg, test_npz, test_occluders
 
 PARSERS = {

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loaders.options import MAX_CONFIG_BYTES, read_config
-from shards_spec.errors import UsageError
+from refit_shard.loaders.stream.config import MAX_CONFIG_BYTES, read_config
+from refit_shard.shards_spec.errors import UsageError
 from tests.searches import examples
 from tests.small import error_line, refit
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.frames import decode_frame
+from refit_shard.converter.frames.decode import decode_frame
 from tests.converter.made_jpeg import make_jpeg, segment
 from tests.converter.made_png import SIGNATURE, chunk, kinds
 from tests.hostile.batch import mutated, outcomes

@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from shards_spec.errors import ShardError
-from shards_spec.fields import FIELD, arrow_schema, numpy_view, standard_fields
-from shards_spec.manifest import ShardEntry
-from shards_spec.reader import open_index, read_index, read_seal
-from shards_spec.storage import open_folder
+from refit_shard.shards_spec.errors import ShardError
+from refit_shard.shards_spec.fields import FIELD, arrow_schema, numpy_view, standard_fields
+from refit_shard.shards_spec.manifest import ShardEntry
+from refit_shard.shards_spec.reader import open_index, read_index, read_seal
+from refit_shard.shards_spec.storage.folder import open_folder
 from tests.hostile.batch import mutated, outcomes
 from tests.small import own
 

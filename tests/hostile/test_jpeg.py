@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards_spec import jpeg
-from shards_spec.errors import FrameError
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError
 from tests.hostile.batch import mutated, outcomes
 from tests.small import picture
 

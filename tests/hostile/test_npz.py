@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.npz import Npz
-from converter.source import read_source
-from shards_spec.errors import SourceError
+from refit_shard.converter.annotations.npz import Npz
+from refit_shard.converter.annotations.source import read_source
+from refit_shard.shards_spec.errors import SourceError
 from tests.hostile.batch import mutated, outcomes
 from tests.small import columns, own, quarantine
 

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from loaders import Occluders
-from loaders.occluders import SCHEMA, occluder_bytes
-from loaders.policy import Occlusion
-from shards_spec.errors import UsageError
-from shards_spec.writer import arrow_bytes
+from refit_shard import Occluders
+from refit_shard.loaders.items.occluders import SCHEMA, occluder_bytes
+from refit_shard.loaders.items.policy import Occlusion
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.writer import arrow_bytes
 from tests.hostile.batch import mutated, outcomes
 from tests.loaders.pasting import pasted
 

@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loaders import StreamingLoader, StreamOptions, webdataset_item
-from shards_spec import ShardSet
-from shards_spec.errors import RefitShardError, ShardError
-from shards_spec.records import NpyLayout
+from refit_shard import ShardSet, StreamingLoader, StreamOptions, webdataset_item
+from refit_shard.shards_spec.errors import RefitShardError, ShardError
+from refit_shard.shards_spec.records import NpyLayout
 from tests.searches import examples
 from tests.small import Own, own, sealed
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loaders import StreamingLoader, StreamOptions
-from shards_spec.errors import UsageError
+from refit_shard import StreamingLoader, StreamOptions
+from refit_shard.shards_spec.errors import UsageError
 from tests.searches import examples
 from tests.small import own
 

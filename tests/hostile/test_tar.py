@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from shards_spec import ShardSet
-from shards_spec.errors import ShardError
-from shards_spec.records import OpenTars, RecordReader
-from shards_spec.verify import verify_shard
+from refit_shard import ShardSet
+from refit_shard.shards_spec.errors import ShardError
+from refit_shard.shards_spec.records import OpenTars, RecordReader
+from refit_shard.shards_spec.verify import verify_shard
 from tests.hostile.batch import mutated, outcomes
 from tests.small import own
 

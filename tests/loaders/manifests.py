@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from shards_spec.fields import standard_fields
-from shards_spec.geometry import Envelope
-from shards_spec.manifest import Manifest, ShardEntry
+from refit_shard.shards_spec.fields import standard_fields
+from refit_shard.shards_spec.geometry import Envelope
+from refit_shard.shards_spec.manifest import Manifest, ShardEntry
 
 ROW_BYTES = 100
 

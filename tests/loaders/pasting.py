@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from loaders import Occluders
-from loaders.native import Drawer, ImageKind, Jpegs
-from loaders.pixels import paste_table
-from loaders.policy import Occlusion
+from refit_shard import Occluders
+from refit_shard.loaders.items.pixels import paste_table
+from refit_shard.loaders.items.policy import Occlusion
+from refit_shard.loaders.native import Drawer, ImageKind, Jpegs
 
 WHOLE = np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
 

@@ -9,8 +9,8 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
+from refit_shard import Sample, ShardSet
 from refit_shard.cli import main
-from shards_spec import Sample, ShardSet
 
 U8 = NDArray[np.uint8]
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from loaders import StreamingLoader, StreamOptions
+from refit_shard import StreamingLoader, StreamOptions
 from tests.loaders.streams import MIX, Batch, items, names
 
 GLOBAL_BATCH = 12

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from loaders import Augmentation, StreamingLoader, StreamOptions
-from loaders.mix import make_mixer
-from loaders.order import Passes
-from loaders.policy import draw, select, single
-from shards_spec import Sample, ShardSet
+from refit_shard import Augmentation, Sample, ShardSet, StreamingLoader, StreamOptions
+from refit_shard.loaders.items.policy import draw, select, single
+from refit_shard.loaders.stream.mix import make_mixer
+from refit_shard.loaders.stream.order import Passes
 
 Batch = dict[str, Any]
 Name = tuple[str, int]

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from loaders import RenderOptions, render
-from shards_spec import Sample, ShardSet
-from shards_spec.errors import ShardError
-from shards_spec.records import NpyLayout, OpenTars, RecordReader
+from refit_shard import RenderOptions, Sample, ShardSet, render
+from refit_shard.shards_spec.errors import ShardError
+from refit_shard.shards_spec.records import NpyLayout, OpenTars, RecordReader
 from tests.loaders.remains import remains
 from tests.loaders.streams import all_names, draws_of, items, names, stream
 

@@ -11,10 +11,17 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from loaders import Occluders, RenderOptions, StreamingLoader, StreamOptions, finalize, render
-from loaders.occluders import occluder_bytes
-from shards_spec import ShardSet
-from shards_spec.errors import ShardError, UsageError
+from refit_shard import (
+    Occluders,
+    RenderOptions,
+    ShardSet,
+    StreamingLoader,
+    StreamOptions,
+    finalize,
+    render,
+)
+from refit_shard.loaders.items.occluders import occluder_bytes
+from refit_shard.shards_spec.errors import ShardError, UsageError
 from tests.loaders.streams import Batch, all_names, draws_of, names, sources, stream
 
 MEAN, STD = (np.array(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))

@@ -13,12 +13,13 @@ import pytest
 from omegaconf import OmegaConf
 from yacs.config import CfgNode
 
-from loaders import AugmentationPolicy, Occluders, StreamingLoader, StreamOptions
-from loaders.evaluation import EvaluationLoader
-from loaders.occluders import occluder_bytes
-from loaders.options import parse_bytes, parse_config, read_config
-from loaders.refit import get_dataloaders
-from shards_spec.errors import UsageError
+from refit_shard import AugmentationPolicy, Occluders, StreamingLoader, StreamOptions
+from refit_shard.loaders.items.occluders import occluder_bytes
+from refit_shard.loaders.refit.evaluation import EvaluationLoader
+from refit_shard.loaders.refit.trainer import get_dataloaders
+from refit_shard.loaders.stream.config import parse_config, read_config
+from refit_shard.loaders.stream.options import parse_bytes
+from refit_shard.shards_spec.errors import UsageError
 from tests.loaders.streams import all_items
 
 PLAIN: dict[str, Any] = {

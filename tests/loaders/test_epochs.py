@@ -21,11 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from loaders import StreamingLoader, StreamOptions
-from loaders.epochs import Cut, Epochs
-from loaders.mix import make_mixer
-from loaders.order import Passes
-from loaders.state import Place, make_state, read_state
+from refit_shard import StreamingLoader, StreamOptions
+from refit_shard.loaders.stream.epochs import Cut, Epochs
+from refit_shard.loaders.stream.mix import make_mixer
+from refit_shard.loaders.stream.order import Passes
+from refit_shard.loaders.stream.state import Place, make_state, read_state
 from tests.loaders.streams import Name, check_passes, names
 from tests.searches import examples
 from tests.small import own

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from skimage import transform
 
-from loaders import Augmentation, RenderOptions, render
+from refit_shard import Augmentation, RenderOptions, render
 from tests.loaders.photographs import OwnSet, Row, build_own, labels
 
 Floats = NDArray[np.float64]

@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 import torch
 
-from loaders import StreamOptions
-from loaders.evaluation import EvaluationLoader
-from loaders.memory import BatchMemory
+from refit_shard import StreamOptions
+from refit_shard.loaders.refit.evaluation import EvaluationLoader
+from refit_shard.loaders.stream.memory import BatchMemory
 from tests.loaders.streams import Batch, all_items, items, stream
 
 SHAPE = (6, 4, 4, 3)

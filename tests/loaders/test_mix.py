@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-import loaders.mix
-from loaders.mix import FARTHEST, Mixer, Origin, make_mixer
-from loaders.random import generator
+from refit_shard.loaders.philox import generator
+from refit_shard.loaders.stream import mix
+from refit_shard.loaders.stream.mix import FARTHEST, Mixer, Origin, make_mixer
 from tests.searches import examples
 
 Ints = NDArray[np.int64]
@@ -212,7 +212,7 @@ def test_iid_prefixes_of_many_seeds_follow_the_binomial_law() -> None:
 )
 def test_halves_follow_the_hypergeometric_law(chosen: int, half: int) -> None:
     """Exactly where few are chosen, else nearly: no test of some thousand draws sees it."""
-    found = [loaders.mix._in_first_half(chosen, half, generator(one, "t")) for one in range(4000)]
+    found = [mix._in_first_half(chosen, half, generator(one, "t")) for one in range(4000)]
     law = stats.hypergeom(2 * half, chosen, half)
     edges = np.unique(law.ppf(np.linspace(0.05, 0.95, 19)))
     seen = np.bincount(np.searchsorted(edges, found), minlength=len(edges) + 1)
@@ -249,13 +249,13 @@ def test_the_last_positions_are_as_good_as_the_first(mix: list[float], position:
 def test_any_place_takes_as_many_steps_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """42 splits a node of the tree for a place that is new, next to none for the one after it."""
     splits: list[int] = []
-    split = loaders.mix._in_first_half
+    split = mix._in_first_half
 
     def counted(chosen: int, half: int, bits: np.random.Philox) -> int:
         splits.append(half)
         return split(chosen, half, bits)
 
-    monkeypatch.setattr(loaders.mix, "_in_first_half", counted)
+    monkeypatch.setattr(mix, "_in_first_half", counted)
     for position in (0, 64, 100 * 10**6, 1 << 45, FARTHEST - 64):
         splits.clear()
         make_mixer("iid", [1 / 7] * 7, 0).assign(position, 64)

@@ -11,12 +11,12 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from loaders import Occluders
-from loaders.occluder_import import read_pickle, read_voc
-from loaders.occluders import occluder_bytes
-from loaders.policy import Occlusion
+from refit_shard import Occluders
 from refit_shard.cli import main
-from shards_spec.errors import SourceError, UsageError
+from refit_shard.loaders.items.occluder_import import read_pickle, read_voc
+from refit_shard.loaders.items.occluders import occluder_bytes
+from refit_shard.loaders.items.policy import Occlusion
+from refit_shard.shards_spec.errors import SourceError, UsageError
 from tests.loaders.pasting import pasted
 from tests.refit_reference import psnr
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from loaders import StreamingLoader, StreamOptions
-from loaders.options import read_config
-from shards_spec.errors import FormatError, UsageError
+from refit_shard import StreamingLoader, StreamOptions
+from refit_shard.loaders.stream.config import read_config
+from refit_shard.shards_spec.errors import FormatError, UsageError
 from tests.loaders.streams import all_items, sources, stream
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -140,7 +140,7 @@ def test_shards_of_another_format_version(shards: Path, tmp_path: Path) -> None:
 
 def test_a_policy_wider_than_the_shards(shards: Path) -> None:
     """The source, its envelope and the policy's number; augment=False does not care."""
-    from loaders import AugmentationPolicy
+    from refit_shard import AugmentationPolicy
 
     wide = AugmentationPolicy(scale_clip=0.3)
     with pytest.raises(UsageError, match=r"bedlam: .*1\.25 .*1\.3"):

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders.order import Passes, Sequential
+from refit_shard.loaders.stream.order import Passes, Sequential
 
 
 @given(st.integers(1, 500), st.integers(0, 2**63 - 1), st.integers(0, 50))

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from loaders import native
-from loaders.native import Drawer, ImageKind, Jpegs
-from shards_spec import jpeg
-from shards_spec.geometry import box_side, output_to_source, source_to_stored
+from refit_shard.loaders import native
+from refit_shard.loaders.native import Drawer, ImageKind, Jpegs
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.geometry import box_side, output_to_source, source_to_stored
 from tests.refit_reference import psnr
 from tests.searches import examples
 from tests.small import colourful, picture

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from loaders.policy import AugmentationPolicy, Draws, Occlusion, draw
-from shards_spec.errors import UsageError
-from shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE, Envelope
+from refit_shard.loaders.items.policy import AugmentationPolicy, Draws, Occlusion, draw
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE, Envelope
 from tests.searches import examples
 
 COUNT = 100_000

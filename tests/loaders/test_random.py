@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from loaders.random import generator, permutation, uniforms
+from refit_shard.loaders.philox import generator, permutation, uniforms
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**40), st.integers(0, 30), st.integers(0, 30))

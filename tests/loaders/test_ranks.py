@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from loaders import StreamOptions
-from loaders.evaluation import EvaluationLoader
-from loaders.ranks import Rank, find_rank
-from shards_spec.errors import UsageError
+from refit_shard import StreamOptions
+from refit_shard.loaders.refit.evaluation import EvaluationLoader
+from refit_shard.loaders.stream.ranks import Rank, find_rank
+from refit_shard.shards_spec.errors import UsageError
 from tests.loaders.streams import stream
 
 NOBODY = StreamOptions()

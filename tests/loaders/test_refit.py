@@ -14,19 +14,19 @@ import torch
 import webdataset as wds
 
 from benchmarks.trees import Tree, make_config, make_tree
-from loaders import (
+from refit_shard import (
     Augmentation,
     AugmentationPolicy,
+    ShardSet,
     StreamOptions,
     render,
     webdataset_item,
 )
-from loaders.evaluation import EvaluationLoader
-from loaders.occluders import occluder_bytes
-from loaders.refit import get_dataloaders
 from refit_shard.cli import main
-from shards_spec import ShardSet
-from shards_spec.errors import FormatError, ShardError, UsageError
+from refit_shard.loaders.items.occluders import occluder_bytes
+from refit_shard.loaders.refit.evaluation import EvaluationLoader
+from refit_shard.loaders.refit.trainer import get_dataloaders
+from refit_shard.shards_spec.errors import FormatError, ShardError, UsageError
 from tests.loaders.body_model import write_bodies
 from tests.loaders.streams import all_items
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shards_spec.records import most_open_tars
+from refit_shard.shards_spec.records import most_open_tars
 from tests.loaders.remains import open_files, remains
 from tests.loaders.streams import all_items, items, stream
 

@@ -13,8 +13,8 @@ import pytest
 import scipy.sparse
 import torch
 
-from loaders.smpl import Bodies, find_models, read_model, read_regressor
-from shards_spec.errors import SourceError, UsageError
+from refit_shard.loaders.refit.smpl import Bodies, find_models, read_model, read_regressor
+from refit_shard.shards_spec.errors import SourceError, UsageError
 from tests.loaders.body_model import VERTICES, make_body, skin, write_bodies
 
 

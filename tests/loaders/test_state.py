@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from loaders import AugmentationPolicy, StreamingLoader, StreamOptions
-from loaders.mix import make_mixer
-from loaders.occluders import occluder_bytes
-from shards_spec.errors import UsageError
-from shards_spec.manifest import plan_hash
+from refit_shard import AugmentationPolicy, StreamingLoader, StreamOptions
+from refit_shard.loaders.items.occluders import occluder_bytes
+from refit_shard.loaders.stream.mix import make_mixer
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.manifest import plan_hash
 from tests.loaders.streams import (
     MIX,
     all_items,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-import loaders.order
-from loaders.random import Places
-from shards_spec.errors import UsageError
+from refit_shard.loaders.philox import Places
+from refit_shard.loaders.stream import order
+from refit_shard.shards_spec.errors import UsageError
 from tests.loaders.streams import all_items, all_names, check_passes, names, stream
 
 ROWS = {"bedlam": 40, "agora": 9, "coco": 19}
@@ -251,7 +251,7 @@ def test_any_epoch_of_a_million_rows_is_reached_without_work(
         return at(places, level, number)
 
     monkeypatch.setattr(Places, "at", counted)
-    monkeypatch.setattr(loaders.order, "permutation", None)
+    monkeypatch.setattr(order, "permutation", None)
     loader.set_epoch(100)
     loader.set_epoch(3)
     loader.set_epoch(10**6)

@@ -13,12 +13,18 @@ import webdataset as wds
 from torch.utils.data import DataLoader
 
 from benchmarks.trees import Tree
-from loaders import Augmentation, AugmentationPolicy, RenderOptions, render, webdataset_item
-from loaders.tars import TarSample
+from refit_shard import (
+    Augmentation,
+    AugmentationPolicy,
+    RenderOptions,
+    ShardSet,
+    render,
+    webdataset_item,
+)
 from refit_shard.cli import main
-from shards_spec import ShardSet
-from shards_spec.errors import ShardError, UsageError
-from shards_spec.records import NpyLayout
+from refit_shard.loaders.items.tars import TarSample
+from refit_shard.shards_spec.errors import ShardError, UsageError
+from refit_shard.shards_spec.records import NpyLayout
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +183,7 @@ def test_the_places_of_workers_are_far_apart(monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(0)
     drawn = set()
     for seed in seeds:
-        monkeypatch.setattr("loaders.tars._worker_seed", lambda seed=seed: seed)
+        monkeypatch.setattr("refit_shard.loaders.items.tars._worker_seed", lambda seed=seed: seed)
         item: Any = webdataset_item(POLICY)
         for key in ("a-1", "a-2", str(rng.integers(0, 10**9))):
             drawn.add(float(item._draw(key).rot[0]))

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from loaders.batches import BatchMaker
-from shards_spec.errors import RefitShardError, StorageError, UsageError
+from refit_shard.loaders.stream.batches import BatchMaker
+from refit_shard.shards_spec.errors import RefitShardError, StorageError, UsageError
 from tests.loaders.remains import children, remains
 from tests.loaders.streams import Batch, all_items, items, stream
 

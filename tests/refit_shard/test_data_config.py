@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from converter.datasets import DATASETS
-from refit_shard.data_folder import PACKAGED, find_data_config
-from shards_spec.errors import UsageError
-from tests.small import Own, error_line, index_rows, own, refit
+from refit_shard.converter.annotations.datasets import DATASETS
+from refit_shard.data_folder import find_data_config
+from refit_shard.shards_spec.errors import UsageError
+from tests.small import PROJECT, Own, error_line, index_rows, own, refit
 
 REFIT = """
 from os.path import join
@@ -75,10 +75,10 @@ def test_a_root_relative_to_the_file_s_folder_works_from_elsewhere(
     assert len(index_rows(elsewhere / "data/shards/coco")) == 6
 
 
-def test_a_given_file_comes_before_the_current_folder_s_and_that_before_the_packaged(
-    tree: Own, tmp_path: Path
-) -> None:
-    assert find_data_config(None).path == PACKAGED
+def test_a_given_file_comes_before_the_current_folder_s(tree: Own, tmp_path: Path) -> None:
+    nowhere = error_line(refit(*BUILD))
+    assert f"no data_config.py: looked for {tmp_path / 'data_config.py'};" in nowhere
+    assert "--data-config PATH" in nowhere
     here = write_config(tmp_path, COCO_ROOT="/nowhere/here")
     assert find_data_config(None).path == here
     given = write_config(tmp_path / "given", COCO_ROOT="/nowhere/given")
@@ -86,8 +86,6 @@ def test_a_given_file_comes_before_the_current_folder_s_and_that_before_the_pack
     (tmp_path / "given/data").symlink_to(tmp_path / "data")
     assert "'/nowhere/given'" in error_line(refit(*BUILD, "--data-config", given))
     assert "'/nowhere/here'" in error_line(refit(*BUILD))
-    here.unlink()
-    assert str(PACKAGED) in error_line(refit(*BUILD))
     assert tree.root.is_dir()
 
 
@@ -107,10 +105,12 @@ def test_the_environment_overrides_a_root(
 def test_an_empty_root_or_a_missing_npz_names_variable_file_and_what_to_put_there(
     tree: Own, tmp_path: Path, name: str
 ) -> None:
+    config = tmp_path / "data_config.py"
+    config.write_text((PROJECT / "data_config.py").read_text())
     result = refit("build", "--dataset", name, "--workers", 0)
     assert result.code == 2
     line = error_line(result)
-    assert str(PACKAGED) in line
+    assert str(config) in line
     assert tree.root.is_dir()
     if name == "coco":
         assert "COCO_ROOT is empty in" in line
@@ -162,8 +162,8 @@ def test_a_missing_file_is_said(tree: Own) -> None:
     assert tree.root.is_dir()
 
 
-def test_the_packaged_file_names_every_registered_data_set() -> None:
-    names = find_data_config(str(PACKAGED)).names
+def test_the_project_s_file_names_every_registered_data_set() -> None:
+    names = find_data_config(str(PROJECT / "data_config.py")).names
     listed = {name for split in names["DATASET_FILES"] for name in split}
     assert listed == set(names["DATASET_FOLDERS"]) == set(DATASETS)
     for dataset in DATASETS.values():

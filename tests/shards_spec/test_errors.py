@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loaders.cache import Cache
-from shards_spec.errors import StorageError, explain
-from shards_spec.files import mistaken_for, write_file
-from shards_spec.storage import open_folder
+from refit_shard.loaders.remote.cache import Cache
+from refit_shard.shards_spec.errors import StorageError, explain
+from refit_shard.shards_spec.storage.files import mistaken_for, write_file
+from refit_shard.shards_spec.storage.folder import open_folder
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards_spec.fields import (
+from refit_shard.shards_spec.fields import (
     FIELDS,
     Field,
     arrow_column,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards_spec.errors import FormatError, RefitShardError, ShardError
-from shards_spec.fields import Field, standard_fields
-from shards_spec.geometry import Envelope
-from shards_spec.manifest import Manifest, ShardEntry, parse_manifest
+from refit_shard.shards_spec.errors import FormatError, RefitShardError, ShardError
+from refit_shard.shards_spec.fields import Field, standard_fields
+from refit_shard.shards_spec.geometry import Envelope
+from refit_shard.shards_spec.manifest import Manifest, ShardEntry, parse_manifest
 from tests.searches import examples
 
 

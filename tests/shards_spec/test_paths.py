@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from shards_spec import ShardSet
-from shards_spec.errors import UsageError
-from shards_spec.paths import absolute, local_path, location
-from shards_spec.reader import find_data_sets
-from shards_spec.storage import open_folder
-from shards_spec.verify import verify
+from refit_shard import ShardSet
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.reader import find_data_sets
+from refit_shard.shards_spec.storage.folder import open_folder
+from refit_shard.shards_spec.storage.paths import absolute, local_path, location
+from refit_shard.shards_spec.verify import verify
 from tests.small import Own, own
 
 NO_TEXT = os.fsdecode(b"caf\xe9")

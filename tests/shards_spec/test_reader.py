@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-from shards_spec import Sample, ShardSet
-from shards_spec.errors import FormatError, ShardError, UsageError
+from refit_shard import Sample, ShardSet
+from refit_shard.shards_spec.errors import FormatError, ShardError, UsageError
 from tests.small import Own, index_rows, own, read_arrow, refit
 
 

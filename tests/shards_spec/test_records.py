@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards_spec import ShardSet
-from shards_spec.errors import RefitShardError, ShardError, StorageError
-from shards_spec.records import OpenTars, RecordReader, Stored
+from refit_shard import ShardSet
+from refit_shard.shards_spec.errors import RefitShardError, ShardError, StorageError
+from refit_shard.shards_spec.records import OpenTars, RecordReader, Stored
 from tests.small import Own, own, read_arrow
 
 ROWS = 24

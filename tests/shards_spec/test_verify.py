@@ -17,7 +17,7 @@ from crc32c import crc32c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shards_spec.verify import verify
+from refit_shard.shards_spec.verify import verify
 from tests.searches import examples
 from tests.small import Own, own, read_arrow, refit, sealed
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from benchmarks.trees import make_tree
-from loaders import StreamingLoader, StreamOptions
-from shards_spec.errors import ShardError, StorageError
+from refit_shard import StreamingLoader, StreamOptions
+from refit_shard.shards_spec.errors import ShardError, StorageError
 from tests.small import (
     Own,
     Result,

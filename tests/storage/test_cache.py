@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from loaders import StreamingLoader, StreamOptions, ahead, locks
-from loaders.cache import Cache, Fetched, Slot
-from loaders.evaluation import EvaluationLoader
-from shards_spec import ShardSet
-from shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
+from refit_shard import ShardSet, StreamingLoader, StreamOptions
+from refit_shard.loaders.refit.evaluation import EvaluationLoader
+from refit_shard.loaders.remote import locks
+from refit_shard.loaders.remote.cache import Cache, Fetched, Slot
+from refit_shard.loaders.stream import ahead
+from refit_shard.shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
 from tests.loaders.streams import all_items, items
 from tests.small import Own, own
 from tests.storage.conftest import Store
@@ -211,7 +212,7 @@ def test_without_a_cache_samples_are_read_from_the_store(far: Far, num_workers: 
     [
         ({"cache": "c"}, "cache and cache_bytes go together"),
         ({"cache_bytes": 5}, "cache and cache_bytes go together"),
-        ({"cache": "s3://b/c", "cache_bytes": 5}, "cache: must be a local folder, got 's3://b/c'"),
+        ({"cache": "s3://b/c", "cache_bytes": 5}, "cache: must be on this machine, got 's3://b/c'"),
         ({"cache": "c", "cache_bytes": "lots"}, "cache_bytes: must be a number of bytes such as"),
         ({"cache": "c", "cache_bytes": 0}, "cache_bytes: must be a number of bytes such as"),
     ],

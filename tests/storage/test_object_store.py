@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from shards_spec import object_store
-from shards_spec.errors import ShardError, StorageError, UsageError
-from shards_spec.files import is_file, open_file
-from shards_spec.storage import Folder, open_folder
+from refit_shard.shards_spec.errors import ShardError, StorageError, UsageError
+from refit_shard.shards_spec.storage import object_store
+from refit_shard.shards_spec.storage.files import is_file, open_file
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
 from tests.storage.conftest import Store
 from tests.storage.proxy import Fault, Harm, Held, cut, error, hung_up, shortened
 
@@ -83,8 +83,8 @@ def test_an_upload_that_fails_is_one_line_and_leaves_no_object(store: Store, har
 
 WRITE = """
 import sys
-from shards_spec.errors import StorageError
-from shards_spec.storage import open_folder
+from refit_shard.shards_spec.errors import StorageError
+from refit_shard.shards_spec.storage.folder import open_folder
 try:
     open_folder(sys.argv[1]).write("large", bytes(11 << 20))
 except StorageError:

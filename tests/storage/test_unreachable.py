@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from shards_spec.errors import SilenceError, UsageError
-from shards_spec.object_store import asked_once
-from shards_spec.storage import open_folder
+from refit_shard.shards_spec.errors import SilenceError, UsageError
+from refit_shard.shards_spec.storage.folder import open_folder
+from refit_shard.shards_spec.storage.object_store import asked_once
 from tests.small import error_line, own, refit
 
 

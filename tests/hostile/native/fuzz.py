@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaders.native.build import SOURCE, sources
-from shards_spec import jpeg
+from refit_shard.loaders.native.build import SOURCE, sources
+from refit_shard.shards_spec import jpeg
 from tests.small import picture
 
 HERE = Path(__file__).parent

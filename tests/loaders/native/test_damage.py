@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from loaders import native
-from loaders.native import Code, Drawer, ImageKind, Jpegs
-from shards_spec import jpeg
-from shards_spec.errors import FrameError, RefitShardError
+from refit_shard.loaders import native
+from refit_shard.loaders.native import Code, Drawer, ImageKind, Jpegs
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError, RefitShardError
 from tests.hostile.batch import mutated, outcomes
 from tests.hostile.test_jpeg import SIZE, make_whole, progressive, resized, segments
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from loaders import native
-from loaders.native import PASTE, CutOuts, Drawer, ImageKind, Jpegs
-from loaders.pixels import MEAN, STD
-from shards_spec import jpeg
+from refit_shard.loaders import native
+from refit_shard.loaders.items.pixels import MEAN, STD
+from refit_shard.loaders.native import PASTE, CutOuts, Drawer, ImageKind, Jpegs
+from refit_shard.shards_spec import jpeg
 from tests.loaders.native import reference
 from tests.loaders.native.reference import Paste
 from tests.loaders.test_pixels import maps

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from loaders import native
-from loaders.native import Code
-from shards_spec import ShardSet
-from shards_spec.errors import FrameError, RefitShardError, ShardError, StorageError
-from shards_spec.records import LocalFile, NpyLayout, OpenTars, Place, RecordReader
+from refit_shard import ShardSet
+from refit_shard.loaders import native
+from refit_shard.loaders.native import Code
+from refit_shard.shards_spec.errors import FrameError, RefitShardError, ShardError, StorageError
+from refit_shard.shards_spec.records import LocalFile, NpyLayout, OpenTars, Place, RecordReader
 from tests.small import own
 
 

@@ -7,8 +7,8 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders import native
-from shards_spec import jpeg
+from refit_shard.loaders import native
+from refit_shard.shards_spec import jpeg
 from tests.loaders.native import decoder
 from tests.small import colourful
 

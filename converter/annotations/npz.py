@@ -1,0 +1,130 @@
+"""Reading npz files that nobody vouches for: no pickle, and no memory before its size is known."""
+
+import hashlib
+import lzma
+import tokenize
+import warnings
+import zipfile
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.converter.reading import open_source
+from refit_shard.shards_spec.errors import ShardError, SourceError
+from refit_shard.shards_spec.storage.files import is_of_a_mac, refuse_mistaken
+from refit_shard.shards_spec.storage.paths import AnyPath, location
+
+MAX_ARRAY_BYTES = 16 << 30
+_DAMAGE = (
+    *(ValueError, OSError, EOFError, RuntimeError),  # RuntimeError: encrypted
+    *(zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError),
+    *(SyntaxError, tokenize.TokenError),  # numpy evaluates an array's header as a literal
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an array's header states."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def _read_header(stream: IO[bytes]) -> Entry:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"npy format version {version}")
+    return Entry(dtype, shape)
+
+
+class Npz:
+    """An open npz: ``entries`` from the headers alone, arrays one at a time.
+
+    ``path`` may be a URL; then a temporary copy is read. What a Mac adds to an archive is ignored.
+
+    Raises:
+        SourceError: the file is missing, is no npz, or an array in it is damaged.
+        StorageError: its storage failed, which says nothing of the npz.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self.path = path = location(path, "npz")
+        self.entries: dict[str, Entry] = {}
+        with ExitStack() as stack:
+            try:
+                self._file = stack.enter_context(open_source(path))
+                refuse_mistaken(self._file, path)
+                self._zip = stack.enter_context(zipfile.ZipFile(self._file))
+            except (FileNotFoundError, ShardError):
+                raise SourceError(f"{path}: missing") from None
+            except _DAMAGE as error:
+                raise SourceError(
+                    f"{path}: not an npz file ({error}); is the download complete?"
+                ) from error
+            for info in self._zip.infolist():
+                if info.filename.endswith(".npy") and not is_of_a_mac(info.filename):
+                    key = info.filename.removesuffix(".npy")
+                    if key in self.entries:
+                        raise SourceError(f"{path}: holds {key!r} twice; save it again")
+                    self.entries[key] = self._entry(info)
+            self._open = stack.pop_all()
+
+    def _entry(self, info: zipfile.ZipInfo) -> Entry:
+        try:
+            with self._zip.open(info) as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # numpy remarks on headers that Python 2 wrote
+                entry = _read_header(stream)
+                begin = stream.tell()
+        except _DAMAGE as error:
+            raise SourceError(f"{self.path}: {info.filename}: damaged header ({error})") from error
+        size = entry.dtype.itemsize
+        for length in entry.shape:
+            size *= length
+        if not entry.dtype.hasobject and info.file_size - begin != size:
+            raise SourceError(
+                f"{self.path}: {info.filename}: header states {size} bytes of data, "
+                f"the file holds {info.file_size - begin}"
+            )
+        return entry
+
+    def read(self, key: str) -> NDArray[Any]:
+        """One array.
+
+        Raises:
+            SourceError: it holds Python objects, is damaged, or is larger than the limit.
+        """
+        entry = self.entries[key]
+        if entry.dtype.hasobject:
+            raise SourceError(
+                f"{self.path}: {key!r} holds Python objects, which only unpickling could read, and "
+                f"that can run code; save it again as a plain array (np.array(list_of_{key}))"
+            )
+        size = entry.dtype.itemsize * int(np.prod(entry.shape, dtype=object))
+        if size > MAX_ARRAY_BYTES:
+            raise SourceError(
+                f"{self.path}: {key!r} is {size} bytes, more than the {MAX_ARRAY_BYTES} allowed"
+            )
+        try:
+            with self._zip.open(f"{key}.npy") as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        except _DAMAGE as error:
+            raise SourceError(f"{self.path}: {key!r} is damaged ({error})") from error
+        return array
+
+    def sha256(self) -> str:
+        """SHA-256 of the file."""
+        self._file.seek(0)
+        return hashlib.file_digest(self._file, "sha256").hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._open.close()

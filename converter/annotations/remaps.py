@@ -1,0 +1,88 @@
+"""Remaps: how names of frames in an npz become names of files, where the two differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from refit_shard.shards_spec.errors import UsageError
+
+STAR = "*"
+_FORM = (
+    "must be OLD=NEW, a prefix of imgname and its new one, "
+    "or 'PRE*SUF=NEWPRE*NEWSUF', where each * stands for a part that is kept"
+)
+
+
+@dataclass(frozen=True)
+class Remap:
+    """Replaces parts of a name and keeps the rest.
+
+    ``old`` holds the literal parts of a name that are looked for, ``new`` the same number of parts
+    that take their places: the first at the name's beginning, the last at its end, those between
+    anywhere, the last place first. What lies between two parts is kept.
+    """
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The remap as ``--remap`` takes it."""
+        if len(self.old) == 2 and self.old[0] and not (self.old[1] or self.new[1]):
+            return f"{self.old[0]}={self.new[0]}"
+        return f"{STAR.join(self.old)}={STAR.join(self.new)}"
+
+    def apply(self, name: str) -> str | None:
+        """The new name, or None where this one does not fit."""
+        begin, *middle, ending = self.old
+        end = len(name) - len(ending)
+        if end < len(begin) or not (name.startswith(begin) and name.endswith(ending)):
+            return None
+        found = self.new[-1]
+        for old, new in zip(reversed(middle), reversed(self.new[1:-1]), strict=True):
+            at = name.rfind(old, len(begin), end)
+            if at < 0:
+                return None
+            found = new + name[at + len(old) : end] + found
+            end = at
+        return self.new[0] + name[len(begin) : end] + found
+
+
+Remaps = tuple[Remap, ...]
+
+
+def prefix_remap(old: str, new: str) -> Remap:
+    """Replaces the beginning ``old`` of a name by ``new``."""
+    return Remap((old, ""), (new, ""))
+
+
+def parse_remaps(texts: Sequence[str]) -> Remaps:
+    """The remaps of ``OLD=NEW`` texts: prefixes, or patterns with the same number of ``*`` on both
+    sides. The first ``=`` divides.
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    return tuple(_parse(text) for text in texts)
+
+
+def _parse(text: str) -> Remap:
+    old, equals, new = text.partition("=")
+    if not old or not equals:
+        raise UsageError(f"--remap {text!r}: {_FORM}")
+    if STAR not in text:
+        return prefix_remap(old, new)
+    remap = Remap(tuple(old.split(STAR)), tuple(new.split(STAR)))
+    if len(remap.old) != len(remap.new) or "" in remap.old[1:-1]:
+        raise UsageError(
+            f"--remap {text!r}: OLD and NEW must hold * equally often, no two of them side by side"
+        )
+    return remap
+
+
+def remapped(name: str, remaps: Sequence[Remap]) -> str:
+    """The name as the first remap that fits changes it; where none fits, as it is."""
+    for remap in remaps:
+        new = remap.apply(name)
+        if new is not None:
+            return new
+    return name

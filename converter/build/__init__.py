@@ -1,0 +1,1 @@
+"""The build: a plan, its shards, and their publication."""

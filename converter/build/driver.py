@@ -1,0 +1,340 @@
+"""The build of one data set: read, plan, make every shard, account for every row, publish."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.annotations.source import Source, read_source
+from refit_shard.converter.build.accounting import misplaced
+from refit_shard.converter.build.identity import identity
+from refit_shard.converter.build.lock import build_lock
+from refit_shard.converter.build.plan import BuildOptions, Plan, make_plan
+from refit_shard.converter.build.publish import Publisher, open_publisher
+from refit_shard.converter.build.run import run_here, run_on_ray
+from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import BuildError, RefitShardError, UsageError
+from refit_shard.shards_spec.fields import standard_fields
+from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
+from refit_shard.shards_spec.manifest import Manifest, plan_hash
+from refit_shard.shards_spec.names import check_dataset_name, sample_key
+from refit_shard.shards_spec.storage.folder import open_folder
+from refit_shard.shards_spec.storage.paths import absolute, location
+from refit_shard.shards_spec.values import hold, number, whole
+from refit_shard.shards_spec.writer import Quarantined, quarantine_bytes
+
+OnShard = Callable[[ShardResult], None]
+
+# Storage that fails shard after shard has failed as a whole: waiting for each would take hours.
+_FAILURES_IN_A_ROW = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """One data set to build. Paths of any kind are held as text.
+
+    ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
+    or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
+    ``shard_timeout``: seconds that a worker may take for one shard, by default 2 a row and at least
+    600. ``max_bad``: the share of rows that may end in quarantine. ``overwrite``: build all
+    shards anew beside those that stand, of whatever plan, which go once the new ones are whole.
+
+    Raises:
+        UsageError: a value is out of its bounds.
+    """
+
+    dataset: Dataset
+    npz: str
+    root: str
+    out: str
+    options: BuildOptions = field(default_factory=BuildOptions)
+    workers: int | None = None
+    address: str | None = None
+    shard_timeout: float | None = None
+    on_error: Literal["quarantine", "fail"] = "quarantine"
+    max_bad: float = 0.05
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_dataset_name(self.dataset.name)
+        for name in ("npz", "root", "out"):
+            hold(self, **{name: location(getattr(self, name), f"--{name}")})
+        hold(self, max_bad=number("--max-bad", self.max_bad, 0.0, 1.0))
+        if self.workers is not None:
+            hold(self, workers=whole("--workers", self.workers, 0, 4096))
+        for option in ("address", "shard_timeout"):
+            if self.workers == 0 and getattr(self, option) is not None:
+                name = "--" + option.replace("_", "-")
+                raise UsageError(f"--workers 0 builds in this process; it does not go with {name}")
+        if self.shard_timeout is not None:
+            hold(self, shard_timeout=number("--shard-timeout", self.shard_timeout, 1e-3, 1e6))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request with its source read and its plan made; nothing has been written."""
+
+    request: BuildRequest
+    source: Source
+    plan: Plan
+    recipe: Recipe
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What stands on disk after a build.
+
+    ``source_rows``: rows that were considered; ``left_out``: rows of the npz that were not.
+    ``warned``: rows that were read with a warning, by its text. ``overwriting``: whether an
+    overwriting that was interrupted keeps files beside.
+    """
+
+    dataset: str
+    out: str
+    source_rows: int
+    left_out: int
+    rows: int
+    frames: int
+    shards: int
+    kept_shards: int
+    bytes: int
+    quarantined: dict[str, int]
+    warned: dict[str, int]
+    overwriting: bool
+
+
+def prepare(request: BuildRequest) -> Prepared:
+    """Read the annotations and plan the shards.
+
+    Raises:
+        SourceError: the npz cannot be used.
+        StorageError: the object store of the npz or of the frames cannot be reached.
+    """
+    open_folder(request.root, "--root").reach()
+    dataset, options = request.dataset, request.options
+    source = read_source(
+        request.npz,
+        request.root,
+        use_pose_3d=dataset.use_pose_3d,
+        remaps=options.remaps,
+        limit=options.limit,
+    )
+    envelope = CROPPED_ENVELOPE if dataset.cropped else FULL_ENVELOPE
+    fields = standard_fields(
+        extrinsics=source.extrinsics,
+        key_bytes=len(sample_key(dataset.name, source.rows)),
+        imgname_bytes=source.imgname_bytes,
+    )
+    content = identity(dataset, source, options, envelope, fields)
+    recipe = Recipe(
+        dataset=dataset,
+        root=absolute(request.root),
+        out=absolute(request.out),
+        envelope=envelope,
+        box_px=options.box_px,
+        quality=options.quality,
+        plan_hash=plan_hash(content),
+        fields=fields,
+    )
+    return Prepared(
+        request=request,
+        source=source,
+        plan=make_plan(source, options),
+        recipe=recipe,
+        identity=content,
+    )
+
+
+def make_task(prepared: Prepared, index: int) -> ShardTask:
+    """The slice of the annotations that one shard needs."""
+    source, plan = prepared.source, prepared.plan
+    rows = plan.rows_of(index)
+    return ShardTask(
+        index=index,
+        source_rows=rows,
+        frames=plan.frame_of_row[rows],
+        imgnames=[source.imgnames[row] for row in rows],
+        paths=[source.paths[row] for row in rows],
+        labels={name: values[rows] for name, values in source.labels.items()},
+    )
+
+
+def build(prepared: Prepared, on_shard: OnShard) -> Summary:
+    """Build what is not there yet; ``on_shard`` hears of every shard.
+
+    Raises:
+        UsageError: the folder holds shards of another plan, or another build is running.
+        BuildError: rows or shards failed; the finished shards stay, the same call goes on.
+        StorageError: writing failed; the same call goes on.
+    """
+    request, recipe = prepared.request, prepared.recipe
+    if request.on_error == "fail" and prepared.source.faults:
+        raise _first_fault(prepared, list(prepared.source.faults.values()))
+    folder = open_folder(request.out, "--out")
+    folder.create()
+    with build_lock(folder):
+        publisher = open_publisher(
+            folder, recipe.dataset.name, prepared.identity, overwrite=request.overwrite
+        )
+        try:
+            results = _run(prepared, publisher, on_shard)
+            return _finish(prepared, publisher, results)
+        except RefitShardError:
+            publisher.clear()
+            raise
+
+
+def _run(prepared: Prepared, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
+    """Every shard, in the order of the plan; each has its name as soon as it is made.
+
+    Raises:
+        BuildError: some failed, or rows of one did and none may.
+    """
+    request, shards = prepared.request, prepared.plan.shards
+    results: dict[int, ShardResult] = {}
+    failures: dict[int, BaseException] = {}
+    in_a_row = 0
+
+    def on_result(index: int, result: ShardResult | BaseException) -> None:
+        nonlocal in_a_row
+        if isinstance(result, BaseException):
+            failures[index] = result
+            in_a_row += 1
+            if in_a_row == _FAILURES_IN_A_ROW:
+                raise _shard_failures(failures, shards)
+            return
+        in_a_row = 0
+        results[index] = publisher.publish(result)
+        on_shard(results[index])
+        if request.on_error == "fail" and result.quarantined:
+            raise _first_fault(prepared, list(result.quarantined))
+
+    tasks: Iterator[ShardTask] = (
+        replace(make_task(prepared, index), candidates=publisher.candidates.get(index, ()))
+        for index in range(shards)
+    )
+    if request.workers == 0:
+        run_here(prepared.recipe, tasks, on_result)
+    else:
+        run_on_ray(
+            prepared.recipe,
+            tasks,
+            on_result,
+            workers=request.workers,
+            address=request.address,
+            shard_timeout=request.shard_timeout,
+        )
+    if failures:
+        raise _shard_failures(failures, shards)
+    return [results[index] for index in range(shards)]
+
+
+def _first_fault(prepared: Prepared, rows: list[Quarantined]) -> BuildError:
+    row = min(rows, key=lambda fault: fault.source_row)
+    return BuildError(
+        f"{prepared.recipe.dataset.name}: row {row.source_row} ({row.imgname}): {row.reason}: "
+        f"{row.detail}; --on-error fail stops at the first bad row"
+    )
+
+
+def _shard_failures(failures: dict[int, BaseException], shards: int) -> BuildError:
+    index, error = min(failures.items())
+    built = BuildError(
+        f"{len(failures)} of {shards} shards failed, the first, {index}, with "
+        f"{type(error).__name__}: {error}; the others are kept: run the same command again"
+    )
+    built.__cause__ = error
+    return built
+
+
+def _finish(prepared: Prepared, publisher: Publisher, results: list[ShardResult]) -> Summary:
+    """Account for every row, then publish the quarantine and, last, the manifest."""
+    source, request = prepared.source, prepared.request
+    url = publisher.folder.url
+    quarantined = list(source.faults.values())
+    for result in results:
+        quarantined += result.quarantined
+    wrong = misplaced(
+        source.total,
+        source.left_out,
+        [result.rows for result in results],
+        [row.source_row for row in quarantined],
+    )
+    if wrong is not None:
+        raise BuildError(
+            f"{url}: {source.total} rows went in; of those in shards, in quarantine and left out "
+            f"together: {wrong}; build again with --overwrite, and report this"
+        )
+    manifest = _manifest(prepared, results, quarantined)
+
+    def check(place: str) -> None:
+        if manifest.rows == 0 or len(quarantined) > request.max_bad * source.rows:
+            raise _too_many_bad(url, place, manifest.quarantined, source.rows, request.max_bad)
+
+    publisher.switch(manifest, quarantine_bytes(quarantined), check)
+    return Summary(
+        dataset=manifest.dataset,
+        out=url,
+        source_rows=source.rows,
+        left_out=manifest.left_out_rows,
+        rows=manifest.rows,
+        frames=manifest.frames,
+        shards=len(results),
+        kept_shards=sum(result.kept for result in results),
+        bytes=sum(result.entry.tar_bytes + result.entry.arrow_bytes for result in results),
+        quarantined=dict(manifest.quarantined),
+        warned=dict(manifest.warned),
+        overwriting=publisher.target.hidden is not None,
+    )
+
+
+def _manifest(
+    prepared: Prepared, results: list[ShardResult], quarantined: list[Quarantined]
+) -> Manifest:
+    recipe, options, source = prepared.recipe, prepared.request.options, prepared.source
+    warned: Counter[str] = Counter()
+    for result in results:
+        warned.update(result.warned)
+    return Manifest(
+        dataset=recipe.dataset.name,
+        plan=prepared.identity,
+        generation=0,  # chosen when it is published
+        fields=recipe.fields,
+        envelope=recipe.envelope,
+        box_px=options.box_px,
+        quality=options.quality,
+        restart_interval=0 if recipe.dataset.cropped else jpeg.RESTART_INTERVAL,
+        seed=options.seed,
+        source_sha256=source.sha256,
+        source_rows=source.total,
+        left_out=source.left_out,
+        rows=sum(result.entry.rows for result in results),
+        frames=sum(result.frames for result in results),
+        quarantined=dict(sorted(Counter(row.reason for row in quarantined).items())),
+        warned=dict(sorted(warned.items())),
+        shards=tuple(result.entry for result in results),
+    )
+
+
+def _too_many_bad(
+    url: str, place: str, counts: Mapping[str, int], rows: int, max_bad: float
+) -> BuildError:
+    """``place``: of the quarantine."""
+    bad = sum(counts.values())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    if bad == rows:
+        return BuildError(
+            f"{url}: all {rows} rows are in quarantine ({reasons}), so there is nothing to "
+            f"publish; see {place}, mend the data and run the same command again"
+        )
+    return BuildError(
+        f"{url}: {bad} of {rows} rows are in quarantine ({bad / rows:.1%}; {reasons}), more "
+        f"than --max-bad {max_bad:g}; see {place}, mend the data and run the "
+        "same command again, or allow more with --max-bad"
+    )
+
+
+__all__ = ["BuildRequest", "Prepared", "Summary", "build", "make_task", "prepare"]

@@ -1,0 +1,223 @@
+"""Which files of a folder belong to which set of shards: what may be kept, and what is to go.
+
+Pure: from the names in a folder, its manifest and the note of an overwriting that goes on, it
+tells under which names shards are built and which standing ones may be kept instead. A *generation*
+is a number in the names of shards. The first set in a folder has 0; ``--overwrite`` builds a higher
+one beside the set that stands, whose files go once the manifest names the new ones. A shard that
+is whole and published, but can be made better (a frame was put there since), is replaced in the
+same way, alone.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+from refit_shard.shards_spec.errors import ShardError
+from refit_shard.shards_spec.manifest import Manifest
+from refit_shard.shards_spec.names import (
+    MANIFEST,
+    OVERWRITE,
+    QUARANTINE,
+    generation_of,
+    is_attempt,
+    quarantine_generation,
+    quarantine_name,
+    shard_stem,
+)
+
+_OLD_QUARANTINE = "quarantine.arrow"  # of format 2
+_MAX_GENERATION = 10**8
+
+
+def _number(stem: str) -> int:
+    """A shard's number, from its stem."""
+    return int(stem.rpartition("-")[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """An overwriting that was begun: the generation that it builds, and the plan's hash.
+
+    It stands in the folder from before the first shard until the old set is gone.
+    """
+
+    generation: int
+    plan_hash: str
+
+    def to_json(self) -> bytes:
+        """The bytes of its file."""
+        content = {"generation": self.generation, "plan_hash": self.plan_hash}
+        return (json.dumps(content, sort_keys=True) + "\n").encode()
+
+
+def parse_note(data: bytes, where: str) -> Note:
+    """The note in a file.
+
+    Raises:
+        ShardError: it is damaged.
+    """
+    try:
+        content = json.loads(data)
+        note = Note(**content)
+        if type(note.generation) is int and 0 <= note.generation <= _MAX_GENERATION:
+            return note
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise ShardError(f"{where}: damaged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What stands in a data set's folder. ``manifest``: None where it is missing or unreadable."""
+
+    dataset: str
+    names: Collection[str]
+    manifest: Manifest | None
+    note: Note | None
+
+    @property
+    def published(self) -> frozenset[str]:
+        """Stems that the manifest names."""
+        return frozenset(self.published_as.values())
+
+    @cached_property
+    def published_as(self) -> dict[int, str]:
+        """Stems that the manifest names, by the shard's number."""
+        entries = self.manifest.shards if self.manifest is not None else ()
+        return {_number(entry.name): entry.name for entry in entries}
+
+    @property
+    def pending(self) -> Note | None:
+        """The note of an overwriting that is not published yet.
+
+        The first set in an empty folder is none, though ``--overwrite`` was given for it.
+        """
+        note, manifest = self.note, self.manifest
+        if note is None or note.generation == 0:
+            return None
+        if manifest is None or manifest.plan_hash != note.plan_hash:
+            return note
+        stems = (entry.name + ".tar" for entry in manifest.shards)
+        generations = [generation_of(self.dataset, file) or 0 for file in stems]
+        return note if min(generations) < note.generation else None
+
+    def generation(self, stem: str) -> int | None:
+        """The generation of a shard by its stem; None where it is not this data set's."""
+        return generation_of(self.dataset, f"{stem}.tar")
+
+    def stems(self) -> list[str]:
+        """Shards of which both files are there, whole or not, the newest generation first."""
+        found = {
+            name.removesuffix(".arrow"): generation
+            for name in self.names
+            if name.endswith(".arrow")
+            and name.removesuffix(".arrow") + ".tar" in self.names
+            and (generation := generation_of(self.dataset, name)) is not None
+        }
+        return sorted(found, key=lambda stem: (-found[stem], stem))
+
+    def highest(self) -> int:
+        """The highest generation that anything there has; -1 where there is nothing."""
+        found = [generation_of(self.dataset, name) for name in self.names]
+        found += [quarantine_generation(name) for name in self.names]
+        if self.note is not None:
+            found.append(self.note.generation)
+        if self.manifest is not None:
+            found.append(self.manifest.generation)
+        return max((one for one in found if one is not None), default=-1)
+
+    def mine(self) -> set[str]:
+        """Files that builds of this data set left, of any generation, unpublished ones too."""
+        fixed = (MANIFEST, QUARANTINE, OVERWRITE, _OLD_QUARANTINE)
+        return {
+            name
+            for name in self.names
+            if name in fixed
+            or generation_of(self.dataset, name) is not None
+            or quarantine_generation(name) is not None
+            or is_attempt(self.dataset, name)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a build's shards go.
+
+    ``floor``: the generation of new shards, and the lowest that a kept one may have. ``fresh``: the
+    generation of a shard that replaces one which is whole and published. ``hidden``: a generation
+    that another overwriting builds, which this build leaves alone. ``note``: of our overwriting.
+    """
+
+    floor: int
+    fresh: int
+    hidden: int | None = None
+    note: Note | None = None
+
+
+def choose_target(standing: Standing, plan_hash: str, *, overwrite: bool) -> Target:
+    """Where this build's shards go; an overwriting that was interrupted is gone on with."""
+    if overwrite:
+        note = standing.note
+        if note is None or note.plan_hash != plan_hash:
+            note = Note(generation=standing.highest() + 1, plan_hash=plan_hash)
+        return Target(floor=note.generation, fresh=_fresh(standing, None), note=note)
+    hidden = standing.pending.generation if standing.pending is not None else None
+    return Target(floor=0, fresh=_fresh(standing, hidden), hidden=hidden)
+
+
+def _fresh(standing: Standing, hidden: int | None) -> int:
+    """The generation after the published one: the same each time an interrupted build goes on."""
+    if standing.manifest is None:
+        return 0
+    fresh = standing.manifest.generation + 1
+    return fresh + 1 if fresh == hidden else fresh
+
+
+def candidates(standing: Standing, target: Target) -> dict[int, tuple[str, ...]]:
+    """By a shard's number, what may be kept in its place: stems, the newest generation first."""
+    found: dict[int, tuple[str, ...]] = {}
+    for stem in standing.stems():
+        generation = standing.generation(stem) or 0
+        hidden = generation == target.hidden and stem not in standing.published
+        if generation >= target.floor and not hidden:
+            index = _number(stem)
+            found[index] = (*found.get(index, ()), stem)
+    return found
+
+
+def name_of(standing: Standing, target: Target, index: int, whole: Collection[str]) -> str:
+    """The stem for a new shard; ``whole``: the standing ones in whose place it comes.
+
+    A published one that is whole is not touched before the manifest names the new one. One that
+    is damaged is replaced under its own name.
+    """
+    if standing.published.intersection(whole):
+        return shard_stem(standing.dataset, index, target.fresh)
+    published = standing.published_as.get(index)
+    if published is not None and (standing.generation(published) or 0) >= target.floor:
+        return published
+    return shard_stem(standing.dataset, index, target.floor)
+
+
+def superseded(standing: Standing, target: Target, manifest: Manifest) -> list[str]:
+    """Files that ``manifest``, which is now published, does not name and nobody builds on.
+
+    The note of our own overwriting is the last, so that what is interrupted goes on.
+    """
+    stems = {entry.name for entry in manifest.shards}
+    kept = {MANIFEST, quarantine_name(manifest.generation)}
+    kept |= {stem + ending for stem in stems for ending in (".tar", ".arrow")}
+    if target.hidden is not None:
+        kept.add(OVERWRITE)
+        kept |= {
+            name
+            for name in standing.names
+            if target.hidden in (generation_of(standing.dataset, name), quarantine_generation(name))
+        }
+    return sorted(standing.mine() - kept, key=lambda name: (name == OVERWRITE, name))
+
+
+def leftovers(standing: Standing) -> list[str]:
+    """Files of attempts that never got their names; nobody builds on them."""
+    return sorted(name for name in standing.names if is_attempt(standing.dataset, name))

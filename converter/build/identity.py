@@ -1,0 +1,97 @@
+"""What decides the bytes of a set of shards, and how two such plans differ.
+
+The identity holds everything that decides which rows are in which shard, and their labels and
+pixels. Where the npz, the frames and the shards lie is not in it, nor how an option was written:
+of remaps and of absolute names it holds the effect, each row's path below the root. So a set that
+was moved is the same build, and a root under which other frames would be found is another one.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.annotations.source import Source
+from refit_shard.converter.build.plan import BuildOptions
+from refit_shard.shards_spec.fields import Field, columns_of
+from refit_shard.shards_spec.geometry import Envelope
+from refit_shard.shards_spec.manifest import FORMAT_VERSION
+
+# Raised whenever the same frame and labels would give other pixels or labels than before.
+RECIPE = 1
+
+
+def identity(
+    dataset: Dataset,
+    source: Source,
+    options: BuildOptions,
+    envelope: Envelope,
+    fields: Sequence[Field],
+) -> dict[str, Any]:
+    """Everything that decides the bytes of the shards, as JSON; the plan's hash is made of it."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "recipe": RECIPE,
+        "dataset": dataset.name,
+        "use_pose_3d": dataset.use_pose_3d,
+        "cropped": dataset.cropped,
+        "turned": dataset.turned,
+        "columns": columns_of(fields),
+        "source_sha256": source.sha256,
+        "source_rows": source.total,
+        "left_out": [list(run) for run in source.left_out],
+        "paths_sha256": _sha256(source.paths),
+        "faults_sha256": _sha256(
+            f"{row} {fault.reason}" for row, fault in sorted(source.faults.items())
+        ),
+        "envelope": asdict(envelope),
+        "box_px": options.box_px,
+        "quality": options.quality,
+        "samples_per_shard": options.samples_per_shard,
+        "seed": options.seed,
+    }
+
+
+def _sha256(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+# In the order in which a difference is named: of several the first explains most.
+_WORDS = {
+    "dataset": "of the data set {built}, not {wanted}",
+    "source_sha256": "from another npz",
+    "source_rows": "from another npz",
+    "left_out": "from other rows of the npz (--limit)",
+    "use_pose_3d": "with use_pose_3d {built}, not {wanted}, which belongs to the data set",
+    "cropped": "with cropped {built}, not {wanted}, which belongs to the data set",
+    "turned": "with frames turned by the rule {built}, not {wanted}",
+    "box_px": "with box_px {built}, not {wanted}",
+    "quality": "with quality {built}, not {wanted}",
+    "samples_per_shard": "with samples_per_shard {built}, not {wanted}",
+    "seed": "with seed {built}, not {wanted}",
+    "paths_sha256": "from frames at other places below their root (--root or --remap differs)",
+    "faults_sha256": "with other rows that cannot be used",
+    "columns": "with other columns",
+    "envelope": "with another envelope",
+    "format_version": "in format {built}, not {wanted}",
+    "recipe": "by a version whose pixels differ",
+}
+OTHERWISE = "from another source or with other options"
+
+
+def first_difference(built: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In words, the first entry in which shards that stand differ from those that are wanted."""
+    for name, words in _WORDS.items():
+        if _normal(built.get(name)) != _normal(wanted.get(name)):
+            return words.format(built=built.get(name), wanted=wanted.get(name))
+    return OTHERWISE
+
+
+def _normal(value: Any) -> str:
+    """A value as JSON, in which tuples are lists."""
+    return json.dumps(value, sort_keys=True)

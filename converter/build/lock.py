@@ -1,0 +1,75 @@
+"""One build at a time in a folder."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from refit_shard.shards_spec.errors import UsageError, explain
+from refit_shard.shards_spec.names import LOCK
+from refit_shard.shards_spec.storage.filesystem import lock, warn_once
+from refit_shard.shards_spec.storage.folder import Folder
+
+_NO_LOCK = (
+    "this file system has no locks (flock), so nothing keeps a second build out of this folder; "
+    "see to it that there is none"
+)
+
+
+@contextmanager
+def build_lock(folder: Folder) -> Iterator[None]:
+    """Hold the folder's lock; it goes with the process, however that ends.
+
+    An object store has no locks, and some network file systems have none, of which a warning is
+    logged: there, builds into one place must be kept apart by the user.
+
+    Raises:
+        UsageError: another build holds it.
+        StorageError: it cannot be taken.
+    """
+    if folder.local is None:
+        yield
+        return
+    path = folder.local / LOCK
+    try:
+        descriptor = _acquire(path, folder)
+    except OSError as error:
+        raise explain(error, folder.url, folder.place) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a lock's file without a lock is in nobody's way
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def _acquire(path: Path, folder: Folder) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if not lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                warn_once(folder.url, _NO_LOCK)
+                return descriptor
+            if _is_at(descriptor, path):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UsageError(
+                f"{folder.url}: another build is writing there; wait for it or choose another --out"
+            ) from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the file still has its name: the holder before us may have unlinked it between our
+    open and our lock.
+    """
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,204 @@
+"""The driver's hand on a data set's folder: it alone names, replaces and removes files there.
+
+Workers leave files under the names of an attempt, whose bytes nobody reads; one that is late leaves
+one more such file and changes nothing else. What is published changes in one moment, when the
+manifest is replaced. What stood before is removed after that.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from refit_shard.converter.build.generations import (
+    Note,
+    Standing,
+    Target,
+    candidates,
+    choose_target,
+    leftovers,
+    name_of,
+    parse_note,
+    superseded,
+)
+from refit_shard.converter.build.identity import OTHERWISE, first_difference
+from refit_shard.converter.build.work import ShardResult
+from refit_shard.shards_spec.errors import FormatError, ShardError, StorageError, UsageError
+from refit_shard.shards_spec.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    is_manifest,
+    plan_hash,
+    read_manifest,
+)
+from refit_shard.shards_spec.names import MANIFEST, OVERWRITE, quarantine_name
+from refit_shard.shards_spec.reader import read_index, read_seal
+from refit_shard.shards_spec.storage.folder import Folder
+from refit_shard.shards_spec.writer import publish
+
+_MAX_SMALL = 1 << 30
+_THREADS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publisher:
+    """A folder in which one build goes on. ``candidates``: what may be kept, by shard number."""
+
+    folder: Folder
+    standing: Standing
+    target: Target
+    candidates: Mapping[int, tuple[str, ...]]
+
+    def publish(self, result: ShardResult) -> ShardResult:
+        """Give a new shard its name; the result with that name."""
+        if result.attempt is None:
+            return result
+        stem = name_of(self.standing, self.target, result.index, result.whole)
+        publish(self.folder, result.entry.name, result.attempt, stem)
+        return replace(result, entry=replace(result.entry, name=stem))
+
+    def switch(
+        self, manifest: Manifest, quarantine: bytes, check: Callable[[str], None]
+    ) -> Manifest:
+        """Publish the quarantine and, last, the manifest; then remove what it does not name.
+
+        ``check`` hears where the quarantine is and may raise what forbids the manifest. Returns the
+        manifest with its generation.
+        """
+        manifest = replace(manifest, generation=self._generation(manifest, quarantine))
+        name = quarantine_name(manifest.generation)
+        self._write(name, quarantine)
+        check(f"{self.folder.url}/{name}")
+        self._write(MANIFEST, manifest.to_json())
+        now = replace(self.standing, names=self.folder.names())
+        for name in superseded(now, self.target, manifest):
+            self.folder.remove(name)
+        return manifest
+
+    def clear(self) -> None:
+        """Remove what attempts left, as far as the storage lets us: a full disk needs the room."""
+        with suppress(StorageError):
+            now = replace(self.standing, names=self.folder.names())
+            for name in leftovers(now):
+                self.folder.remove(name)
+
+    def _generation(self, manifest: Manifest, quarantine: bytes) -> int:
+        """The manifest's generation: its shards' highest one, unless it would share the name of its
+        quarantine with another manifest, which stands, and another quarantine.
+        """
+        standing = self.standing
+        generations = [standing.generation(entry.name) or 0 for entry in manifest.shards]
+        highest = max(generations, default=self.target.floor)
+        old = standing.manifest
+        if old is None or old.generation < highest:
+            return highest
+        same = replace(manifest, generation=old.generation).to_json() == old.to_json()
+        if same or self._read(quarantine_name(old.generation)) == quarantine:
+            return old.generation
+        return self.target.fresh
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return self.folder.read(name, limit=_MAX_SMALL)
+        except ShardError:
+            return None
+
+    def _write(self, name: str, data: bytes) -> None:
+        """A small file, unless it stands like that."""
+        if self._read(name) != data:
+            self.folder.write(name, data)
+
+
+def open_publisher(
+    folder: Folder, dataset: str, plan: Mapping[str, Any], *, overwrite: bool
+) -> Publisher:
+    """Look at what stands in the folder and decide what becomes of it.
+
+    What half-done attempts left is removed.
+
+    Raises:
+        UsageError: shards of another plan or version stand there, and they are not to be replaced.
+    """
+    standing, other_version = _survey(folder, dataset)
+    target = choose_target(standing, plan_hash(plan), overwrite=overwrite)
+    kept = candidates(standing, target)
+    if not overwrite:
+        if other_version is not None:
+            raise UsageError(other_version)
+        difference = _difference(folder, standing, kept, plan)
+        if difference is not None:
+            raise UsageError(
+                f"{folder.url}: holds shards built {difference}; pass --overwrite to build anew "
+                "(they stay until the new ones are whole), or choose another --out"
+            )
+    if target.note is not None and target.note != standing.note:
+        folder.write(OVERWRITE, target.note.to_json())
+    for name in leftovers(standing):
+        folder.remove(name)
+    return Publisher(folder=folder, standing=standing, target=target, candidates=kept)
+
+
+def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
+    """What stands in the folder; and the words for a manifest of another format version."""
+    names = folder.names()
+    manifest, other_version = None, None
+    if MANIFEST in names:
+        try:
+            manifest = read_manifest(folder)
+        except FormatError as error:
+            if is_manifest(folder.read(MANIFEST, limit=MAX_MANIFEST_BYTES)):
+                other_version = str(error)
+        except ShardError:
+            pass  # damaged: the shards tell what they are, and it is published again
+    standing = Standing(
+        dataset=dataset,
+        names=frozenset(names),
+        manifest=manifest,
+        note=_read_note(folder) if OVERWRITE in names else None,
+    )
+    if MANIFEST in names and manifest is None and not standing.stems() and other_version is None:
+        other_version = (
+            f"{folder.url}/{MANIFEST}: not a manifest of shards, and there are none beside it; "
+            "choose another --out, or pass --overwrite to replace it"
+        )
+    return standing, other_version
+
+
+def _read_note(folder: Folder) -> Note | None:
+    try:
+        where = f"{folder.url}/{OVERWRITE}"
+        return parse_note(folder.read(OVERWRITE, limit=_MAX_SMALL), where)
+    except ShardError:
+        return None
+
+
+def _difference(
+    folder: Folder,
+    standing: Standing,
+    kept: Mapping[int, tuple[str, ...]],
+    plan: Mapping[str, Any],
+) -> str | None:
+    """How the shards in the folder differ from the plan, in words; None where they do not.
+
+    Without a manifest each index tells; damaged ones do not, and are built again.
+    """
+    wanted = plan_hash(plan)
+    if standing.manifest is not None:
+        built = standing.manifest.plan
+        return None if plan_hash(built) == wanted else first_difference(built, plan)
+    stems = [stem for stems in kept.values() for stem in stems]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        hashes = pool.map(lambda stem: _plan_of(folder, stem), stems)
+        return OTHERWISE if any(found not in (None, wanted) for found in hashes) else None
+
+
+def _plan_of(folder: Folder, stem: str) -> str | None:
+    """The plan's hash that an index states; None where it is damaged."""
+    try:
+        name = f"{stem}.arrow"
+        return read_seal(read_index(folder, name), name).plan_hash
+    except FormatError as error:
+        return str(error)  # no plan of ours
+    except ShardError:
+        return None

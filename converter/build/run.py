@@ -1,0 +1,222 @@
+"""Where shards are built: in this process, or by Ray's workers. The only module that knows Ray."""
+
+import importlib
+import itertools
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+from refit_shard.converter.build.deadline import deadline
+from refit_shard.converter.build.ray_room import cannot_start, local_options
+from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask, build_shard
+from refit_shard.shards_spec.errors import PassingError, RefitShardError, StorageError, UsageError
+
+# Tasks handed to Ray beyond those that run, so that no worker waits for its next one.
+_AHEAD = 2
+_RETRIES_OF_A_DEAD_WORKER = 5
+_POLL_SECONDS = 0.5
+_ANSWER_SECONDS = 5.0
+# A shard's time limit: a hundred times what its rows take one core, and long enough for few rows.
+_SECONDS_A_ROW = 2.0
+_LEAST_SECONDS = 600.0
+
+OnResult = Callable[[int, ShardResult | BaseException], None]
+
+
+def run_here(recipe: Recipe, tasks: Iterator[ShardTask], on_result: OnResult) -> None:
+    """Build the shards one after another in this process."""
+    for task in tasks:
+        try:
+            result: ShardResult | BaseException = build_shard(recipe, task)
+        except Exception as error:
+            if _stops(error):
+                raise
+            result = error
+        on_result(task.index, result)
+
+
+def _stops(error: BaseException) -> bool:
+    """Whether nothing more can be built: writing failed. One that could not read fails alone."""
+    return isinstance(error, (StorageError, UsageError)) and not isinstance(error, PassingError)
+
+
+@contextmanager
+def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
+    """A Ray to build on: the cluster at ``address``, or a local one with ``workers`` cores.
+
+    Where this process has a Ray already, that one is used and stays.
+
+    Raises:
+        UsageError: no cluster answers at the address.
+        RefitShardError: Ray does not start on this machine.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    options |= local_options(workers) if address is None else {"address": _answering(ray, address)}
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray raises bare ones too
+        raise (cannot_start(error) if address is None else _no_cluster(address, error)) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _answering(ray: Any, address: str) -> str:
+    """The address, ``auto`` resolved, once its port answers: Ray itself would try for minutes."""
+    try:
+        if address == "auto":
+            found = ray._private.services.get_ray_address_from_environment("auto", None)
+        else:
+            found = address
+        place = urlsplit("//" + found.removeprefix("ray://"))
+        if not place.hostname or not place.port:
+            raise ValueError("must be auto, HOST:PORT or ray://HOST:PORT")
+        socket.create_connection((place.hostname, place.port), _ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+    return str(found)
+
+
+def _no_cluster(address: str | None, error: Exception) -> UsageError:
+    line = " ".join(str(error).split()) or "no answer"
+    return UsageError(f"--address {address}: cannot use a Ray cluster there: {line}")
+
+
+def build_shard_in_time(recipe: Recipe, task: ShardTask, seconds: float) -> ShardResult:
+    """A Ray task: build one shard, or die.
+
+    The worker keeps the time, since only it knows when a queued task began. Its death is seen at
+    once, frees its core, and Ray runs the task again, which makes another attempt.
+    """
+    with deadline(seconds):
+        return build_shard(recipe, task)
+
+
+def run_on_ray(
+    recipe: Recipe,
+    tasks: Iterator[ShardTask],
+    on_result: OnResult,
+    *,
+    workers: int | None,
+    address: str | None,
+    shard_timeout: float | None,
+) -> None:
+    """Build the shards on Ray, a task each; at most a few more than the workers are in flight.
+
+    A task whose worker died, or was killed ``shard_timeout`` seconds into it, is run again by
+    Ray, on another node where one has room. One that fails is reported and the others go on.
+
+    Raises:
+        StorageError, UsageError: nothing more can be written; the other tasks are dropped.
+    """
+    ray = _ray()
+    with ray_session(workers=workers, address=address), _interrupts() as raise_interrupt:
+        remote = ray.remote(
+            num_cpus=1, max_retries=_RETRIES_OF_A_DEAD_WORKER, scheduling_strategy="SPREAD"
+        )(build_shard_in_time)
+        with _same_package():
+            shared = ray.put(recipe)
+        running: dict[Any, int] = {}
+        try:
+            while True:
+                raise_interrupt()
+                room = _room(ray, workers, address)
+                for task in itertools.islice(tasks, max(0, room - len(running))):
+                    seconds = shard_timeout or _time_limit(task)
+                    with _same_package():
+                        running[remote.remote(shared, task, seconds)] = task.index
+                if not running:
+                    return
+                done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
+                for reference in done:
+                    _collect(ray, reference, running.pop(reference), on_result)
+        except Exception:
+            # Not cancelled: a task that is cancelled while it ends makes Ray abort this process.
+            # An interrupt does not come here: the end of the session stops the workers.
+            if running:
+                ray.wait(list(running), num_returns=len(running))
+            raise
+
+
+def _ray() -> Any:
+    return importlib.import_module("ray")  # heavy, and only needed here
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """Hold back Ctrl-C and SIGTERM; gives a function that raises what came, and the end does so.
+
+    Ray's client loses an interrupt that is raised within it, or breaks. A second one is not held.
+    """
+    heard: list[int] = []
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            raise KeyboardInterrupt
+
+    def raise_heard() -> None:
+        if heard:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+        yield raise_heard
+        return
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield raise_heard
+        raise_heard()
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _same_package() -> Iterator[None]:
+    """Say in one line that the head of a cluster cannot import what it is handed over ``ray://``."""
+    try:
+        yield
+    except (AttributeError, ImportError) as error:
+        raise UsageError(
+            f"--address: the cluster lacks this package or has another version of it ({error}); "
+            "install the same one on every node"
+        ) from error
+
+
+def _room(ray: Any, workers: int | None, address: str | None) -> int:
+    """How many tasks may be in flight now; nodes come and go."""
+    if workers is not None and address is not None:
+        return workers  # a cluster has more cores, and would run those ahead too
+    return (workers or max(1, int(ray.cluster_resources().get("CPU", 0)))) + _AHEAD
+
+
+def _time_limit(task: ShardTask) -> float:
+    return max(_LEAST_SECONDS, _SECONDS_A_ROW * len(task.source_rows))
+
+
+def _collect(ray: Any, reference: Any, index: int, on_result: OnResult) -> None:
+    try:
+        result: ShardResult | BaseException = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        if _stops(cause):
+            raise type(cause)(*cause.args) from error
+        result = cause
+    except ray.exceptions.RayError as error:
+        result = RefitShardError(
+            f"its worker died again and again ({type(error).__name__}): killed, out of memory, "
+            "or over the time limit (--shard-timeout)"
+        )
+    on_result(index, result)

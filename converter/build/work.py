@@ -1,0 +1,365 @@
+"""Building one shard: frames are read and decoded once, and give the crops of all their people.
+
+Nothing here knows where it runs; :mod:`~refit_shard.converter.build.run` calls it, in this process
+or on Ray. Nor does anything here publish: a shard is left under the names of an attempt, for the
+driver to name.
+"""
+
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.build.plan import frame_groups
+from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.frames.imread import Frame
+from refit_shard.converter.frames.shrink import shrink
+from refit_shard.converter.reading import open_patiently, patiently, read_frame
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError, PassingError, ShardError, StorageError
+from refit_shard.shards_spec.fields import Field, npy_dtype
+from refit_shard.shards_spec.geometry import (
+    Envelope,
+    StoredCrop,
+    box_meets_image,
+    box_side,
+    plan_crop,
+    plan_cropped,
+)
+from refit_shard.shards_spec.manifest import ShardEntry
+from refit_shard.shards_spec.names import sample_key, shard_stem
+from refit_shard.shards_spec.process import settle_process
+from refit_shard.shards_spec.reader import parse_index, read_seal
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
+from refit_shard.shards_spec.writer import Quarantined, shard_content, write_shard
+
+_CHUNK = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What all shards of one build share."""
+
+    dataset: Dataset
+    root: str
+    out: str
+    envelope: Envelope
+    box_px: int
+    quality: int
+    plan_hash: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """The rows of one shard: every sequence and label has one entry a row, frames adjacent.
+
+    ``candidates``: stems of shards that stand and may be kept instead, in the order of preference.
+    """
+
+    index: int
+    source_rows: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    imgnames: Sequence[str]
+    paths: Sequence[str]
+    labels: dict[str, NDArray[Any]]
+    candidates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """A shard that was built now or kept.
+
+    ``rows``: the source rows that its index holds. ``warned``: how many of them were read with a
+    warning, by its text. ``attempt``: of a new one, which still has the names of this attempt; None
+    for one that was kept. ``whole``: stems of whole shards in whose place a new one comes.
+    """
+
+    index: int
+    entry: ShardEntry
+    rows: NDArray[np.int64]
+    frames: int
+    quarantined: tuple[Quarantined, ...]
+    warned: Mapping[str, int]
+    attempt: str | None = None
+    whole: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether it stood already."""
+        return self.attempt is None
+
+
+class Views:
+    """A decoded frame as it is stored, and turned 90 degrees clockwise if anyone asks."""
+
+    def __init__(self, stored: Frame) -> None:
+        self.stored = stored
+
+    @cached_property
+    def turned(self) -> Frame:
+        """The frame turned clockwise."""
+        return np.asarray(cv2.rotate(self.stored, cv2.ROTATE_90_CLOCKWISE), np.uint8)
+
+
+def oriented(recipe: Recipe, views: Views, task: ShardTask, row: int) -> Frame:
+    """The frame as the row's labels see it.
+
+    Raises:
+        FrameError: its size is not the one that the labels state.
+    """
+    principal = task.labels["img_center"][row] if "img_center" in task.labels else None
+    on_its_side = recipe.dataset.on_its_side(views.stored.shape[1], task.imgnames[row], principal)
+    frame = views.turned if on_its_side else views.stored
+    stated = task.labels.get("orig_shape")
+    if stated is not None and not recipe.dataset.cropped:
+        height, width = frame.shape[:2]
+        if (height, width) != tuple(stated[row]):
+            turned = " (turned by 90 degrees?)" if (width, height) == tuple(stated[row]) else ""
+            raise FrameError(
+                "size_mismatch",
+                f"the frame is {width}x{height}, orig_shape says "
+                f"{stated[row][1]:.0f}x{stated[row][0]:.0f}{turned}",
+            )
+    return frame
+
+
+def plan_row(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> StoredCrop:
+    """The window of one person in their frame.
+
+    Raises:
+        FrameError: the box lies outside the frame.
+    """
+    cx, cy = task.labels["center"][row].tolist()
+    side = box_side(float(task.labels["scale"][row]))
+    height, width = frame.shape[:2]
+    if recipe.dataset.cropped:
+        return plan_cropped(cx, cy, side, height, width)
+    if not box_meets_image(cx, cy, side, height, width):
+        raise FrameError(
+            "box_outside_image",
+            f"box of {side:.0f} px at ({cx:.0f}, {cy:.0f}) in a frame of {width}x{height}",
+        )
+    return plan_crop(cx, cy, side, height, width, recipe.envelope, recipe.box_px)
+
+
+def cut(frame: Frame, crop: StoredCrop) -> Frame:
+    """The stored pixels: the window, shrunk."""
+    x0, y0, x1, y1 = crop.window
+    window = frame[y0:y1, x0:x1]
+    if (crop.width, crop.height) == (x1 - x0, y1 - y0):
+        return window
+    return shrink(window, crop.width, crop.height)
+
+
+def make_record(
+    task: ShardTask,
+    row: int,
+    key: str,
+    crop: StoredCrop,
+    frame: Frame,
+    dtype: np.dtype[np.void],
+) -> NDArray[np.void]:
+    """The row's labels and geometry as one structured scalar, all but the JPEG's CRC."""
+    record = np.zeros((), dtype)
+    record["orig_shape"] = frame.shape[:2]
+    for name, values in task.labels.items():
+        record[name] = values[row]
+    record["key"] = key.encode()
+    record["imgname"] = task.imgnames[row].encode()
+    record["source_row"] = task.source_rows[row]
+    record["width"], record["height"] = crop.width, crop.height
+    record["window"] = crop.window
+    record["k"] = crop.kx, crop.ky
+    if not record["has_camcalib"]:
+        height, width = record["orig_shape"]  # the frame's, where the image is a crop of it
+        record["img_focal"] = np.hypot(height, width)
+        record["img_center"] = width / 2, height / 2
+    return record
+
+
+class ShardBuilder:
+    """Turns a task into samples; rows that fail are collected in ``quarantined``.
+
+    ``warned``: samples whose frame was read with a warning, by its text.
+    """
+
+    def __init__(self, recipe: Recipe, task: ShardTask) -> None:
+        self.recipe = recipe
+        self.task = task
+        self.root = open_folder(recipe.root, "--root")
+        self.frames = 0
+        self.quarantined: list[Quarantined] = []
+        self.warned: Counter[str] = Counter()
+        self.dtype = npy_dtype(recipe.fields)
+
+    def samples(self) -> Iterator[tuple[NDArray[np.void], bytes]]:
+        """Records and JPEGs, in the order of the task."""
+        for begin, end in frame_groups(self.task.frames):
+            yield from self.samples_of_frame(range(begin, end))
+
+    def samples_of_frame(self, rows: range) -> Iterator[tuple[NDArray[np.void], bytes]]:
+        """The people of one frame, which is decoded once.
+
+        Raises:
+            PassingError: storage or memory failed, which says nothing of the rows.
+        """
+        path = self.task.paths[rows[0]]
+        where = f"{self.root.url.rstrip('/')}/{path}"
+        try:
+            data = read_frame(self.root, path)
+            decoded = patiently(lambda: decode_frame(data), where)
+        except FrameError as error:
+            for row in rows:
+                self._quarantine(row, error)
+            return
+        self.frames += 1
+        views = Views(decoded.pixels)
+        for row in rows:
+            try:
+                sample = patiently(partial(self._sample, row, data, views), where)
+            except FrameError as error:
+                self._quarantine(row, error)
+            else:
+                if decoded.warning is not None:
+                    self.warned[decoded.warning] += 1
+                yield sample
+
+    def _sample(self, row: int, data: bytes, views: Views) -> tuple[NDArray[np.void], bytes]:
+        frame = oriented(self.recipe, views, self.task, row)
+        crop = plan_row(self.recipe, frame, self.task, row)
+        key = sample_key(self.recipe.dataset.name, int(self.task.source_rows[row]))
+        record = make_record(self.task, row, key, crop, frame, self.dtype)
+        if not self.recipe.dataset.cropped:
+            return record, jpeg.encode(cut(frame, crop), self.recipe.quality)
+        return record, data if jpeg.is_plain(data) else jpeg.encode(frame, self.recipe.quality)
+
+    def _quarantine(self, row: int, error: FrameError) -> None:
+        self.quarantined.append(
+            Quarantined(
+                source_row=int(self.task.source_rows[row]),
+                imgname=self.task.imgnames[row],
+                reason=error.reason,
+                detail=str(error),
+            )
+        )
+
+    def seal(self, tar_sha256: str, tar_bytes: int) -> dict[str, Any]:
+        """What the index states besides its columns, once all samples are written."""
+        return shard_content(
+            plan_hash=self.recipe.plan_hash,
+            tar_sha256=tar_sha256,
+            tar_bytes=tar_bytes,
+            frames=self.frames,
+            quarantined=self.quarantined,
+            warned=self.warned,
+        )
+
+
+def find_shard(recipe: Recipe, folder: Folder, index: int, stem: str) -> ShardResult | None:
+    """The shard of this plan that stands on disk whole, or None.
+
+    Raises:
+        PassingError: its storage fails, which says nothing of the shard.
+    """
+    try:
+        with open_patiently(folder, f"{stem}.arrow") as file:
+            data = bytes(file.read())
+        where = f"{folder.url}/{stem}.arrow"
+        batch = parse_index(pa.py_buffer(data), where)
+        seal = read_seal(batch, where)
+        if seal.plan_hash != recipe.plan_hash:
+            return None
+        tar = _fingerprint(folder, f"{stem}.tar")
+    except StorageError as error:
+        raise PassingError(str(error)) from error
+    except (ShardError, OSError):
+        return None
+    if tar != (seal.tar_sha256, seal.tar_bytes):
+        return None
+    entry = ShardEntry(
+        name=stem,
+        rows=batch.num_rows,
+        tar_bytes=seal.tar_bytes,
+        tar_sha256=seal.tar_sha256,
+        arrow_bytes=len(data),
+        arrow_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    return ShardResult(
+        index=index,
+        entry=entry,
+        rows=_rows_of(batch),
+        frames=seal.frames,
+        quarantined=seal.quarantined,
+        warned=seal.warned,
+    )
+
+
+def _fingerprint(folder: Folder, name: str) -> tuple[str, int]:
+    """SHA-256 and size in bytes of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    with open_patiently(folder, name) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _rows_of(index: pa.RecordBatch) -> NDArray[np.int64]:
+    """The source rows that an index holds."""
+    return np.array(index.column("source_row").to_numpy(), np.int64)
+
+
+def would_now_succeed(recipe: Recipe, task: ShardTask, quarantined: Sequence[Quarantined]) -> bool:
+    """Whether any row that was quarantined can be made now: its frame was put there since."""
+    rows = {row.source_row for row in quarantined}
+    builder = ShardBuilder(recipe, task)
+    for begin, end in frame_groups(task.frames):
+        chosen = [row for row in range(begin, end) if int(task.source_rows[row]) in rows]
+        for row in chosen:
+            for _ in builder.samples_of_frame(range(row, row + 1)):
+                return True
+    return False
+
+
+def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
+    """Find a whole shard of this plan among the candidates, or build it as a new attempt.
+
+    Raises:
+        PassingError: a frame or a standing shard could not be read now.
+        StorageError: it could not be written.
+    """
+    settle_process()
+    folder = open_folder(recipe.out, "--out")
+    whole = []
+    for stem in task.candidates:
+        found = find_shard(recipe, folder, task.index, stem)
+        if found is not None:
+            if not would_now_succeed(recipe, task, found.quarantined):
+                return found
+            whole.append(stem)
+    builder = ShardBuilder(recipe, task)
+    stem, attempt = shard_stem(recipe.dataset.name, task.index), secrets.token_hex(8)
+    entry, index = write_shard(
+        folder, stem, attempt, recipe.fields, builder.samples(), builder.seal
+    )
+    return ShardResult(
+        index=task.index,
+        entry=entry,
+        rows=_rows_of(index),
+        frames=builder.frames,
+        quarantined=tuple(builder.quarantined),
+        warned=dict(builder.warned),
+        attempt=attempt,
+        whole=tuple(whole),
+    )

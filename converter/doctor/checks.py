@@ -1,0 +1,61 @@
+"""The checks that a build begins with, in seconds, so that hours are not spent on wrong labels."""
+
+from collections.abc import Sequence
+
+from refit_shard.converter.build.driver import Prepared
+from refit_shard.converter.doctor.dataset import check_presence
+from refit_shard.converter.doctor.findings import Finding, Limits
+from refit_shard.converter.doctor.frames import check_look, look_at, sample_frames
+from refit_shard.converter.doctor.labels import check_keys, check_rows, check_values
+from refit_shard.converter.doctor.remedies import PASSING
+from refit_shard.shards_spec.errors import ShardError
+from refit_shard.shards_spec.manifest import read_manifest
+from refit_shard.shards_spec.storage.folder import open_folder
+
+SAMPLE = 50  # frames
+
+
+def check_before_build(prepared: Prepared, sample: int = SAMPLE) -> list[Finding]:
+    """What a build should know before it begins; what fails is a reason to stop.
+
+    All labels, and ``sample`` frames. Every frame is looked for only where too many of those are
+    missing. Nothing is checked of a build that is published already.
+    """
+    request, dataset, source = prepared.request, prepared.recipe.dataset, prepared.source
+    if not request.overwrite and _is_published(prepared):
+        return []
+    limits = Limits(max_bad=request.max_bad, certain=True)
+    rows = check_rows(dataset, source, limits)
+    findings = [one for one in rows if one.status == "fail"]  # a few are told of in any case
+    findings += check_keys(dataset, source) + check_values(dataset, source, limits)
+    look = look_at(prepared, sample_frames(prepared, set(), sample), lambda: None)
+    outside = sum(one.reason == "path_outside_root" for one in source.faults.values())
+    lost = limits.grade("path_outside_root", outside, source.rows) == "fail"
+    if lost or look.grade("missing", limits) == "fail":
+        instead = "and" if not request.options.remaps else "with, in place of its remaps,"
+        command = f"the same command {instead}"
+        findings += check_presence(prepared, limits, command)[0]
+        look.faults.pop("missing", None)
+    look.faults.pop(PASSING, None)  # the build tries again, and fails the frames' shards alone
+    findings += check_look(prepared, look, limits)
+    return [one for one in findings if one.status != "ok"]
+
+
+def stopped_by(findings: Sequence[Finding]) -> str:
+    """Why a build should not begin, in words; empty if nothing speaks against it."""
+    failed = [one.check for one in findings if one.status == "fail"]
+    if not failed:
+        return ""
+    said, them = ("a check", "it") if len(failed) == 1 else (f"{len(failed)} checks", "they")
+    return (
+        f"{said} failed ({', '.join(dict.fromkeys(failed))}): mend what {them} found, or pass "
+        "--skip-checks to build all the same"
+    )
+
+
+def _is_published(prepared: Prepared) -> bool:
+    try:
+        manifest = read_manifest(open_folder(prepared.request.out))
+    except ShardError:
+        return False
+    return manifest.plan_hash == prepared.recipe.plan_hash

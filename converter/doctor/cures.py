@@ -1,0 +1,255 @@
+"""Frames that lie elsewhere than their names say: where they are, and what would cure it.
+
+Users unpack data sets in other layouts: a doubled folder, a root that points one level off, other
+names of folders, a folder a subject; or with other names: another prefix, another ending. Missing
+frames are looked for below the root by their file name and, where that is nowhere, by the number
+in it; from what is found follow remaps, or another root. Each proposal is tried out on disk.
+
+The search reads folders only; how names differ is :mod:`refit_shard.converter.doctor.differences`.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from refit_shard.converter.annotations.remaps import Remap, Remaps, parse_remaps
+from refit_shard.converter.annotations.source import frame_path
+from refit_shard.converter.doctor.differences import (
+    Difference,
+    difference,
+    general_remaps,
+    key_number,
+    prefix_remaps,
+    shared,
+)
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.storage.files import is_of_a_mac
+
+MAX_ENTRIES = 3_000_000
+MAX_DEPTH = 8
+SAMPLE = 4000
+# Of the names that are looked for by number: more than one file may have it, and each is compared.
+NUMBERED_SAMPLE = 200
+_NUMBERED = re.compile(r"(.+_)(\d+\.\w+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cure:
+    """``root``: the ROOT under which the names hold as they are, or None; ``remaps``: what does it
+    under the present one, maybe none. ``cured`` of ``tried`` missing frames are then found.
+    ``example``: a name and where its frame is.
+    """
+
+    root: str | None
+    remaps: Remaps
+    cured: int
+    tried: int
+    example: tuple[str, str]
+
+
+def spread(values: Sequence[str], count: int) -> list[str]:
+    """At most ``count`` of the values, evenly spaced, the first and the last among them."""
+    if len(values) <= count:
+        return list(values)
+    return [values[index * (len(values) - 1) // max(1, count - 1)] for index in range(count)]
+
+
+# --------------------------------------------------------------------------- files on disk
+
+
+def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below the root, its path relative to it and its files; links are followed."""
+    seen: set[tuple[int, int]] = set()
+    entries = 0
+    waiting = [("", 0)]
+    while waiting and entries < MAX_ENTRIES:
+        folder, depth = waiting.pop()
+        try:
+            place = os.stat(os.path.join(root, folder))
+            with os.scandir(os.path.join(root, folder)) as scan:
+                listed = [(one.name, one.is_dir()) for one in scan if not is_of_a_mac(one.name)]
+        except OSError:
+            continue
+        if (place.st_dev, place.st_ino) in seen:
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        entries += len(listed)
+        yield folder, [name for name, is_folder in listed if not is_folder]
+        if depth < MAX_DEPTH:
+            below = sorted((name for name, is_folder in listed if is_folder), reverse=True)
+            waiting += [(posixpath.join(folder, name), depth + 1) for name in below]
+
+
+@dataclass
+class _Wanted:
+    """The names that are looked for, by what their files may be called."""
+
+    by_base: dict[str, list[str]]
+    by_stem: dict[str, list[str]]
+    by_number: dict[tuple[str, ...], list[str]]
+    by_folder: dict[str, list[tuple[str, str]]]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "_Wanted":
+        """Some of the names are looked for by number too."""
+        wanted = cls({}, {}, {}, {})
+        for name in names:
+            base = posixpath.basename(name)
+            wanted.by_base.setdefault(base, []).append(name)
+            wanted.by_stem.setdefault(posixpath.splitext(base)[0], []).append(name)
+            parts = _NUMBERED.fullmatch(base)
+            if parts is not None:
+                folder = parts[1].rstrip("_")
+                wanted.by_folder.setdefault(folder, []).append((name, parts[2]))
+        for name in spread(names, NUMBERED_SAMPLE):
+            key, _ = key_number(posixpath.basename(name))
+            if key:
+                wanted.by_number.setdefault(key, []).append(name)
+        return wanted
+
+    def like(self, folder: str, file: str) -> Iterator[tuple[str, int, Difference]]:
+        """The names whose frame this file may be, how sure that is, and the difference."""
+        path = posixpath.join(folder, file)
+        for name in self.by_base.get(file, ()):
+            yield name, 2, difference(name, path)
+        for name, tail in self.by_folder.get(posixpath.basename(folder), ()):
+            if file.endswith(tail):
+                old, new = name[: -len(tail)], path[: -len(tail)]
+                yield name, 1, Difference(old, new, tail)
+        similar = {*self.by_stem.get(posixpath.splitext(file)[0], ())}
+        similar.update(self.by_number.get(key_number(file)[0], ()))
+        for name in similar:
+            if posixpath.basename(name) != file:
+                yield name, 0, difference(name, path)
+
+
+def _likeness(name: str, path: str) -> tuple[int, int]:
+    """How alike a name and a path are: letters at both ends of the file's name, then folders."""
+    (folder, base), (other_folder, other) = posixpath.split(name), posixpath.split(path)
+    ends = [[base, other], [base[::-1], other[::-1]]]
+    letters = sum(shared(*pair) for pair in ends)
+    ours, theirs = folder.split("/"), other_folder.split("/")
+    folders = sum(one == two for one, two in zip(ours, theirs, strict=False))
+    folders += sum(one == two for one, two in zip(ours[::-1], theirs[::-1], strict=False))
+    return min(letters, len(base), len(other)), folders
+
+
+def _search(root: str, names: Sequence[str], taken: Collection[str]) -> dict[str, Difference]:
+    """Where the frames of names are below the root, the path most like the name; a draw is none.
+
+    A frame ``a/S1_Walk_000001.jpg`` may also be number 000001 in a folder ``S1_Walk``, or a file
+    with the same number and other words. ``taken``: paths of other rows' frames.
+    """
+    wanted = _Wanted.of(names)
+    best: dict[str, tuple[tuple[int, ...], set[Difference]]] = {}
+    for folder, files in _walk(root):
+        for file in files:
+            for name, sure, found in wanted.like(folder, file):
+                if found.path in taken:
+                    continue
+                kept = len(found.kept) if sure else 0
+                score = sure, kept, *_likeness(name, found.path)
+                if name not in best or score > best[name][0]:
+                    best[name] = score, {found}
+                elif score == best[name][0]:
+                    best[name][1].add(found)
+    return {name: next(iter(ways)) for name, (_, ways) in best.items() if len(ways) == 1}
+
+
+def _present(root: str, names: Sequence[str], remaps: Remaps = ()) -> int:
+    """How many of the names have a file below the root, each one of its own."""
+    paths = {frame_path(name, root, remaps) for name in names} - {None}
+    return sum(os.path.isfile(os.path.join(root, str(path))) for path in paths)
+
+
+# ------------------------------------------------------------------------------------ cures
+
+
+def _candidates(found: Sequence[Difference], standing: Sequence[str]) -> Iterator[Remaps]:
+    """Remaps that lead to what was found, the shortest list first; the last spares the names of
+    ``standing``, which are where they should be.
+    """
+    plain = prefix_remaps(found)
+    yield general_remaps(plain)
+    yield plain
+    endings = sorted({one.ending for one in found})
+    spared = [
+        Difference("", "", name[: len(name) - len(ending)], ending, ending)
+        for name in standing
+        for ending in endings
+        if name.endswith(ending)
+    ]
+    if spared:
+        yield prefix_remaps([*found, *spared])
+
+
+def _is_sayable(remaps: Remaps) -> bool:
+    """Whether ``--remap`` can say them: a name may hold a ``=`` or ``*`` of its own."""
+    try:
+        return parse_remaps([remap.text for remap in remaps]) == remaps
+    except UsageError:
+        return False
+
+
+def _root_of(root: str, remaps: Remaps) -> str | None:
+    """Another root that does what the remaps do, if it is only a folder before every name."""
+    if len(remaps) == 1 and remaps[0].old == ("", ""):
+        return posixpath.join(root, remaps[0].new[0]).rstrip("/")
+    return None
+
+
+def _parent_cure(root: str, names: Sequence[str]) -> Cure | None:
+    """A root that points one level too deep."""
+    parent = str(Path(root).parent)
+    cured = _present(parent, names)
+    if cured <= len(names) // 2:
+        return None
+    folder = Path(root).name + "/"
+    off = all(name.startswith(folder) for name in names)
+    remaps = (Remap((folder, ""), ("", "")),) if off else ()
+    example = names[0], posixpath.join("..", names[0])
+    return Cure(root=parent, remaps=remaps, cured=cured, tried=len(names), example=example)
+
+
+def find_cure(
+    root: str, names: Sequence[str], standing: Sequence[str] = (), given: Remaps = ()
+) -> Cure | None:
+    """What would make the missing frames of these names be found, tried out; None if nothing does.
+
+    A cure holds for more than half of those that are looked for, and no frame is lost by it.
+
+    Args:
+        root: a local folder.
+        names: of missing frames, as in the npz, sorted; some of them are looked for.
+        standing: names whose frames are found already.
+        given: remaps that are in force already; a cure ends with them.
+    """
+    tried = spread(names, SAMPLE)
+    parent = _parent_cure(root, tried)
+    if parent is not None and not standing:
+        return parent
+    found = _search(root, tried, {str(frame_path(name, root, given)) for name in standing})
+    if not found:
+        return None
+    kept = {name: frame_path(name, root, given) for name in spread(standing, SAMPLE)}
+    best: Remaps = ()
+    most = len(tried) // 2
+    for candidate in _candidates(list(found.values()), list(kept)):
+        remaps = candidate + given
+        cured = _present(root, tried, remaps)
+        spares = all(frame_path(name, root, remaps) == path for name, path in kept.items())
+        if cured > most and spares and _is_sayable(remaps):
+            best, most = remaps, cured
+    if not best:
+        return None
+    name = min(found)
+    return Cure(
+        root=_root_of(root, best),
+        remaps=best,
+        cured=most,
+        tried=len(tried),
+        example=(name, found[name].path),
+    )

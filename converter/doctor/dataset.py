@@ -1,0 +1,205 @@
+"""Is a data set ready to be built? Checks that look and change nothing; each gives findings.
+
+The annotations are read and planned by the build's own parts, so what it would refuse shows here.
+"""
+
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.annotations.npz import Npz
+from refit_shard.converter.annotations.source import REQUIRED, ROW_SHAPES
+from refit_shard.converter.build.driver import BuildRequest, Prepared, prepare
+from refit_shard.converter.build.estimate import estimate, missing_rows
+from refit_shard.converter.doctor.cures import Cure, find_cure
+from refit_shard.converter.doctor.findings import Finding, Limits, Status
+from refit_shard.converter.doctor.frames import check_look, look_at, sample_frames
+from refit_shard.converter.doctor.labels import check_keys, check_rows, check_values
+from refit_shard.converter.doctor.remedies import NPZ_FIX, fix_of
+from refit_shard.shards_spec.errors import RefitShardError, SourceError, StorageError, UsageError
+from refit_shard.shards_spec.storage.folder import open_folder
+
+_SHOWN_REMAPS = 12
+_REACH_FIX = "make the folder readable, or the store reachable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A data set and where it is, by path or URL: its npz and the folder of its frames; ``out`` is
+    where its shards would go.
+    """
+
+    dataset: Dataset
+    npz: str
+    root: str
+    out: str
+    command: str
+
+
+@dataclass(kw_only=True)
+class Report:
+    """The findings of one data set; ``bytes``: what its shards would take beyond what is there."""
+
+    findings: list[Finding] = field(default_factory=list)
+    bytes: int = 0
+
+
+# ------------------------------------------------------------------------------ annotations
+
+
+def check_npz(place: Place) -> list[Finding]:
+    """The npz's keys, shapes and dtypes, from its headers; nothing is unpickled."""
+    name = place.dataset.name
+    try:
+        npz = Npz(place.npz)
+    except (SourceError, StorageError) as error:
+        return [Finding(name, "npz", "fail", str(error), NPZ_FIX)]
+    npz.close()
+    missing = [key for key in REQUIRED if key not in npz.entries]
+    if missing:
+        found = ", ".join(npz.entries) or "none"
+        detail = f"{place.npz}: no key {', '.join(missing)}; found: {found}"
+        return [Finding(name, "npz", "fail", detail, NPZ_FIX)]
+    findings = []
+    for key in ROW_SHAPES:
+        if key in npz.entries and npz.entries[key].dtype.hasobject:
+            detail = f"{place.npz}: {key!r} holds Python objects, which only unpickling could read"
+            fix = f"save it again as a plain array: np.array(list_of_{key})"
+            findings.append(Finding(name, "npz", "fail", detail, fix))
+    if findings:
+        return findings
+    known = [
+        f"{key} {entry.dtype.str.lstrip('<|=')}{list(entry.shape[1:]) or ''}"
+        for key, entry in npz.entries.items()
+        if key in ROW_SHAPES
+    ]
+    absent = ", ".join(key for key in ROW_SHAPES if key not in npz.entries)
+    rows = npz.entries["imgname"].shape
+    detail = f"{place.npz}: {rows[0] if rows else 0} rows; {', '.join(known)}"
+    return [Finding(name, "npz", "ok", detail + (f"; not there: {absent}" if absent else ""))]
+
+
+def check_labels(prepared: Prepared, limits: Limits) -> list[Finding]:
+    """Labels that cannot be used or cannot be right, whatever the frames are."""
+    dataset, source = prepared.recipe.dataset, prepared.source
+    findings = check_rows(dataset, source, limits)
+    if not findings:
+        detail = f"{source.rows} rows in {prepared.plan.frames} frames; no NaN, no duplicates"
+        findings.append(Finding(dataset.name, "rows", "ok", detail))
+    return findings + check_keys(dataset, source) + check_values(dataset, source, limits)
+
+
+# ----------------------------------------------------------------------------------- frames
+
+
+def check_presence(
+    prepared: Prepared, limits: Limits, command: str
+) -> tuple[list[Finding], set[str]]:
+    """Whether every row's frame is in its folder; the paths that are not.
+
+    ``command``: the build that the fix adds its ``--remap`` to.
+    """
+    dataset, source, root = prepared.recipe.dataset, prepared.source, prepared.request.root
+    count, absent = missing_rows(prepared)
+    outside = [row for row, one in source.faults.items() if one.reason == "path_outside_root"]
+    rows = len(prepared.plan.order)
+    gone = set(absent)
+    cure = None
+    if (gone or outside) and "://" not in root and not dataset.cropped:
+        lost = {source.imgnames[row] for row in outside}
+        lost |= {n for n, path in zip(source.imgnames, source.paths, strict=True) if path in gone}
+        standing = sorted({*source.imgnames} - lost)
+        cure = find_cure(root, sorted(lost), standing, prepared.request.options.remaps)
+    findings = []
+    if count:
+        detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"
+        status = limits.grade("missing", count, rows)
+        fix = fix_of(dataset, "missing") if cure is None else "most are elsewhere: see layout"
+        findings.append(Finding(dataset.name, "present", status, detail, fix))
+    elif rows:
+        detail = f"all {prepared.plan.frames} frames are below {root}"
+        findings.append(Finding(dataset.name, "present", "ok", detail))
+    if cure is not None:
+        status = limits.grade("missing", count + len(outside), source.rows)
+        findings.append(_layout(dataset, cure, status, command))
+    return findings, gone
+
+
+def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Finding:
+    """The finding that says where the frames are and how the build gets to know."""
+    remaps = tuple(remap.text for remap in cure.remaps)
+    more = len(remaps) - _SHOWN_REMAPS
+    options = " ".join(f"--remap {shlex.quote(text)}" for text in remaps[:_SHOWN_REMAPS])
+    options += f" … and {more} more (--json lists all)" if more > 0 else ""
+    verb = "pass" if dataset.root_variable.startswith("--") else "set"
+    to = " " if verb == "pass" else " to "
+    ways = [f"{verb} {dataset.root_variable}{to}{cure.root}"] if cure.root else []
+    ways += [f"build with: {command} {options}"] if remaps else []
+    name, path = cure.example
+    detail = (
+        f"another layout: {name} is at {path}; with the fix {cure.cured} of {cure.tried} "
+        "missing frames looked for are there"
+    )
+    return Finding(dataset.name, "layout", status, detail, ", or ".join(ways), remaps)
+
+
+# ------------------------------------------------------------------------------------ disk
+
+
+def _needed(prepared: Prepared, out: str) -> int:
+    """Bytes that the shards would take beyond those that are there already."""
+    standing = sum(open_folder(out).names().values())
+    return max(0, estimate(prepared).bytes - standing)
+
+
+def check_disk(needed: int, out: str) -> Finding:
+    """Whether the shards of all data sets would fit where they go."""
+    folder = Path(out).absolute()
+    while not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    detail = f"{out}: about {needed / 1e9:.2f} GB of shards to write, {free / 1e9:.2f} GB free"
+    if needed <= free:
+        return Finding("disk", "space", "ok", detail)
+    fix = f"free {(needed - free) / 1e9:.2f} GB there, or build with --out on another disk"
+    return Finding("disk", "space", "fail", detail, fix)
+
+
+# -------------------------------------------------------------------------------- data set
+
+
+def check_dataset(
+    place: Place, sample: int | None, on_plan: Callable[[int], None], on_frame: Callable[[], None]
+) -> Report:
+    """All checks of one data set whose root and npz are there.
+
+    ``sample``: frames to look at, None for all; ``on_plan`` hears how many it will be.
+    """
+    report = Report(findings=check_npz(place))
+    if any(one.status == "fail" for one in report.findings):
+        return report
+    request = BuildRequest(dataset=place.dataset, npz=place.npz, root=place.root, out=place.out)
+    name = place.dataset.name
+    try:
+        prepared = prepare(request)
+    except SourceError as error:
+        report.findings.append(Finding(name, "labels", "fail", str(error), NPZ_FIX))
+        return report
+    except (StorageError, UsageError) as error:
+        report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))
+        return report
+    limits = Limits()
+    report.findings += check_labels(prepared, limits)
+    try:
+        findings, gone = check_presence(prepared, limits, place.command)
+        report.findings += findings
+        frames = sample_frames(prepared, gone, sample)
+        on_plan(len(frames))
+        report.findings += check_look(prepared, look_at(prepared, frames, on_frame), limits)
+        report.bytes = _needed(prepared, place.out) if frames else 0
+    except RefitShardError as error:  # a folder that may not be listed, an object store that is off
+        report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))
+    return report

@@ -1,0 +1,1 @@
+"""ReFit's validation subset of 3DPW: which rows, and their crops."""

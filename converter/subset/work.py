@@ -1,0 +1,228 @@
+"""Carrying out the plan of the 3DPW subset: every frame is decoded once, crops appear by rename.
+
+A crop's JPEG comment says of which frame and box it is, so a later run keeps what still holds.
+"""
+
+import hashlib
+import io
+import posixpath
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from refit_shard.converter.build.lock import build_lock
+from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.frames.imread import Frame
+from refit_shard.converter.frames.resample import RES, crop_box
+from refit_shard.converter.reading import read_frame
+from refit_shard.converter.subset.plan import CROPS_FOLDER, NAME_DTYPE, Columns, Crop, SubsetPlan
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError, UsageError
+from refit_shard.shards_spec.names import TEMPORARY_SUFFIX
+from refit_shard.shards_spec.process import available_cores
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
+
+QUALITY = 95
+_RECIPE = "refit-shard subset-3dpw 1"
+_NPZ_DATE = (1980, 1, 1, 0, 0, 0)  # zip's first; today's would change the bytes
+_START_OF_IMAGE, _COMMENT = b"\xff\xd8", b"\xff\xfe"
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A drawn row without a crop: its number in the full npz, its frame, and why."""
+
+    row: int
+    path: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetSummary:
+    """What was done. With ``faults`` no npz was written."""
+
+    npz: str
+    crops: str
+    source_rows: int
+    rows: int
+    frames: int
+    written: int
+    kept: int
+    faults: tuple[Fault, ...]
+
+
+def _mark(crop: Crop, frame_sha256: bytes) -> str:
+    """What a crop's JPEG comment begins with: of which pixels and box it is, by which recipe."""
+    box = np.array([crop.cx, crop.cy, crop.side]).tobytes()
+    return f"{_RECIPE} {hashlib.sha256(frame_sha256 + box).hexdigest()} "
+
+
+def encode_crop(pixels: Frame, mark: str, size: Size) -> bytes:
+    """A crop as the bytes of its file: a JPEG whose comment is ``mark`` and its frame's size."""
+    data = jpeg.encode(pixels, QUALITY)
+    text = f"{mark}{size[0]} {size[1]}".encode()
+    comment = _COMMENT + (len(text) + 2).to_bytes(2, "big") + text
+    return _START_OF_IMAGE + comment + data[len(_START_OF_IMAGE) :]
+
+
+def _standing(root: Folder, crop: Crop, mark: str) -> Size | None:
+    """The frame's (H, W) if the crop is on disk, whole, and of the same frame and box."""
+    try:
+        data = read_frame(root, crop.path)
+        if not data.startswith(_START_OF_IMAGE + _COMMENT):
+            return None
+        text = data[6 : 4 + int.from_bytes(data[4:6], "big")].decode("ascii", "replace")
+        if not text.startswith(mark) or jpeg.decode(data).shape != (RES, RES, 3):
+            return None
+        height, width = text.removeprefix(mark).split(" ")
+        return int(height), int(width)
+    except (FrameError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of one frame: (H, W) by index in the subset; how many crops were kept."""
+
+    sizes: dict[int, Size]
+    kept: int
+    faults: tuple[Fault, ...]
+
+
+def _write(root: Folder, crop: Crop, frame: Frame, mark: str) -> Size:
+    """Cut one crop and publish it; returns the frame's (H, W)."""
+    height, width = frame.shape[:2]
+    if crop.stated is not None and crop.stated != (height, width):
+        raise FrameError(
+            "size_mismatch",
+            f"the frame is {width}x{height}, orig_shape says "
+            f"{crop.stated[1]:.0f}x{crop.stated[0]:.0f}",
+        )
+    pixels = crop_box(frame, crop.cx, crop.cy, crop.side)
+    folder, name = posixpath.split(crop.path)
+    root.child(folder).write(name, encode_crop(pixels, mark, (height, width)))
+    return height, width
+
+
+def _cut(root: Folder, path: str, crops: Sequence[Crop]) -> _Done:
+    """Make the crops of one frame that are not there; it is decoded once, if at all."""
+    try:
+        data = read_frame(root, path)
+        digest = hashlib.sha256(data).digest()
+        marks = {crop.index: _mark(crop, digest) for crop in crops}
+        found = {crop.index: _standing(root, crop, marks[crop.index]) for crop in crops}
+        sizes = {index: size for index, size in found.items() if size is not None}
+        wanted = [crop for crop in crops if crop.index not in sizes]
+        frame = decode_frame(data).pixels if wanted else np.zeros((0, 0, 3), np.uint8)
+    except FrameError as error:
+        return _Done({}, 0, tuple(Fault(c.row, path, error.reason, str(error)) for c in crops))
+    kept = len(sizes)
+    faults = []
+    for crop in wanted:
+        try:
+            sizes[crop.index] = _write(root, crop, frame, marks[crop.index])
+        except FrameError as error:
+            faults.append(Fault(crop.row, path, error.reason, str(error)))
+    return _Done(sizes, kept, tuple(faults))
+
+
+@contextmanager
+def _alone(folder: Folder) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(build_lock(folder))
+        except UsageError:
+            raise UsageError(
+                f"{folder.url}: another subset-3dpw is writing there; wait for it"
+            ) from None
+        yield
+
+
+def _make_folders(plan: SubsetPlan, root: Folder) -> None:
+    """Make the crops' folders, and remove what a killed run left half written in them."""
+    paths = {posixpath.dirname(crop.path) for crops in plan.crops.values() for crop in crops}
+    for path in sorted(paths):
+        folder = root.child(path)
+        folder.create()
+        for name in folder.names():
+            if name.startswith(".") and name.endswith(TEMPORARY_SUFFIX):
+                folder.remove(name)
+
+
+def _cut_all(plan: SubsetPlan, root: Folder, on_rows: Callable[[int], None]) -> list[_Done]:
+    """Cut every frame's crops in threads: all the work is in code that lets go of Python's lock."""
+    done = []
+    workers = plan.request.workers
+    pool = ThreadPoolExecutor(available_cores() if workers is None else max(1, workers))
+    try:
+        futures = {
+            pool.submit(_cut, root, path, crops): len(crops) for path, crops in plan.crops.items()
+        }
+        for future in as_completed(futures):
+            done.append(future.result())
+            on_rows(futures[future])
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return done
+
+
+def subset_npz(columns: Columns) -> bytes:
+    """Columns as the bytes of an npz, the same every time."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for key, values in columns.items():
+            with archive.open(zipfile.ZipInfo(f"{key}.npy", _NPZ_DATE), "w") as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)
+    return stream.getvalue()
+
+
+def make_subset(plan: SubsetPlan, on_rows: Callable[[int], None]) -> SubsetSummary:
+    """Cut the crops that are not there yet, then, if every row has one, write the npz.
+
+    ``on_rows`` hears how many more rows are through. Stopped, it goes on where it was.
+
+    Raises:
+        StorageError: a file could not be written.
+        UsageError: another run is writing the same crops.
+    """
+    request = plan.request
+    root = open_folder(request.root, "PW3D_ROOT")
+    crops_folder = root.child(CROPS_FOLDER)
+    crops_folder.create()
+    with _alone(crops_folder):
+        _make_folders(plan, root)
+        done = _cut_all(plan, root, on_rows)
+        faults = sorted((fault for one in done for fault in one.faults), key=lambda f: f.row)
+        if not faults:
+            sizes = {index: size for one in done for index, size in one.sizes.items()}
+            _write_npz(plan, [sizes[index] for index in range(plan.rows)])
+    kept = sum(one.kept for one in done)
+    return SubsetSummary(
+        npz=str(request.target),
+        crops=crops_folder.url,
+        source_rows=plan.source_rows,
+        rows=plan.rows,
+        frames=len(plan.crops),
+        written=sum(len(one.sizes) for one in done) - kept,
+        kept=kept,
+        faults=tuple(faults),
+    )
+
+
+def _write_npz(plan: SubsetPlan, sizes: Sequence[Size]) -> None:
+    names = {crop.index: crop.path for crops in plan.crops.values() for crop in crops}
+    columns = plan.columns | {
+        "imgname": np.array([names[index] for index in range(plan.rows)], NAME_DTYPE),
+        "orig_shape": np.array(sizes, np.int64),
+    }
+    target = plan.request.target
+    folder = open_folder(target.parent, "npz of 3dpw_test_sub in DATASET_FILES")
+    folder.create()
+    folder.write(target.name, subset_npz(columns))

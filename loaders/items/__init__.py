@@ -1,0 +1,1 @@
+"""Items: one stored sample and its augmentation become an image and its labels."""

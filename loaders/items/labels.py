@@ -1,0 +1,132 @@
+"""Labels of a whole batch, augmented at once; meaning and order as in ReFit's item."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.loaders.items.policy import Draws
+from refit_shard.shards_spec.geometry import box_side, rotation, source_to_output_points
+
+Array = NDArray[np.float64]
+
+# Left and right change places under a flip.
+J24_FLIP = np.array(
+    [5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13, 14, 15, 16, 17, 18, 19, 21, 20, 23, 22]
+)
+_OPENPOSE_FLIP = np.array(
+    [0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21]
+)
+J49_FLIP = np.concatenate([_OPENPOSE_FLIP, 25 + J24_FLIP])
+SMPL_FLIP = np.array(
+    [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
+)
+
+
+def _mirror_joints(joints: NDArray[np.float32], flip: NDArray[np.bool_], order: Array) -> None:
+    mirrored = joints[flip][:, order]
+    mirrored[:, :, 0] *= -1.0
+    joints[flip] = mirrored
+
+
+def keypoints(
+    source: NDArray[np.float32], center: Array, scale: Array, draws: Draws, res: int
+) -> NDArray[np.float32]:
+    """Keypoints (n, 49, 3) from source pixels to the crop: x, y in -1 … 1 from edge to edge.
+
+    They follow the pixels' own affine map, so a point is where its pixel is: a point in the middle
+    of output pixel u has x = 2 (u + 0.5) / res - 1.
+    """
+    side = box_side(draws.sc * scale)
+    points = source_to_output_points(
+        source[:, :, :2].astype(np.float64), center, side, draws.rot, np.zeros_like(draws.flip), res
+    )
+    result = source.copy()
+    result[:, :, :2] = 2.0 * (points + 0.5) / res - 1.0
+    _mirror_joints(result, draws.flip, J49_FLIP)
+    return result
+
+
+def _refit_transform(center: Array, side: Array, degrees: Array, res: int) -> Array:
+    """ReFit's map (n, 3, 3) from source to output pixels, product by product as it forms it, so
+    that truncating its results gives the same whole numbers.
+    """
+    count = len(side)
+    box = np.zeros((count, 3, 3))
+    box[:, 0, 0] = box[:, 1, 1] = res / side
+    box[:, :2, 2] = res * (-center / side[:, None] + 0.5)
+    box[:, 2, 2] = 1.0
+    to_middle = np.eye(3)
+    to_middle[:2, 2] = -res / 2.0
+    back = np.eye(3)
+    back[:2, 2] = res / 2.0
+    turn = np.zeros((count, 3, 3))
+    turn[:, :2, :2] = rotation(-degrees)
+    turn[:, 2, 2] = 1.0
+    turned: Array = back @ (turn @ (to_middle @ box))
+    return np.where((degrees != 0.0)[:, None, None], turned, box)
+
+
+def keypoints_whole(
+    source: NDArray[np.float32], center: Array, scale: Array, draws: Draws, res: int
+) -> NDArray[np.float32]:
+    """Keypoints exactly as ReFit's: by the box before it is cut at whole pixels, truncated toward
+    zero to whole output pixels, plus one.
+    """
+    affine = _refit_transform(center, box_side(draws.sc * scale), draws.rot, res)
+    points = source[:, :, :2].astype(np.float64)
+    mapped = np.einsum("nij,nmj->nmi", affine[:, :2, :2], points) + affine[:, None, :2, 2]
+    result = source.copy()
+    result[:, :, :2] = 2.0 * (np.trunc(mapped) + 1.0) / res - 1.0
+    _mirror_joints(result, draws.flip, J49_FLIP)
+    return result
+
+
+def pose_3d(source: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:
+    """Joints (n, 24, 4): turned in the image plane by -rot, then mirrored."""
+    result = source.copy()
+    result[:, :, :2] = np.einsum("nij,nmj->nmi", rotation(-draws.rot), source[:, :, :2])
+    _mirror_joints(result, draws.flip, J24_FLIP)
+    return result
+
+
+def pose(source: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:
+    """SMPL pose (n, 72): the root turned by R_z(-rot), then joints mirrored."""
+    result = source.astype(np.float64)
+    result[:, :3] = _turn_root(result[:, :3], -np.deg2rad(draws.rot))
+    flipped = result[draws.flip].reshape(-1, 24, 3)[:, SMPL_FLIP] * np.array([1.0, -1.0, -1.0])
+    result[draws.flip] = flipped.reshape(-1, 72)
+    return result.astype(np.float32)
+
+
+def _turn_root(root: Array, angle: Array) -> Array:
+    """Axis-angle of R_z(angle) R(root), through unit quaternions; angle of the result in 0 … pi."""
+    theta = np.linalg.norm(root, axis=1)
+    # sin(x/2)/x by numpy's sinc, which is exact at 0
+    vector = root * (0.5 * np.sinc(theta / (2.0 * np.pi)))[:, None]
+    w = np.cos(theta / 2.0)
+    zw, zz = np.cos(angle / 2.0), np.sin(angle / 2.0)
+    product_w = zw * w - zz * vector[:, 2]
+    product = zw[:, None] * vector
+    product[:, 0] -= zz * vector[:, 1]
+    product[:, 1] += zz * vector[:, 0]
+    product[:, 2] += zz * w
+    sign = np.where(product_w < 0.0, -1.0, 1.0)
+    product, product_w = product * sign[:, None], product_w * sign
+    length = np.linalg.norm(product, axis=1)
+    turned = 2.0 * np.arctan2(length, product_w)
+    factor = np.divide(turned, length, out=np.full_like(turned, 2.0), where=length > 1e-12)
+    result: Array = product * factor[:, None]
+    return result
+
+
+def center(source: Array, orig_shape: Array, draws: Draws) -> Array:
+    """Box centres (n, 2): mirrored about the frame's width, then turned about its middle.
+
+    A mirrored image turns the other way, so the flip negates the angle. ``orig_shape``: (n, 2)
+    H, W.
+    """
+    middle = orig_shape[:, ::-1] / 2.0
+    sign = np.where(draws.flip, -1.0, 1.0)
+    moved = source - middle
+    moved[:, 0] *= sign
+    turned: Array = np.einsum("nij,nj->ni", rotation(-draws.rot * sign), moved) + middle
+    return turned

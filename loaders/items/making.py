@@ -1,0 +1,179 @@
+"""From stored samples and parameters to items: the one place where an item is made."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from crc32c import crc32c
+from numpy.typing import NDArray
+
+from refit_shard.loaders.items import labels as label_math
+from refit_shard.loaders.items.occluders import Occluders
+from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.pixels import MEAN, STD, image_kind, make_images
+from refit_shard.loaders.items.policy import Augmentation, Draws, explicit
+from refit_shard.loaders.native import Jpegs
+from refit_shard.shards_spec.errors import FrameError, UsageError
+from refit_shard.shards_spec.fields import EXTRINSICS
+from refit_shard.shards_spec.geometry import beyond_window, box_side, output_to_source
+
+Batch = dict[str, Any]
+
+_ROUNDING = 1e-3  # source pixels
+
+
+class StoredSample(Protocol):
+    """What an item is made of: :class:`shards_spec.Sample`, or the members of a tar."""
+
+    @property
+    def jpeg(self) -> bytes | memoryview:
+        """The stored crop."""
+
+    def __getitem__(self, name: str) -> Any:
+        """A column of the field table."""
+
+    def check(self) -> None:
+        """Raise ShardError if the labels are not those that were built."""
+
+
+# Columns that go into the arithmetic of a batch.
+GATHERED = (
+    *("window", "k", "width", "height", "orig_shape", "center", "scale", "jpg_crc32c"),
+    *("img_focal", "img_center", "keypoints", "pose", "betas", "pose_3d"),
+    *("has_smpl", "has_pose_3d", "gender", "source_row"),
+)
+
+
+def check_crc(data: bytes | memoryview, expected: int) -> None:
+    """Refuse a JPEG that is not the one that was built.
+
+    Raises:
+        FrameError: its CRC differs.
+    """
+    if crc32c(data) != expected:
+        raise FrameError("corrupt", "crc32c is not that of the index; run refit-shard verify")
+
+
+def make_labels(
+    options: RenderOptions, columns: Mapping[str, NDArray[Any]], draws: Draws
+) -> dict[str, NDArray[Any]]:
+    """Every numeric key of ReFit's item but the image, for a batch."""
+    center = columns["center"]
+    scale = columns["scale"]
+    place = label_math.keypoints_whole if options.compat == "refit" else label_math.keypoints
+    flip = draws.flip.astype(np.int64)
+    orig_shape = columns["orig_shape"].astype(np.float64)
+    made = {
+        "keypoints": place(columns["keypoints"], center, scale, draws, options.res),
+        "pose": label_math.pose(columns["pose"], draws),
+        "betas": columns["betas"],
+        "pose_3d": label_math.pose_3d(columns["pose_3d"], draws),
+        "scale": (draws.sc * scale).astype(np.float32),
+        "center": label_math.center(center, orig_shape, draws).astype(np.float32),
+        "orig_shape": orig_shape.astype(np.float32),
+        "img_focal": columns["img_focal"],
+        "img_center": columns["img_center"],
+        "flip": flip,
+        "occ": draws.occ.astype(np.int64),
+        "is_flipped": flip.copy(),
+        "rot": draws.rot,
+        "sc": draws.sc,
+        "rot_angle": draws.rot.astype(np.float32),
+        "sample_index": columns["source_row"],
+        "gender": columns["gender"].astype(np.int32),
+        "has_smpl": columns["has_smpl"].astype(np.float64),
+        "has_pose_3d": columns["has_pose_3d"].astype(np.int64),
+    }
+    made |= {name: columns[name] for name in EXTRINSICS if name in columns}
+    if options.image == "uint8":
+        made["pn"] = draws.pn
+    return {name: np.ascontiguousarray(values) for name, values in made.items()}
+
+
+def render(
+    sample: StoredSample,
+    augmentation: Augmentation,
+    options: RenderOptions | None = None,
+    *,
+    occluders: Occluders | None = None,
+) -> Batch:
+    """One item from one stored sample, with the given parameters.
+
+    Returns ReFit's item without ``dataset_name``; tensors have no batch dimension. The loader
+    makes its batches by the same functions.
+
+    Raises:
+        ShardError: the labels are damaged.
+        FrameError: the stored JPEG is damaged.
+        UsageError: the augmentation names an occluder, and there is none of that number; or it
+            shows parts of the frame that the stored crop does not hold.
+    """
+    options = options or RenderOptions()
+    wanted = max((one.index for one in augmentation.occluders), default=-1)
+    if wanted >= (0 if occluders is None else len(occluders)):
+        raise UsageError(f"render: occluder {wanted} of {len(occluders or ())}")
+    sample.check()
+    draws = explicit([augmentation])
+    names = (*GATHERED, *EXTRINSICS) if _has_extrinsics(sample) else GATHERED
+    columns = {name: np.asarray(sample[name])[None] for name in names}
+    kind, data = image_kind(options), bytes(sample.jpeg)
+    check_crc(data, int(columns["jpg_crc32c"][0]))
+    images = np.empty((1, *kind.shape(options.res)), kind.dtype)
+    failed = make_images(
+        options, Jpegs.of([data]), columns, draws, occluders, images, np.zeros(1, np.int64)
+    )
+    if failed:
+        raise failed[0]
+    _check_held(columns, draws, options.res)
+    made = make_labels(options, columns, draws)
+    item: Batch = {"img": torch.from_numpy(images[0])}
+    item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
+    return item | {"imgname": sample["imgname"]}
+
+
+def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> None:
+    """Refuse to show black where the frame has pixels that the stored crop does not hold."""
+    side = box_side(draws.sc * columns["scale"])
+    (affine,) = output_to_source(columns["center"], side, draws.rot, draws.flip, res)
+    found = beyond_window(affine, columns["window"][0], columns["orig_shape"][0], res)
+    if found <= _ROUNDING:
+        return
+    sc, rot = float(draws.sc[0]), float(draws.rot[0])
+    shown = [f"sc={sc:.4g}"] * (sc > 1 or rot == 0) + [f"rot={rot:.4g}"] * (rot != 0)
+    wide = ["scale_clip"] * (sc > 1 or rot == 0) + ["rot_clip"] * (rot != 0)
+    raise UsageError(
+        f"{' with '.join(shown)} shows up to {found:.4g} px of the frame beyond what the stored "
+        f"crop holds; lower it (of a policy: {' or '.join(wide)})"
+    )
+
+
+def _has_extrinsics(sample: StoredSample) -> bool:
+    try:
+        sample[EXTRINSICS[0]]
+    except KeyError:
+        return False
+    return True
+
+
+def finalize(batch: Batch, device: torch.device | str | None = None) -> Batch:
+    """Turn a ``image="uint8"`` batch into ReFit's, on the device: factors, normalisation, layout.
+
+    Tensors are moved to ``device``; ``pn`` is used up. Truncation to whole levels is as on the
+    CPU, so both give the same levels.
+
+    Raises:
+        UsageError: the batch is not one of ``image="uint8"``.
+    """
+    if "pn" not in batch or batch["img"].dtype != torch.uint8:
+        raise UsageError('finalize: needs a batch of a loader with image="uint8"')
+    moved = {
+        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+    }
+    pn = moved.pop("pn")
+    image = moved["img"].permute(0, 3, 1, 2).to(torch.float32) * pn[:, :, None, None]
+    scale = torch.from_numpy(1 / (255 * STD.astype(np.float64))).to(image)[:, None, None]
+    shift = torch.from_numpy(MEAN / STD.astype(np.float64)).to(image)[:, None, None]
+    moved["img"] = (image.clamp_(max=255.0).floor_() * scale - shift).contiguous()
+    return moved

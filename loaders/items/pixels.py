@@ -1,0 +1,134 @@
+"""Pixels: the images of a batch, drawn by :mod:`loaders.native`."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.loaders.items.occluders import Occluders
+from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.policy import Draws, Occlusion
+from refit_shard.loaders.native import PASTE, Code, Drawer, ImageKind, Jpegs, failure
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError, RefitShardError
+from refit_shard.shards_spec.geometry import box_side, output_to_source, source_to_stored
+
+Image = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+
+# ImageNet's, as ReFit and its backbones use them; of R, G, B in 0 … 1.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+_FARTHEST = 1e9  # px
+_LEAST_AREA = 1e-12  # stored pixels an output pixel
+
+_drawers = threading.local()
+
+
+def image_kind(options: RenderOptions) -> ImageKind:
+    """What is made of an item's image."""
+    return ImageKind.FLOAT32 if options.image == "normalized" else ImageKind.UINT8
+
+
+def _drawer(res: int, kind: ImageKind) -> Drawer:
+    """This thread's own; it keeps its memory from batch to batch."""
+    mine: dict[tuple[int, ImageKind], Drawer] = _drawers.__dict__.setdefault("made", {})
+    if (res, kind) not in mine:
+        mine[res, kind] = Drawer(res, kind, mean=MEAN, deviation=STD)
+    return mine[res, kind]
+
+
+def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDArray[np.float64]:
+    """Maps (n, 2, 3) from output pixels to stored pixels."""
+    to_source = output_to_source(
+        columns["center"], box_side(draws.sc * columns["scale"]), draws.rot, draws.flip, res
+    )
+    return source_to_stored(to_source, columns["window"], columns["k"])
+
+
+def usable(
+    maps: NDArray[np.float64], sides: NDArray[np.int32], scale: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which of the maps (n, 2, 3) lead between pixels and back, into an image of sides (n, 2).
+
+    No build writes others, but shards come from anywhere.
+    """
+    area = np.abs(np.linalg.det(maps[:, :, :2]))
+    near = np.abs(maps).reshape(len(maps), -1).max(1) < _FARTHEST
+    image = ((sides > 0) & (sides <= jpeg.MAX_SIDE)).all(1)
+    return np.asarray(image & near & (area > _LEAST_AREA) & (scale > 0))  # NaN is none of these
+
+
+def paste_table(occlusion: Sequence[Sequence[Occlusion]]) -> tuple[NDArray[np.void], Ints]:
+    """The occluders of all samples, and each one's first and how many it has, (n, 2)."""
+    flat = [(one.x, one.y, one.size, one.index) for mine in occlusion for one in mine]
+    counts = np.array([len(mine) for mine in occlusion], np.int64)
+    return np.array(flat, PASTE), np.stack([np.cumsum(counts) - counts, counts], 1)
+
+
+def make_images(
+    options: RenderOptions,
+    jpegs: Jpegs,
+    columns: Mapping[str, NDArray[Any]],
+    draws: Draws,
+    occluders: Occluders | None,
+    outs: NDArray[Any],
+    places: Ints,
+) -> dict[int, RefitShardError]:
+    """Make the image of each stored JPEG, the i-th in ``outs[places[i]]``; the errors of those that
+    cannot be made, by number.
+    """
+    sides = np.stack([columns["height"], columns["width"]], 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        maps = affines(columns, draws, options.res)
+        maps[~usable(maps, sides, columns["scale"])] = np.nan
+    pastes, spans = paste_table(() if occluders is None else draws.occlusion)
+    if occluders is None:
+        spans = np.zeros((len(maps), 2), np.int64)
+
+    def draw(chosen: Ints, decoded: Mapping[int, Image]) -> dict[int, tuple[int, int]]:
+        codes, details = _drawer(options.res, image_kind(options)).draw(
+            jpegs.select(chosen),
+            sides[chosen],
+            maps[chosen],
+            draws.pn[chosen],
+            outs,
+            places[chosen],
+            cut_outs=None if occluders is None else occluders.cut_outs,
+            pastes=pastes,
+            paste_spans=spans[chosen],
+            decoded=decoded,
+        )
+        bad = np.flatnonzero(codes)
+        found = zip(codes[bad].tolist(), details[bad].tolist(), strict=True)
+        return dict(zip(chosen[bad].tolist(), found, strict=True))
+
+    bad = draw(np.arange(len(maps)), {})
+    others = [number for number, (code, _) in bad.items() if code == Code.NOT_OURS]
+    decoded, failed = _decode_others(jpegs, sides, others)
+    bad = {number: said for number, said in bad.items() if number not in others}
+    if decoded:
+        bad |= draw(np.array(list(decoded)), dict(enumerate(decoded.values())))
+    made = {
+        number: failure(*said, "an image") for number, said in bad.items() if number not in failed
+    }
+    return made | failed
+
+
+def _decode_others(
+    jpegs: Jpegs, sides: NDArray[np.int32], others: Sequence[int]
+) -> tuple[dict[int, Image], dict[int, RefitShardError]]:
+    """Images that another program encoded, whole, and the errors of those that are damaged."""
+    decoded: dict[int, Image] = {}
+    failed: dict[int, RefitShardError] = {}
+    for number in others:
+        data, (height, width) = jpegs.data(number), sides[number].tolist()
+        try:
+            jpeg.check_size(data, height, width)
+            decoded[number] = jpeg.decode(data)
+        except FrameError as error:
+            failed[number] = error
+    return decoded, failed

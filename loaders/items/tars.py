@@ -1,0 +1,166 @@
+"""Items from the tars alone, for people who live in webdataset."""
+
+import io
+from collections.abc import Callable, Mapping
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
+
+from refit_shard.loaders.items.making import Batch, render
+from refit_shard.loaders.items.occluders import Occluders
+from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.policy import AugmentationPolicy, Draws, draw, neutral, single
+from refit_shard.shards_spec.errors import ShardError, UsageError
+from refit_shard.shards_spec.fields import (
+    EXTRINSICS,
+    FIELD,
+    RECORD_CRC,
+    STRING,
+    is_whole_record,
+    npy_dtype,
+    standard_fields,
+)
+
+# A call's place in the random stream: the worker's seed, the key's checksum, the call's number.
+_KEY_BITS = 32
+_CALL_BITS = 64
+_MAX_NPY_BYTES = 1 << 20
+
+
+class TarSample:
+    """The members of one sample of a tar, read as :class:`refit_shard.shards_spec.Sample` is."""
+
+    def __init__(self, sample: Mapping[str, Any]) -> None:
+        self.key = str(sample.get("__key__", ""))
+        try:
+            data, record = sample["jpg"], sample["npy"]
+        except KeyError as error:
+            raise ShardError(f"{self.key}: has no member {error}; is this a shard's tar?") from None
+        if not isinstance(data, bytes):
+            raise UsageError(
+                "webdataset_item: leave the images encoded: .decode() without an image handler, "
+                "or no .decode() at all"
+            )
+        self.jpeg: bytes | memoryview = data
+        self._record: Any = _load_npy(record, self.key) if isinstance(record, bytes) else record
+        if not _is_record(self._record):
+            raise ShardError(f"{self.key}: its .npy is damaged (not a record of this format)")
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in (self._record.dtype.names or ()):
+            raise KeyError(name)
+        value: Any = self._record[name][()]
+        return value.decode(errors="replace") if FIELD[name].dtype == STRING else value
+
+    def check(self) -> None:
+        """Refuse labels that are not those that were built.
+
+        Raises:
+            ShardError: the record has another checksum than it states.
+        """
+        if not is_whole_record(self._record.tobytes()):
+            raise ShardError(f"{self.key}: the labels are damaged (crc32c); run refit-shard verify")
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it is one record of the field table's columns, and maybe of own labels."""
+    fields = dict(getattr(record, "dtype", np.dtype("f8")).fields or {})
+    if np.shape(record) or not {"key", "imgname", RECORD_CRC} <= fields.keys():
+        return False
+    expected = npy_dtype(
+        standard_fields(
+            extrinsics=EXTRINSICS[0] in fields,
+            key_bytes=fields["key"][0].itemsize,
+            imgname_bytes=fields["imgname"][0].itemsize,
+        )
+    )
+    own = [name for name in fields if name not in (expected.names or ())]
+    names = [name for name in expected.names or () if name != RECORD_CRC]
+    return [*names, *own, RECORD_CRC] == list(fields) and all(
+        record.dtype[name] == expected[name] for name in (*names, RECORD_CRC)
+    )
+
+
+def _load_npy(data: bytes, key: str) -> NDArray[Any]:
+    if len(data) > _MAX_NPY_BYTES:
+        raise ShardError(f"{key}: its .npy has {len(data)} bytes")
+    stream = io.BytesIO(data)
+    try:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    except (ValueError, SyntaxError, TokenError, Warning) as error:  # the header is a literal
+        raise ShardError(f"{key}: its .npy is damaged ({error})") from error
+    if shape or dtype.hasobject or dtype.itemsize != len(data) - stream.tell():
+        raise ShardError(f"{key}: its .npy is damaged (not one record)")
+    record: NDArray[Any] = np.frombuffer(data, dtype, offset=stream.tell()).reshape(())
+    return record
+
+
+def _worker_seed() -> int:
+    """What PyTorch's DataLoader gives each of its workers, another one each time that it starts
+    them; 0 in a process that is none.
+    """
+    worker = get_worker_info()
+    return 0 if worker is None else worker.seed
+
+
+class _Items:
+    """The function of :func:`webdataset_item`; it can be pickled, for workers that are spawned."""
+
+    def __init__(
+        self,
+        policy: AugmentationPolicy | None,
+        seed: int,
+        options: RenderOptions,
+        occluders: Occluders | None,
+    ) -> None:
+        self._policy = policy
+        self._seed = seed
+        self._options = options
+        self._occluders = occluders
+        self._calls = 0
+
+    def _draw(self, key: str) -> Draws:
+        if self._policy is None:
+            return neutral(1)
+        place = (_worker_seed() << _KEY_BITS | crc32c(key.encode())) << _CALL_BITS | self._calls
+        objects = 0 if self._occluders is None else len(self._occluders)
+        return draw(self._policy, self._seed, place, 1, objects=objects, res=self._options.res)
+
+    def __call__(self, sample: Mapping[str, Any]) -> Batch:
+        stored = TarSample(sample)
+        drawn = single(self._draw(stored.key))
+        self._calls += 1
+        try:
+            made = render(stored, drawn, self._options, occluders=self._occluders)
+        except UsageError as error:
+            raise UsageError(f"webdataset_item: {stored.key}: {error}") from error
+        return made | {"dataset_name": stored.key.rsplit("-", 1)[0]}
+
+
+def webdataset_item(
+    policy: AugmentationPolicy | None = None,
+    *,
+    seed: int = 0,
+    options: RenderOptions | None = None,
+    occluders: Occluders | None = None,
+) -> Callable[[Mapping[str, Any]], Batch]:
+    """A function for ``wds.WebDataset(urls).decode().map(…)``: ReFit's items from the tars alone.
+
+    With ``policy=None`` nothing is augmented. Else the parameters of an item follow from the seed,
+    the sample's key, the number of the call in this process and, in a worker of PyTorch's
+    DataLoader, the worker's seed. PyTorch draws that anew each time that it starts workers, so
+    each epoch and each worker augments otherwise, with persistent workers too, and
+    ``torch.manual_seed`` before the first epoch (or a ``generator`` for the DataLoader) repeats a
+    run.
+
+    Raises:
+        ShardError, FrameError: from the function: a member of the tar is damaged.
+        UsageError: from the function: the policy is wider than the stored crop, or the image was
+            decoded before.
+    """
+    return _Items(policy, seed, options or RenderOptions(), occluders)

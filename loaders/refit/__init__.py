@@ -1,0 +1,1 @@
+"""ReFit's trainer and its evaluation on shards."""

@@ -1,0 +1,79 @@
+"""Evaluation items: each row once, in the npz's order, without augmentation."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from refit_shard.loaders.refit.smpl import Bodies
+from refit_shard.loaders.stream.batches import BatchMaker
+from refit_shard.loaders.stream.options import StreamOptions
+from refit_shard.loaders.stream.ranks import find_rank
+from refit_shard.shards_spec.storage.paths import AnyPath, location
+
+Batch = dict[str, Any]
+
+
+class EvaluationSet:
+    """What ReFit's trainer asks a test set for: its length, and the joint regressor."""
+
+    def __init__(self, rows: int, regressor: torch.Tensor | None) -> None:
+        self._rows = rows
+        self.J_regressor = regressor
+
+    def __len__(self) -> int:
+        return self._rows
+
+
+class EvaluationLoader:
+    """Batches of one data set, sequential, once through; the last one may be smaller.
+
+    ``bodies`` gives each row's mesh: ``pose_3d`` is then its 17 H36M joints (B, 17, 4) and
+    ``gt_verts`` (B, V, 3) its vertices; without, both are as in training. Rank r of w gets the r-th
+    of w nearly equal runs of the rows, so that together they cover each row once.
+
+    Of ``options`` nothing is taken that would change that: no augmentation, no mixing, no row left
+    out at the end; and a damaged sample raises whatever ``on_error`` says, since another row in its
+    place would be counted twice.
+
+    Raises:
+        UsageError: the shards are missing or an option is wrong.
+    """
+
+    def __init__(
+        self, name: str, url: AnyPath, options: StreamOptions, bodies: Bodies | None = None
+    ) -> None:
+        self._options = replace(
+            options, augment=False, drop_last=False, mixing="exact", window=None, on_error="raise"
+        )
+        self._rank = find_rank(options)
+        self._maker = BatchMaker({name: (location(url), 1.0)}, self._options, sequential=True)
+        self._bodies = bodies
+        rows = self._maker.largest
+        rank, world_size = self._rank
+        self._begin = rows * rank // world_size
+        self._end = rows * (rank + 1) // world_size
+        self.dataset = EvaluationSet(rows, None if bodies is None else bodies.regressor.cpu())
+
+    def __len__(self) -> int:
+        return len(range(self._begin, self._end, self._options.batch_size))
+
+    def _slices(self) -> Iterator[tuple[int, int]]:
+        for begin in range(self._begin, self._end, self._options.batch_size):
+            yield begin, min(self._end, begin + self._options.batch_size)
+
+    def _finish(self, batch: Batch) -> Batch:
+        if self._bodies is not None:
+            joints, vertices = self._bodies.joints_and_vertices(
+                batch["pose"], batch["betas"], batch["gender"]
+            )
+            batch |= {"pose_3d": joints.cpu(), "gt_verts": vertices.cpu()}
+        return batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._rank.check_unchanged(self._options)
+        with closing(self._maker.batches(self._slices())) as batches:
+            for batch, _ in batches:
+                yield self._finish(batch)

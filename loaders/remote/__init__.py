@@ -1,0 +1,1 @@
+"""Shards from afar: a node's folder of them, and its locks."""

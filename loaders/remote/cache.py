@@ -1,0 +1,343 @@
+"""A folder of shards from afar: shared by the processes of a node, never above a limit.
+
+A data set has a folder of its own, named by its manifest's hash; a file appears there by rename,
+once its hash is the manifest's. Locks are the kernel's flocks, which die with their holders, so a
+killed process leaves nothing but a temporary file that the next one deletes: ``.SHARD.lock`` is
+shared while a shard is in use and exclusive while it is downloaded or deleted; ``.lock`` is
+exclusive while room is made. Where the cache's file system has no locks, they are in a local
+folder, and all who see that one share a subfolder of the cache: nobody ever uses what another may
+delete.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+from typing import BinaryIO
+
+from refit_shard.loaders.remote.locks import (
+    EXCLUSIVE,
+    SHARED,
+    AbandonedError,
+    give_back,
+    has_locks,
+    locks_elsewhere,
+    take,
+    token_of,
+    wait_for,
+)
+from refit_shard.shards_spec.errors import ShardError, StorageError, explain
+from refit_shard.shards_spec.manifest import Manifest, ShardEntry
+from refit_shard.shards_spec.names import TEMPORARY_SUFFIX
+from refit_shard.shards_spec.storage.filesystem import reserve, warn_once
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
+from refit_shard.shards_spec.storage.paths import AnyPath, absolute, local_path
+
+_ATTEMPTS = 3
+_CHUNK = 8 << 20
+
+
+class Fetched(Enum):
+    """How fetching a shard ended: it is there; somebody else is at it; there is no room yet."""
+
+    THERE = auto()
+    BUSY = auto()
+    FULL = auto()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A shard: where it comes from, and the folder of the cache that it comes into."""
+
+    remote: Folder
+    folder: Path
+    entry: ShardEntry
+
+    @property
+    def name(self) -> str:
+        """Its name in the cache."""
+        return f"{self.folder.name}/{self.entry.name}"
+
+    @property
+    def files(self) -> list[tuple[str, int, str]]:
+        """Name, size and SHA-256 of its files."""
+        entry = self.entry
+        return [
+            (f"{entry.name}.tar", entry.tar_bytes, entry.tar_sha256),
+            (f"{entry.name}.arrow", entry.arrow_bytes, entry.arrow_sha256),
+        ]
+
+    def is_whole(self) -> bool:
+        """Whether it is there. Only what was checked is ever renamed into place.
+
+        Raises:
+            StorageError: it cannot be looked at.
+        """
+        try:
+            return all((self.folder / name).stat().st_size == size for name, size, _ in self.files)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise explain(error, str(self.folder / self.entry.name)) from error
+
+
+@dataclass
+class _Held:
+    """What a shard takes of the disk."""
+
+    files: list[Path] = field(default_factory=list)
+    size: int = 0
+    temporary: list[Path] = field(default_factory=list)
+    temporary_size: int = 0
+    changed: float = 0.0
+
+
+def _delete(path: Path) -> None:
+    """Delete a file and free its room, also where a process still has it open."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+class Cache:
+    """The cache at a local folder, of at most ``limit`` bytes.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+
+    def __init__(self, path: AnyPath, limit: int) -> None:
+        self.path = Path(absolute(str(local_path(path, "cache"))))
+        self.limit = limit
+        self._make(self.path)
+        self._locks = self.path
+        if not has_locks(self.path):
+            self._locks = locks_elsewhere(self.path)
+            self.path /= token_of(self._locks)
+            self._make(self.path)
+            warn_once(
+                str(self.path.parent),
+                "this file system has no locks (flock), so each machine has a cache of its own "
+                f"there, of cache_bytes each; this one's is {self.path.name}",
+            )
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain(error, str(folder), "cache") from error
+
+    def folder(self, manifest: Manifest) -> Folder:
+        """Where the shards of a data set come; it is made.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        digest = hashlib.sha256(manifest.to_json()).hexdigest()
+        place = self.path / f"{manifest.dataset}-{digest[:16]}"
+        self._make(place)
+        self._make(self._locks / place.name)
+        return open_folder(place, "cache")
+
+    def lock_of(self, name: str) -> Path:
+        """The lock of a shard, by its name in the cache."""
+        folder, shard = name.split("/")
+        return self._locks / folder / f".{shard}.lock"
+
+    def signs_of(self, slot: Slot) -> object:
+        """What changes while another process brings a shard."""
+        found = []
+        for path in slot.folder.glob(f".{slot.entry.name}.*{TEMPORARY_SUFFIX}"):
+            with suppress(OSError):
+                status = path.stat()
+                found.append((path.name, status.st_size, status.st_blocks, status.st_mtime_ns))
+        return sorted(found)
+
+    def hold(self, slot: Slot) -> int | None:
+        """Keep a whole shard from being deleted until :meth:`release`; None if it is not there."""
+        held = take(self.lock_of(slot.name), SHARED)
+        if held is None:
+            return None
+        is_whole = False
+        try:
+            is_whole = slot.is_whole()
+        finally:
+            if not is_whole:
+                give_back(held)
+        return held if is_whole else None
+
+    def release(self, held: int) -> None:
+        """A shard is no longer in use."""
+        give_back(held)
+
+    def fetch(
+        self,
+        slot: Slot,
+        need: float,
+        following: Callable[[str], float],
+        is_stopped: Callable[[], bool],
+    ) -> Fetched:
+        """Have a shard there, once for all processes.
+
+        For room, shards go that nobody uses and that are needed later than ``need``, the last
+        needed first; ``following`` says when by name, inf for those that are not needed.
+
+        Raises:
+            ShardError: its bytes are not what the manifest says, also when asked for again.
+            StorageError: it cannot be read or written.
+            AbandonedError: ``is_stopped`` said so.
+        """
+        lock = take(self.lock_of(slot.name), EXCLUSIVE)
+        if lock is None:
+            return Fetched.BUSY
+        try:
+            for attempt in range(_ATTEMPTS):
+                if slot.is_whole():
+                    return Fetched.THERE
+                try:
+                    if not self._download(slot, need, following, is_stopped):
+                        return Fetched.FULL
+                except (ShardError, StorageError):
+                    if attempt == _ATTEMPTS - 1:
+                        raise
+                except OSError as error:
+                    raise explain(error, str(self.path)) from error
+            return Fetched.THERE
+        finally:
+            give_back(lock)
+
+    def _download(
+        self,
+        slot: Slot,
+        need: float,
+        following: Callable[[str], float],
+        is_stopped: Callable[[], bool],
+    ) -> bool:
+        """Bring a shard whose lock is ours; False if there is no room. All files come, or none."""
+        local = open_folder(slot.folder, "cache")
+        size = sum(size for _, size, _ in slot.files)
+        with ExitStack() as files:
+            with self._alone(is_stopped):
+                held = self._held()
+                left = held.pop(slot.name, _Held())  # by a process that was killed
+                for path in (*left.files, *left.temporary):
+                    _delete(path)
+                if not self._make_room(size, held, need, following):
+                    return False
+                streams = [files.enter_context(local.publish(name)) for name, _, _ in slot.files]
+                for stream, (_, room, _) in zip(streams, slot.files, strict=True):
+                    reserve(stream.fileno(), room, str(self.path))  # so that others count it
+            for stream, (name, room, sha256) in zip(streams, slot.files, strict=True):
+                _copy(slot.remote, name, stream, room, sha256, is_stopped)
+            with self._alone(is_stopped):  # so that nobody counts while names change
+                files.close()
+        return True
+
+    @contextmanager
+    def _alone(self, is_stopped: Callable[[], bool]) -> Iterator[None]:
+        lock = wait_for(self._locks / ".lock", is_stopped)
+        try:
+            yield
+        finally:
+            give_back(lock)
+
+    def _held(self) -> dict[str, _Held]:
+        """What is in the cache by name; a folder's other files are not ours, and left alone."""
+        found: dict[str, _Held] = {}
+        for path in self._locks.glob("*/.*.lock"):
+            shard = path.name[1:].removesuffix(".lock")
+            found[f"{path.parent.name}/{shard}"] = _Held()
+        for path in self.path.glob("*/*"):
+            is_temporary = path.name.endswith(TEMPORARY_SUFFIX)
+            shard = path.name.removeprefix("." if is_temporary else "").split(".")[0]
+            held = found.get(f"{path.parent.name}/{shard}")
+            if held is None or not (is_temporary or path.suffix in (".tar", ".arrow")):
+                continue
+            try:
+                status = path.stat()
+            except OSError as error:  # of a download that just failed
+                if error.errno in (errno.ENOENT, errno.ESTALE):
+                    continue
+                raise
+            if is_temporary:
+                held.temporary.append(path)
+                held.temporary_size += status.st_size
+            else:
+                held.files.append(path)
+                held.size += status.st_size
+            held.changed = max(held.changed, status.st_mtime)
+        return found
+
+    def _make_room(
+        self, size: int, held: dict[str, _Held], need: float, following: Callable[[str], float]
+    ) -> bool:
+        """Delete what a killed process left, then shards, until ``size`` bytes are free."""
+        for name, one in held.items():
+            if one.temporary and self._delete_unused(name, one.temporary):
+                one.temporary_size = 0
+        taken = sum(one.size + one.temporary_size for one in held.values())
+        missing = size + taken - self.limit
+        when = {name: following(name) for name, one in held.items() if one.files}
+        later = [name for name in when if when[name] > need]
+        if sum(held[name].size for name in later) < missing:
+            return False
+        for name in sorted(later, key=lambda name: (-when[name], held[name].changed)):
+            if missing <= 0:
+                break
+            if self._delete_unused(name, held[name].files):
+                missing -= held[name].size
+        return missing <= 0
+
+    def _delete_unused(self, name: str, files: list[Path]) -> bool:
+        """Delete files of a shard, unless it is in use or being downloaded."""
+        lock = take(self.lock_of(name), EXCLUSIVE)
+        if lock is None:
+            return False
+        try:
+            for path in files:
+                _delete(path)
+        finally:
+            give_back(lock)
+        return True
+
+
+def _copy(
+    remote: Folder,
+    name: str,
+    target: BinaryIO,
+    size: int,
+    sha256: str,
+    is_stopped: Callable[[], bool],
+) -> None:
+    """Copy a file of a shard, which must be what the manifest says.
+
+    Raises:
+        ShardError: it is not.
+        StorageError: it cannot be read.
+        AbandonedError: ``is_stopped`` said so.
+    """
+    digest, count = hashlib.sha256(), 0
+    with remote.open(name) as file:
+        while chunk := file.read(_CHUNK):
+            if is_stopped():
+                raise AbandonedError
+            digest.update(chunk)
+            count += len(chunk)
+            if count <= size:
+                target.write(chunk)
+    if (count, digest.hexdigest()) != (size, sha256):
+        raise ShardError(
+            f"{remote.url}/{name}: {count} bytes with SHA-256 {digest.hexdigest()}, the manifest "
+            f"says {size} with {sha256}; upload the shard again, or build it again"
+        )

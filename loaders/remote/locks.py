@@ -1,0 +1,189 @@
+"""Locks between processes: the kernel's flocks, which die with their holders."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from refit_shard.shards_spec.errors import StorageError, explain
+from refit_shard.shards_spec.storage.filesystem import lock
+from refit_shard.shards_spec.storage.folder import open_folder
+
+SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
+EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+# A store's clients try again for some minutes, in which nothing comes.
+_QUIET_SECONDS = 120.0
+_HUNG_SECONDS = 600.0
+_PAUSE_SECONDS = 0.02
+
+_log = logging.getLogger(__name__)
+
+
+class AbandonedError(Exception):
+    """No error of a user's: work that nobody waits for any more."""
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether the folder's file system has locks.
+
+    Raises:
+        StorageError: it cannot be found out.
+    """
+    place = folder / ".lock"
+    try:
+        descriptor = _open(place)
+        try:
+            return lock(descriptor, SHARED)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise explain(error, str(place)) from error
+
+
+def locks_elsewhere(path: Path) -> Path:
+    """A local folder for the locks of a cache whose file system has none.
+
+    Raises:
+        StorageError: there is none either, or it is not ours.
+    """
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()
+    mine = Path(tempfile.gettempdir()) / f"refit-shard-locks-{os.getuid()}"
+    try:
+        mine.mkdir(mode=0o700, exist_ok=True)
+        if mine.is_symlink() or mine.stat().st_uid != os.getuid():
+            raise StorageError(f"{mine}: belongs to somebody else; set TMPDIR to a folder of yours")
+        locks = mine / digest[:16]
+        locks.mkdir(exist_ok=True)
+    except OSError as error:
+        raise explain(error, str(mine)) from error
+    if not has_locks(locks):
+        raise StorageError(
+            f"{path}: its file system has no locks (flock), nor has that of {locks}; "
+            "let cache= or TMPDIR be a folder on a local disk"
+        )
+    return locks
+
+
+def token_of(locks: Path) -> str:
+    """A name that all who see a folder of locks share, and nobody else has.
+
+    Raises:
+        StorageError: it cannot be read or written.
+    """
+    place = locks / "token"
+    held = wait_for(locks / ".lock", lambda: False)
+    try:
+        if not place.exists():
+            open_folder(str(locks)).write(place.name, f"node-{secrets.token_hex(8)}".encode())
+        return place.read_text()
+    except OSError as error:
+        raise explain(error, str(place)) from error
+    finally:
+        give_back(held)
+
+
+def take(place: Path, how: int) -> int | None:
+    """A lock's descriptor, or None where another process holds it.
+
+    Raises:
+        StorageError: it cannot be taken.
+    """
+    try:
+        descriptor = _open(place)
+        try:
+            if lock(descriptor, how):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        raise explain(error, str(place)) from error
+    os.close(descriptor)
+    raise StorageError(f"{place}: its file system has no locks any more")
+
+
+def wait_for(place: Path, is_stopped: Callable[[], bool]) -> int:
+    """The descriptor of an exclusive lock that others hold for a moment only.
+
+    Raises:
+        StorageError: it cannot be taken, or another process does not let go of it.
+        AbandonedError: ``is_stopped`` said so.
+    """
+    watch = Watch(place)
+    while (held := take(place, EXCLUSIVE)) is None:
+        if is_stopped():
+            raise AbandonedError
+        watch.check()
+        time.sleep(_PAUSE_SECONDS)
+    return held
+
+
+def give_back(descriptor: int) -> None:
+    """Unlock; closing alone would not, where a forked process has the descriptor too."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
+def holder_of(place: Path) -> str:
+    """Who holds a lock, in words; the kernel knows the processes of its own machine."""
+    try:
+        inode = place.stat().st_ino
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()  # 1: FLOCK ADVISORY WRITE 1234 fe:01:5678 0 EOF
+            if words[1] == "FLOCK" and words[5].split(":")[-1] == str(inode) and int(words[4]) > 0:
+                return f"process {words[4]}"
+    except (OSError, ValueError, IndexError):  # not Linux
+        pass
+    return "another process"
+
+
+class Watch:
+    """How long another process has held a lock without getting on: warns, and then gives up."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._signs: object = None
+        self._since = time.monotonic()
+        self._warned = False
+
+    def check(self, signs: object = None) -> None:
+        """Call while waiting; ``signs``: what changes as long as the holder works.
+
+        Raises:
+            StorageError: nothing has changed for ten minutes.
+        """
+        now = time.monotonic()
+        if signs != self._signs:
+            self._signs, self._since, self._warned = signs, now, False
+        waited = now - self._since
+        if waited > _HUNG_SECONDS:
+            raise StorageError(
+                f"{self._place}: {holder_of(self._place)} holds this lock and has got nowhere for "
+                f"{waited:.0f} s; end it if it is stopped or hangs, or give this loader a cache= "
+                "of its own"
+            )
+        if waited > _QUIET_SECONDS and not self._warned:
+            self._warned = True
+            _log.warning(
+                "%s: %s holds this lock and has got nowhere for %.0f s; waiting up to %.0f s",
+                *(self._place, holder_of(self._place), waited, _HUNG_SECONDS),
+            )
+
+
+def _open(place: Path) -> int:
+    descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    with suppress(OSError):  # in use: else a temporary folder's sweeper may take it
+        os.utime(descriptor)
+    return descriptor

@@ -1,0 +1,1 @@
+"""The stream: positions become rows, rows become batches, in order, resumable anywhere."""

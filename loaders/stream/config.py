@@ -1,0 +1,133 @@
+"""ReFit's YAML: which data sets, in which ratios, and the options that it states."""
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import yaml
+
+from refit_shard.loaders.stream.options import check_ratios
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.storage.paths import AnyPath, local_path, location
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What a ReFit YAML says of the data; None where it says nothing."""
+
+    names: tuple[str, ...]
+    ratios: tuple[float, ...]
+    batch_size: int | None
+    num_workers: int | None
+    seed: int | None
+    res: int | None
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The stream's options that the file states."""
+        options = {
+            name: getattr(self, name) for name in ("batch_size", "num_workers", "seed", "res")
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def places(self, shards: AnyPath) -> dict[str, tuple[str, float]]:
+        """Each data set's folder below ``shards``, and its ratio.
+
+        Raises:
+            UsageError: ``shards`` is no path or URL.
+        """
+        folder = location(shards, "shards").rstrip("/")
+        pairs = zip(self.names, self.ratios, strict=True)
+        return {name: (f"{folder}/{name}", ratio) for name, ratio in pairs}
+
+
+def config_value(content: Any, *keys: str, where: str) -> Any:
+    """What a config holds under nested keys, or None: a mapping, or an object with attributes.
+
+    Raises:
+        UsageError: the config refuses to say, as OmegaConf does where a value is not set.
+    """
+    for key in keys:
+        try:
+            if isinstance(content, Mapping):
+                stated = set(content.keys())  # OmegaConf's get() hides a value that must be set
+                content = content[key] if key in stated else None
+            else:
+                content = getattr(content, key, None)
+        except Exception as error:  # whatever another library's config raises
+            line = " ".join(str(error).split())
+            raise UsageError(f"{where}: {'.'.join(keys)}: {line}") from error
+    return content
+
+
+def _list_of(content: Any, key: str, where: str) -> list[Any]:
+    value = config_value(content, "DATASET", key, where=where)
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence) or not value:
+        raise UsageError(f"{where}: DATASET.{key} must be a list, got {reprlib.repr(value):.80}")
+    try:
+        return list(value)
+    except Exception as error:  # an interpolation of OmegaConf's that leads nowhere
+        line = " ".join(str(error).split())
+        raise UsageError(f"{where}: DATASET.{key}: {line}") from error
+
+
+def parse_config(content: Any, where: str) -> TrainingConfig:
+    """Read ReFit's keys of a mapping, of a yacs or OmegaConf config, or of nested objects.
+
+    All other keys are left alone.
+
+    Raises:
+        UsageError: DATASET.LIST or DATASET.PARTITION is missing or they do not fit.
+    """
+    section = config_value(content, "DATASET", where=where)
+    if section is None or isinstance(section, (Sequence, int, float)):
+        raise UsageError(f"{where}: must hold DATASET with LIST and PARTITION")
+    names = _list_of(content, "LIST", where)
+    ratios = _list_of(content, "PARTITION", where)
+    if len(names) != len(ratios):
+        raise UsageError(
+            f"{where}: DATASET.LIST has {len(names)} names, DATASET.PARTITION {len(ratios)} ratios"
+        )
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise UsageError(
+            f"{where}: DATASET.LIST must name each data set once, got {reprlib.repr(names):.80}"
+        )
+    try:
+        numbers = check_ratios(names, ratios)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+    return TrainingConfig(
+        names=tuple(str(name) for name in names),
+        ratios=tuple(numbers),
+        batch_size=config_value(content, "TRAIN", "BATCH_SIZE", where=where),
+        num_workers=config_value(content, "NUM_WORKERS", where=where),
+        seed=config_value(content, "SEED_VALUE", where=where),
+        res=config_value(content, "IMG_RES", where=where),
+    )
+
+
+def read_config(path: AnyPath) -> TrainingConfig:
+    """A ReFit YAML file.
+
+    Raises:
+        UsageError: it is missing, not YAML, or says nothing usable of the data.
+    """
+    place = local_path(path, "config")
+    try:
+        with place.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{place}: {error.strerror}") from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise UsageError(f"{place}: more than {MAX_CONFIG_BYTES} bytes; is it a training config?")
+    try:
+        content = yaml.safe_load(data.decode())
+    except Exception as error:  # a tag that does not fit its value fails in many ways
+        raise UsageError(f"{place}: not YAML: {' '.join(str(error).split())}") from error
+    return parse_config(content, str(place))

@@ -1,0 +1,166 @@
+"""Epochs: where each begins and ends, and which positions of a step a rank gets. Pure.
+
+The stream has no end; an epoch is a number of its samples, and the next one begins where the last
+batch that was received ended. So nothing is left out, however an iteration ends, and an epoch's
+number decides nothing of what it holds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from refit_shard.loaders.stream.mix import FARTHEST
+from refit_shard.shards_spec.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How epochs are cut into steps, and steps into a slice for each rank.
+
+    ``samples``: of all ranks in an epoch. ``batch_size``: of a rank. What an epoch has more than
+    whole steps of opens the next epoch; with ``drop_last=False`` only if it is too little to give
+    each rank a sample.
+
+    Raises:
+        UsageError: a whole epoch has no step.
+    """
+
+    samples: int
+    batch_size: int
+    world_size: int
+    drop_last: bool
+
+    def __post_init__(self) -> None:
+        if self.whole:
+            return
+        if self.drop_last:
+            raise UsageError(
+                f"an epoch of {self.samples} samples is smaller than one batch of {self.step} "
+                "(all ranks); lower batch_size, raise epoch_samples, or pass drop_last=False"
+            )
+        raise UsageError(
+            f"an epoch of {self.samples} samples is smaller than the number of ranks, "
+            f"{self.world_size}: some would have none; raise epoch_samples"
+        )
+
+    @property
+    def step(self) -> int:
+        """Samples of all ranks in a step."""
+        return self.batch_size * self.world_size
+
+    @property
+    def whole(self) -> int:
+        """Positions of an epoch that runs to its end."""
+        return self.taken(self.samples)
+
+    def taken(self, left: int) -> int:
+        """How many of the ``left`` samples of an epoch are in steps."""
+        over = max(0, left) % self.step
+        return max(0, left) - (over if self.drop_last or over < self.world_size else 0)
+
+    def steps(self, taken: int) -> int:
+        """Steps of so many positions; the same on every rank."""
+        return -(-taken // self.step)
+
+    def slices(self, first: int, end: int, rank: int) -> Iterator[tuple[int, int]]:
+        """(begin, end) of a rank's part of each step; they differ by at most 1 between ranks."""
+        while first < end:
+            count = min(self.step, end - first)
+            yield (
+                first + count * rank // self.world_size,
+                first + count * (rank + 1) // self.world_size,
+            )
+            first += count
+
+
+# So many epochs' beginnings are remembered.
+_KNOWN_BEGINS = 1000
+
+
+class Epochs:
+    """Which epoch the loop is in, what it has received of it, and what comes next.
+
+    ``epoch`` began at position ``begin``, and ``position`` comes after what was received.
+    """
+
+    def __init__(self, cut: Cut) -> None:
+        self._cut = cut
+        self.resume(0, 0, 0, 0)
+
+    def resume(self, epoch: int, begin: int, position: int, earliest: int) -> None:
+        """Go on in an epoch that began at ``begin``, at ``position``; with the next one if there
+        is no step left of it. What comes before ``earliest`` cannot be gone back to.
+        """
+        self.epoch, self.begin, self.position = epoch, begin, position
+        self._earliest = earliest
+        self._begins = {epoch: begin}
+        # Whether the next iteration is (the rest of) this epoch, and whether set_epoch may ask for
+        # it even if nothing is left, as nothing was received since the resume.
+        self._pending = self._rest() > 0
+        self._resumed = True
+
+    def _rest(self) -> int:
+        """Positions of this epoch's steps that follow."""
+        return self._cut.taken(self.begin + self._cut.samples - self.position)
+
+    @property
+    def coming(self) -> int:
+        """How many steps the next iteration has."""
+        return self._cut.steps(self._rest() if self._pending else self._cut.whole)
+
+    def start(self) -> tuple[int, int]:
+        """Begin an iteration: its positions, as (first, end)."""
+        if not self._pending:
+            self._go_to(self.epoch + 1, self.position)
+        self._end = self.position + self._rest()
+        return self.position, self._end
+
+    def receive(self) -> None:
+        """Count the next step of the iteration as received."""
+        self.position = min(self.position + self._cut.step, self._end)
+        self._pending = self._resumed = False
+
+    def finish(self) -> None:
+        """The iteration ran to its end."""
+        self._pending = self._resumed = False
+
+    def set_epoch(self, epoch: int) -> bool:
+        """Go to the beginning of an epoch; False if it is the one that comes, and nothing is done.
+
+        After a resume that is the resumed one, and of it what is left, if only nothing. The next
+        epoch begins where this one was left, one further on as many whole epochs later. An earlier
+        one begins where it began, or as many whole epochs before the earliest that is known.
+
+        Raises:
+            UsageError: it would begin before the stream, or too far away.
+        """
+        if epoch == self.epoch and (self._pending or self._resumed):
+            self._pending = True
+            return False
+        begin = self._begin_of(epoch)
+        if begin < self._earliest:
+            changed = f"{self._earliest}, where the ratios changed"
+            raise UsageError(
+                f"set_epoch: epoch {epoch} would begin at position {begin}, before "
+                f"{changed if self._earliest else 'the stream'}"
+            )
+        if begin >= FARTHEST:
+            raise UsageError(f"set_epoch: epoch {epoch} is too far: position {begin}")
+        self._go_to(epoch, begin)
+        return True
+
+    def _begin_of(self, epoch: int) -> int:
+        if epoch > self.epoch:
+            left = self.position > self.begin
+            end = self.position if left else self.begin + self._cut.whole
+            return end + (epoch - self.epoch - 1) * self._cut.whole
+        known = min(one for one in self._begins if one >= epoch)
+        return self._begins[known] - (known - epoch) * self._cut.whole
+
+    def _go_to(self, epoch: int, begin: int) -> None:
+        self.epoch, self.begin, self.position = epoch, begin, begin
+        while self._begins and next(reversed(self._begins)) >= epoch:
+            self._begins.popitem()
+        self._begins[epoch] = begin
+        if len(self._begins) > _KNOWN_BEGINS:
+            del self._begins[next(iter(self._begins))]
+        self._pending, self._resumed = True, False

@@ -1,0 +1,253 @@
+"""The stream: positions become batches, by worker threads, in order, resumable anywhere.
+
+Everything that a batch holds is a function of (seed, position). So the number of workers, ranks
+or prefetched batches changes nothing, and a state is a position and what must agree with it.
+"""
+
+import time
+import weakref
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from refit_shard.loaders.stream.batches import BatchMaker
+from refit_shard.loaders.stream.config import read_config
+from refit_shard.loaders.stream.epochs import Cut, Epochs
+from refit_shard.loaders.stream.options import StreamOptions
+from refit_shard.loaders.stream.ranks import find_rank
+from refit_shard.loaders.stream.replaced import Replaced
+from refit_shard.loaders.stream.state import Place, identify, make_state, read_state
+from refit_shard.loaders.stream.workers import Batch, Made
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.storage.paths import AnyPath
+
+
+class Iteration(Iterator[Batch]):
+    """The batches of one iteration of a loader, in order.
+
+    It ends, and its workers with it, when it is closed or no longer referenced. A loader has one at
+    a time: a newer one ends it, as do ``load_state_dict`` and ``set_epoch``; then ``next`` raises.
+
+    ``steps``: how many batches come. ``receive`` is called with each, and when it was asked for,
+    just before it is handed over; ``finish`` after the last.
+    """
+
+    def __init__(
+        self,
+        batches: Generator[tuple[Batch, Made], None, None],
+        steps: int,
+        receive: Callable[[Made, float], None],
+        finish: Callable[[], None],
+    ) -> None:
+        self.steps = steps
+        self._batches = batches
+        # None once it has ended, so that who keeps it keeps no loader and no open file.
+        self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
+        self._calls = receive, finish
+        self._ended_by = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether more batches may come."""
+        return self._calls is not None
+
+    def __next__(self) -> Batch:
+        if self._ended_by:
+            raise UsageError(
+                f"this iterator of the loader was ended by {self._ended_by}; a loader has one "
+                "iterator at a time: for a second one, make another loader"
+            )
+        if self._calls is None:
+            raise StopIteration
+        receive, finish = self._calls
+        asked = time.perf_counter()
+        try:
+            batch, made = next(self._batches)
+        except StopIteration:
+            self._calls = None
+            finish()
+            raise
+        except BaseException:
+            self._calls = None
+            raise
+        receive(made, asked)
+        return batch
+
+    def close(self) -> None:
+        """End it and its workers."""
+        self._calls = None
+        self._batches.close()
+
+    def end_by(self, what: str) -> None:
+        """Close it, so that ``next`` says what ended it."""
+        if self.is_running:
+            self._ended_by = what
+            self.close()
+
+
+class StreamingLoader:
+    """Batches from several data sets in fixed ratios; see :class:`refit_shard.StreamOptions`.
+
+    ``sources``: name to (path or URL of its shards, ratio). Iterating gives one epoch; the next
+    iteration gives the next one, which begins where the last batch was received, also after leaving
+    one early. A batch is a dict as PyTorch's default collate makes of ReFit's items.
+
+    Raises:
+        UsageError: options, ratios or sources are wrong.
+        FormatError: shards of another version.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, tuple[AnyPath, float]], options: StreamOptions | None = None
+    ) -> None:
+        self.options = options or StreamOptions()
+        self._rank = find_rank(self.options)
+        self._maker = BatchMaker(sources, self.options)
+        self._cut = Cut(
+            samples=self.options.epoch_samples or self._maker.largest,
+            batch_size=self.options.batch_size,
+            world_size=self._rank.world_size,
+            drop_last=self.options.drop_last,
+        )
+        self._epochs = Epochs(self._cut)
+        self._iteration: weakref.ref[Iteration] | None = None
+        self._received = np.zeros(len(sources), np.int64)
+        self._replaced = Replaced()
+        self._seconds = 0.0
+        self._waited = 0.0
+        self._clock = 0.0
+
+    @classmethod
+    def from_config(
+        cls, config: AnyPath, *, shards: AnyPath = "data/shards", **options: Any
+    ) -> "StreamingLoader":
+        """A loader from ReFit's YAML; ``options`` are :class:`StreamOptions` and go before it.
+
+        ``shards`` is the folder or URL that holds a folder of each data set.
+
+        Raises:
+            UsageError: the file or an option is wrong, or shards are missing.
+        """
+        read = read_config(config)
+        known = {field.name for field in fields(StreamOptions)}
+        unknown = sorted(options.keys() - known)
+        if unknown:
+            raise UsageError(f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        return cls(read.places(shards), StreamOptions(**(read.stated | options)))
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of all ranks in a step."""
+        return self._cut.step
+
+    def _running(self) -> Iteration | None:
+        """The iteration that is going on."""
+        found = self._iteration() if self._iteration is not None else None
+        return found if found is not None and found.is_running else None
+
+    def _end_iteration(self, what: str) -> None:
+        running = self._running()
+        if running is not None:
+            running.end_by(what)
+
+    def __len__(self) -> int:
+        """Batches of the iteration that is going on, else of the next one; the same on each rank.
+
+        After a resume in the middle of an epoch that is what is left of it.
+        """
+        running = self._running()
+        return self._epochs.coming if running is None else running.steps
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch. Nobody has to call this: epochs go on by themselves.
+
+        The epoch that comes, or that was resumed in its middle, is left as it is. Otherwise an
+        iteration that is going on ends. The epoch after this one begins where this one was left,
+        one further on as many whole epochs later; an earlier one is repeated from its beginning.
+
+        Raises:
+            UsageError: not a whole number of at least 0, or the epoch would begin before the stream
+                or before the ratios were changed.
+        """
+        if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
+            raise UsageError(f"set_epoch: must be a whole number of at least 0, got {epoch!r}")
+        if self._epochs.set_epoch(int(epoch)):
+            self._end_iteration("set_epoch")
+
+    def __iter__(self) -> Iteration:
+        self._rank.check_unchanged(self.options)
+        self._end_iteration("a newer one")
+        first, end = self._epochs.start()
+        replaced, received = self._replaced.count, int(self._received.sum())
+
+        def finish() -> None:
+            self._epochs.finish()
+            self._replaced.end_epoch(replaced, int(self._received.sum()) - received)
+
+        iteration = Iteration(
+            self._maker.batches(self._cut.slices(first, end, self._rank.rank)),
+            self._cut.steps(end - first),
+            self._receive,
+            finish,
+        )
+        self._iteration = weakref.ref(iteration)
+        self._clock = time.perf_counter()
+        return iteration
+
+    def _receive(self, made: Made, asked: float) -> None:
+        """Count a batch that is handed over."""
+        self._received += made.counts
+        self._replaced.receive(made.replaced)
+        self._epochs.receive()
+        now = time.perf_counter()
+        self._waited += now - asked
+        self._seconds += now - self._clock
+        self._clock = now
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training loop is: what it has received, not what was made ahead."""
+        now = self._epochs
+        place = Place(now.epoch, now.begin, now.position, self._maker.mixer.origin)
+        return make_state(self._identity(), place, self._maker.mixer)
+
+    def _identity(self) -> dict[str, Any]:
+        return identify(self.options, self._maker.sources, self._maker.occluders)
+
+    def load_state_dict(self, state: Mapping[str, Any], changed: Collection[str] = ()) -> None:
+        """Go on after the last batch that was received when the state was taken.
+
+        The number of ranks and of workers may be another, as may ``batch_size``, ``epoch_samples``,
+        ``drop_last`` and ``on_error``. An iteration that is going on ends.
+
+        ``changed``: ``"policy"``, ``"ratios"`` or both, where this loader's are others on purpose.
+        The stream goes on at the same position, each source at its own next draw, and exact ratios
+        hold from there.
+
+        Raises:
+            UsageError: the state is damaged, or of a stream with other items; what differs is said.
+        """
+        place = read_state(state, self._identity(), changed)
+        self._end_iteration("load_state_dict")
+        self._maker.mix_from(place.origin)
+        earliest = place.origin.position
+        self._epochs.resume(place.epoch, place.epoch_start, place.position, earliest)
+
+    def stats(self) -> dict[str, Any]:
+        """What this rank has received since the loader was made.
+
+        ``samples`` and ``passes`` by source (passes: of the whole stream), ``samples_per_second``
+        and ``waiting`` (share of time) while iterating, ``replaced`` samples, and where the
+        first ten of them lie (``replaced_first``).
+        """
+        names = [source.name for source in self._maker.sources]
+        seconds = max(self._seconds, 1e-9)
+        return {
+            "samples": dict(zip(names, self._received.tolist(), strict=True)),
+            "passes": self._maker.passes(self._epochs.position),
+            "replaced": self._replaced.count,
+            "replaced_first": list(self._replaced.first),
+            "samples_per_second": int(self._received.sum()) / seconds,
+            "waiting": self._waited / seconds,
+        }

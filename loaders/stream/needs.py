@@ -1,0 +1,116 @@
+"""Which shards a stream reads, and when: a function of its order, for what brings them near.
+
+The shards of some sources of a stream are numbered through, source after source.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.loaders.stream.mix import Mixer
+from refit_shard.loaders.stream.source import Source
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+class Visits:
+    """When a source's shards are read: in each pass once, from one draw to another."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._spans: dict[int, tuple[Floats, Floats]] = {}
+
+    def _span(self, number: int) -> tuple[Floats, Floats]:
+        """First and last place in a pass that reads each shard; inf and -1 where none does."""
+        if number not in self._spans:
+            rows = self._source.rows
+            places = np.arange(rows)
+            shards = self._source.shards_of(number * rows + places)
+            first = np.full(len(self._source.shards.manifest.shards), np.inf)
+            last = np.full(len(first), -1.0)
+            first[shards[::-1]] = places[::-1]
+            last[shards] = places
+            self._spans = {one: span for one, span in self._spans.items() if one >= number - 1}
+            self._spans[number] = first, last
+        return self._spans[number]
+
+    def following(self, draw: int) -> Floats:
+        """The next draw, from ``draw`` on, for which each shard must be there.
+
+        For a shard that the pass has begun and not ended, that is ``draw`` itself; inf for one that
+        no row is used of.
+        """
+        number, place = divmod(draw, self._source.rows)
+        first, last = self._span(number)
+        again, _ = self._span(number + 1)
+        following = np.where(place <= last, np.maximum(first, place), self._source.rows + again)
+        return np.asarray(following + number * self._source.rows, np.float64)
+
+
+class Needs:
+    """The needs of the sources ``far`` of a stream, by their index.
+
+    ``spare``: how many draws further a damaged sample may be replaced from.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], mixer: Mixer, far: Sequence[int], spare: int
+    ) -> None:
+        self._mixer = mixer
+        self._far = [index for index in far if sources[index].ratio > 0]
+        self._sources = [sources[index] for index in self._far]
+        self._visits = [Visits(source) for source in self._sources]
+        self._spare = spare
+        shards = [source.shards.manifest.shards for source in self._sources]
+        self._starts = np.cumsum([0, *map(len, shards)])
+        self.sizes: Ints = np.array(
+            [one.tar_bytes + one.arrow_bytes for entries in shards for one in entries], np.int64
+        )
+
+    def locate(self, number: int) -> tuple[Source, int]:
+        """The source of a shard, and its index there."""
+        index = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._sources[index], number - int(self._starts[index])
+
+    def _draws(self, position: int) -> list[int]:
+        """Draws of each source before a position."""
+        found: list[int] = self._mixer.counts(position)[self._far].tolist()
+        return found
+
+    def of(self, begin: int, end: int) -> Ints:
+        """The shards that positions begin … end - 1 read, or may read."""
+        found = [np.zeros(0, np.int64)]
+        for source, start, first, last in zip(
+            self._sources, self._starts, self._draws(begin), self._draws(end), strict=False
+        ):
+            if last > first:
+                draws = np.arange(first, last + self._spare)
+                found.append(start + np.unique(source.shards_of(draws)))
+        return np.concatenate(found)
+
+    def following(self, position: int) -> Floats:
+        """About which position, from ``position`` on, needs each shard next; inf for none."""
+        found = [np.zeros(0)]
+        for source, visits, draw in zip(
+            self._sources, self._visits, self._draws(position), strict=True
+        ):
+            found.append(position + (visits.following(draw) - draw) / source.ratio)
+        return np.concatenate(found)
+
+    def working_bytes(self, positions: int) -> int:
+        """Bytes of the shards in use at a time, of a stream that has so many positions in flight.
+
+        The largest shards of each source, as many as its window has and as those positions open.
+        """
+        total = 0
+        for index, source in enumerate(self._sources):
+            sizes = np.sort(self.sizes[self._starts[index] : self._starts[index + 1]])[::-1]
+            count = len(sizes)
+            if source.window is not None:
+                draws = positions * source.ratio + self._spare
+                count = source.window + 2 + math.ceil(draws * len(sizes) / source.rows)
+            total += int(sizes[:count].sum())
+        return total

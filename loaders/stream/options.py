@@ -1,0 +1,143 @@
+"""Options of the stream, checked at once."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.policy import AugmentationPolicy
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.storage.paths import AnyPath, local_path
+from refit_shard.shards_spec.values import as_float, flag, hold, one_of, whole
+
+RATIO_TOLERANCE = 1e-6
+_MAX_RATIO = 1e9  # far beyond 1, so that percentages hear what they sum to
+_BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kKMGTP]?)B?", re.ASCII)
+# Whole numbers among the options with their bounds; the optional ones may be None.
+_WHOLE = (
+    ("batch_size", 1, 1 << 20),
+    ("num_workers", 0, 1024),
+    ("prefetch", 1, 1024),
+    ("seed", 0, 2**63 - 1),
+    ("window", 1, 2**31),
+    ("epoch_samples", 1, 2**50),
+    ("world_size", 1, 1 << 20),
+    ("rank", 0, 1 << 20),
+)
+_OPTIONAL = {"window", "epoch_samples", "world_size", "rank"}
+# Shards of a source that are mixed at a time where they come from afar.
+DEFAULT_WINDOW = 16
+DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions(RenderOptions):
+    """How a stream is mixed, augmented and delivered.
+
+    ``batch_size``: samples a rank receives at a time. ``epoch_samples``: samples of all ranks in
+    an epoch; None for the rows of the largest source. ``num_workers``: processes, 0 for none.
+    ``prefetch``: batches that each is ahead. ``rank``, ``world_size``: None for those of
+    torch.distributed, else of the environment, else 0 of 1. ``mixing``: ``"exact"`` ratios in
+    every prefix, or ``"iid"`` draws. ``augment``: False for evaluation. ``occluders``: an Arrow
+    file of cut-outs; None for the default place, without occlusion if nothing is there;
+    ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad sample by the
+    next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch. ``where``:
+    a pyarrow expression a source over the index's columns; rows that fail it are left out.
+    ``window``: shards of a source whose rows are mixed at a time; None for all of them, or for 16
+    where they come into the cache. ``cache``: a local folder for shards that are at a URL, and
+    ``cache_bytes``, such as ``"200GB"``, what it may hold.
+
+    Raises:
+        UsageError: a value is out of its bounds.
+    """
+
+    batch_size: int = 64
+    seed: int = 0
+    epoch_samples: int | None = None
+    num_workers: int = 8
+    prefetch: int = 2
+    rank: int | None = None
+    world_size: int | None = None
+    mixing: Literal["exact", "iid"] = "exact"
+    augment: bool = True
+    policy: AugmentationPolicy = field(default_factory=AugmentationPolicy)
+    occluders: AnyPath | None = None
+    on_error: Literal["raise", "replace"] = "raise"
+    drop_last: bool = True
+    where: Mapping[str, Any] = field(default_factory=dict)
+    window: int | None = None
+    cache: AnyPath | None = None
+    cache_bytes: int | str | None = None
+
+    @property
+    def batches_in_flight(self) -> int:
+        """How many batches a rank may be making, have ready or be using at a time."""
+        return self.num_workers * self.prefetch + 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("mixing", self.mixing, ("exact", "iid"))
+        one_of("on_error", self.on_error, ("raise", "replace"))
+        for name, low, high in _WHOLE:
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                hold(self, **{name: whole(name, value, low, high)})
+        for name in ("augment", "drop_last"):
+            hold(self, **{name: flag(name, getattr(self, name))})
+        if not isinstance(self.policy, AugmentationPolicy):
+            raise UsageError(f"policy: must be an AugmentationPolicy, got {self.policy!r}")
+        if not isinstance(self.where, Mapping):
+            raise UsageError(f"where: must be a mapping from source to filter, got {self.where!r}")
+        self._check_places()
+        if (self.rank is None) != (self.world_size is None):
+            raise UsageError("rank and world_size go together")
+        if self.rank is not None and self.world_size is not None:
+            whole("rank", self.rank, 0, self.world_size - 1)
+
+    def _check_places(self) -> None:
+        if (self.cache is None) != (self.cache_bytes is None):
+            raise UsageError("cache and cache_bytes go together")
+        if self.cache is not None:
+            hold(self, cache=str(local_path(self.cache, "cache")))
+        if self.cache_bytes is not None:
+            parse_bytes("cache_bytes", self.cache_bytes)
+        if self.occluders is not None and self.occluders != "required":
+            hold(self, occluders=str(local_path(self.occluders, "occluders")))
+
+
+def parse_bytes(name: str, value: object) -> int:
+    """A number of bytes, as a number or as ``"200GB"`` (decimal units, kB to PB).
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = _BYTES.fullmatch(value) if isinstance(value, str) else None
+    if found is not None:
+        size = float(int(float(found[1]) * 1000 ** "BKMGTP".index(found[2].upper() or "B")))
+    else:
+        size = as_float(value)
+    if not 1 <= size < 2**63 or not size.is_integer():
+        raise UsageError(f"{name}: must be a number of bytes such as '200GB', got {value!r:.80}")
+    return int(size)
+
+
+def check_ratios(names: Sequence[str], ratios: Sequence[Any]) -> list[float]:
+    """The ratios as floats, none of them negative, which sum to 1.
+
+    Raises:
+        UsageError: with the number that is wrong.
+    """
+    if not names:
+        raise UsageError("sources: none given")
+    numbers = [as_float(ratio) for ratio in ratios]
+    for name, ratio, number in zip(names, ratios, numbers, strict=True):
+        if not 0 <= number <= _MAX_RATIO:
+            raise UsageError(
+                f"{name}: its ratio must be a number of at least 0, and 1 in all, got {ratio!r:.60}"
+            )
+    total = math.fsum(numbers)
+    if abs(total - 1.0) > RATIO_TOLERANCE:
+        raise UsageError(f"the ratios must sum to 1, they sum to {total:.9g}: {numbers!r:.200}")
+    return numbers

@@ -1,0 +1,83 @@
+"""The order of a source: endless passes over its rows, each a permutation of its own.
+
+By default a pass is one permutation of all rows, which reads all shards at all times. With a
+window, the shards come in a random order and the rows of a few of them are mixed.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.loaders.philox import WORDS, permutation, uniforms
+from refit_shard.shards_spec.forks import ForkLock
+
+Ints = NDArray[np.int64]
+
+# Batches in flight may lie on both sides of a pass's end, and a replaced sample one further.
+_KEPT_PASSES = 3
+
+
+class Passes:
+    """Draw d of a source is row ``permutation(pass d // rows)[d % rows]``.
+
+    So within a pass no row repeats and none is left out, whatever reads it.
+
+    ``window``: how many shards are mixed at a time, of the shards that hold ``shard_rows`` rows
+    each; None for all. The shard at place p of a pass spreads its rows evenly over [p, p + window),
+    so no more than window + 1 shards are being read at a time, and a new one is needed when another
+    is done with. At both ends of a pass there are fewer.
+    """
+
+    def __init__(
+        self, shard_rows: Sequence[int], seed: int, name: str, window: int | None = None
+    ) -> None:
+        self.rows = sum(shard_rows)
+        self._shard_rows = shard_rows
+        self._window = window
+        self._seed = seed
+        self._name = name
+        self._orders: dict[int, Ints] = {}
+        self._lock = ForkLock()
+
+    def _shuffled(self, purpose: str) -> Ints:
+        """The order of one pass."""
+        if self._window is None:
+            return permutation(self._seed, purpose, self.rows)
+        places = permutation(self._seed, f"{purpose}/shards", len(self._shard_rows))
+        spread = uniforms(self._seed, purpose, 0, -(-self.rows // WORDS), WORDS).ravel()[
+            : self.rows
+        ]
+        return np.argsort(
+            np.repeat(places, self._shard_rows) + self._window * spread, kind="stable"
+        )
+
+    def _order(self, number: int) -> Ints:
+        with self._lock:
+            order = self._orders.get(number)
+            if order is None:
+                order = self._shuffled(f"pass/{self._name}/{number}")
+                while len(self._orders) >= _KEPT_PASSES:
+                    del self._orders[min(self._orders)]
+                self._orders[number] = order
+            return order
+
+    def locate(self, draws: Ints) -> Ints:
+        """Rows of the given draws."""
+        number, index = np.divmod(draws, self.rows)
+        rows = np.empty_like(draws)
+        for one in np.unique(number).tolist():
+            mine = number == one
+            rows[mine] = self._order(one)[index[mine]]
+        return rows
+
+
+class Sequential:
+    """Draw d is row d, again and again: the order of an evaluation."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def locate(self, draws: Ints) -> Ints:
+        """Rows of the given draws."""
+        return draws % self.rows

@@ -1,0 +1,81 @@
+"""This process's rank: from the options, torch.distributed, or a launcher's environment."""
+
+import os
+from typing import NamedTuple
+
+from refit_shard.loaders.stream.options import StreamOptions
+from refit_shard.shards_spec.errors import UsageError
+
+# How many processes a launcher that gives no RANK has started beside this one. Each is set by the
+# launcher itself, for its processes alone: Slurm's SLURM_NTASKS and SLURM_PROCID are not, as a
+# batch script has them too and is a single process.
+_LAUNCHERS = {
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "Open MPI's mpirun",
+    "MV2_COMM_WORLD_SIZE": "MVAPICH's mpirun",
+    "PMI_SIZE": "an MPI launcher",
+}
+
+
+class Rank(NamedTuple):
+    """One of ``world_size`` processes that share a stream, by its number."""
+
+    rank: int
+    world_size: int
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.world_size}"
+
+    def check_unchanged(self, options: StreamOptions) -> None:
+        """Refuse to give the slice of a rank that this process is no more.
+
+        Raises:
+            UsageError: what decides the rank has changed since the loader was made.
+        """
+        now = find_rank(options)
+        if now != self:
+            raise UsageError(
+                f"this loader was made by {self}, now this process is {now}; make the loader after "
+                "torch.distributed.init_process_group, or pass rank= and world_size="
+            )
+
+
+def find_rank(options: StreamOptions) -> Rank:
+    """The options' rank, else torch.distributed's, else the environment's, else 0 of 1.
+
+    Raises:
+        UsageError: the environment makes no sense, or a launcher has started several processes
+            and nothing says which of them this is.
+    """
+    if options.rank is not None and options.world_size is not None:
+        return Rank(options.rank, options.world_size)
+    import torch.distributed as dist  # noqa: PLC0415
+
+    if dist.is_available() and dist.is_initialized():
+        return Rank(dist.get_rank(), dist.get_world_size())
+    stated = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
+    if stated == {"RANK": None, "WORLD_SIZE": None}:
+        _check_alone()
+        return Rank(0, 1)
+    try:
+        found = Rank(int(stated["RANK"] or ""), int(stated["WORLD_SIZE"] or ""))
+    except ValueError:
+        found = Rank(-1, -1)
+    if not 0 <= found.rank < found.world_size:
+        said = " of ".join(f"{name}={value or ''}" for name, value in stated.items())
+        raise UsageError(
+            f"environment: {said} makes no sense; set both, or pass rank= and world_size="
+        )
+    return found
+
+
+def _check_alone() -> None:
+    for variable, launcher in _LAUNCHERS.items():
+        text = os.environ.get(variable, "")
+        if text.isdecimal() and int(text) > 1:
+            raise UsageError(
+                f"environment: {variable}={text}: {launcher} has started {text} processes, and "
+                "nothing says which rank this one is; call torch.distributed.init_process_group "
+                "first, or pass rank= and world_size= (rank=0, world_size=1 for a stream of its "
+                "own)"
+            )

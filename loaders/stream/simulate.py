@@ -1,0 +1,112 @@
+"""What a stream would download on one node, from the manifests alone."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from refit_shard.loaders.stream.batches import open_sources
+from refit_shard.loaders.stream.mix import make_mixer
+from refit_shard.loaders.stream.needs import Ints, Needs
+from refit_shard.loaders.stream.options import DEFAULT_WINDOW, StreamOptions
+from refit_shard.shards_spec.storage.paths import AnyPath
+
+EPOCHS = 2
+
+
+class _Disk:
+    """A cache that always lets go of the shard that is needed last: no other reads less."""
+
+    def __init__(self, needs: Needs, limit: int) -> None:
+        self._needs = needs
+        self._limit = limit
+        self._held = np.zeros(len(needs.sizes), bool)
+        self.downloaded = self.reads = self.hits = 0
+
+    def read(self, wanted: Ints, position: int) -> None:
+        """Have the ``wanted`` shards there, before ``position``."""
+        missing = wanted[~self._held[wanted]]
+        self.reads += len(wanted)
+        self.hits += len(wanted) - len(missing)
+        if not len(missing):
+            return
+        self.downloaded += int(self._needs.sizes[missing].sum())
+        self._held[missing] = True
+        over = int(self._needs.sizes[self._held].sum()) - self._limit
+        if over > 0:
+            idle = self._held.copy()
+            idle[wanted] = False
+            choice = np.flatnonzero(idle)
+            choice = choice[np.argsort(-self._needs.following(position)[choice], kind="stable")]
+            enough = np.searchsorted(np.cumsum(self._needs.sizes[choice]), over) + 1
+            self._held[choice[:enough]] = False
+
+
+def _epochs(needs: Needs, limit: int, samples: int, step: int, share: int) -> list[dict[str, Any]]:
+    """Bytes that each epoch downloads, and the share of its reads that find their shard there.
+
+    ``samples``: of all ranks in an epoch, ``step`` at a time, the first ``share`` of which are this
+    node's.
+    """
+    disk = _Disk(needs, limit)
+    epochs = []
+    for epoch in range(EPOCHS):
+        before = disk.downloaded, disk.reads, disk.hits
+        for begin in range(epoch * samples, (epoch + 1) * samples, step):
+            disk.read(needs.of(begin, begin + share), begin)
+        bytes_read, reads, hits = np.subtract((disk.downloaded, disk.reads, disk.hits), before)
+        epochs.append({"bytes": int(bytes_read), "hit_rate": float(hits / max(1, reads))})
+    return epochs
+
+
+def simulate(
+    sources: Mapping[str, tuple[AnyPath, float]],
+    options: StreamOptions,
+    *,
+    world_size: int,
+    node_ranks: int,
+    limit: int,
+) -> dict[str, Any]:
+    """Two epochs of ``node_ranks`` of ``world_size`` ranks, that share ``limit`` bytes of cache.
+
+    ``epochs`` is empty where the loader refuses a cache of that size (``fits`` is false).
+
+    Raises:
+        UsageError: the sources or their ratios are wrong.
+    """
+    options = replace(options, window=options.window or DEFAULT_WINDOW)
+    opened = open_sources(sources, options, sequential=False, cache=None)
+    mixer = make_mixer(options.mixing, [source.ratio for source in opened], options.seed)
+    needs = Needs(opened, mixer, range(len(opened)), 0)
+    step, share = options.batch_size * world_size, options.batch_size * node_ranks
+    steps = max(1, (options.epoch_samples or max(source.rows for source in opened)) // step)
+    first = [needs.of(0, share)]  # or, with workers, what they begin with all at once
+    for batch in range(1, options.num_workers * options.prefetch):
+        first.append(needs.of(batch * step, batch * step + share))
+    drawn = mixer.counts(steps * step).tolist()
+    needed = needs.working_bytes(step * options.batches_in_flight)
+    return {
+        "world_size": world_size,
+        "node_ranks": node_ranks,
+        "samples_per_epoch": steps * step,
+        "cache_bytes": limit,
+        "needed_bytes": needed,
+        "fits": needed <= limit,
+        "first_batch_bytes": int(needs.sizes[np.unique(np.concatenate(first))].sum()),
+        "epochs": _epochs(needs, limit, steps * step, step, share) if needed <= limit else [],
+        "sources": [
+            {
+                "name": source.name,
+                "ratio": source.ratio,
+                "rows": source.rows,
+                "shards": len(source.shards.manifest.shards),
+                "bytes": sum(
+                    one.tar_bytes + one.arrow_bytes for one in source.shards.manifest.shards
+                ),
+                "window": source.window,
+                "repeats": count / max(1, source.rows),
+            }
+            for source, count in zip(opened, drawn, strict=True)
+        ],
+    }

@@ -1,0 +1,183 @@
+"""One source of a stream: finished shards, the rows of them that are wanted, and their order."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from refit_shard.loaders.remote.cache import Cache
+from refit_shard.loaders.stream.options import DEFAULT_WINDOW
+from refit_shard.loaders.stream.order import Passes, Sequential
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.names import MANIFEST
+from refit_shard.shards_spec.reader import ShardSet, open_index, read_seal
+from refit_shard.shards_spec.records import OpenTars, RecordReader
+from refit_shard.shards_spec.storage.folder import open_folder
+
+Ints = NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
+
+
+def open_shards(name: str, url: str) -> ShardSet:
+    """The finished shards of a data set.
+
+    Raises:
+        UsageError: there are none.
+        FormatError: they are of another version.
+    """
+    if MANIFEST not in open_folder(url).names():
+        raise UsageError(
+            f"{name}: no finished shards at {url}; build them with: refit-shard build "
+            f"--dataset {name}"
+        )
+    return ShardSet.open(url)
+
+
+def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
+    """The indexes of all shards, one after the other; none is kept.
+
+    Raises:
+        ShardError: one is missing, or a byte of it has changed.
+    """
+    manifest = data_set.manifest
+    for entry in manifest.shards:
+        index = open_index(data_set.folder, entry, manifest.fields)
+        read_seal(index, f"{data_set.folder.url}/{entry.name}.arrow")
+        yield index
+
+
+class Kept(NamedTuple):
+    """The samples that a filter keeps: their numbers, and the rows of the npz that they are."""
+
+    samples: Ints
+    source_rows: Ints
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the source rows."""
+        return hashlib.sha256(self.source_rows.astype("<i8").tobytes()).hexdigest()
+
+
+def matching_rows(data_set: ShardSet, where: Any) -> Kept:
+    """The samples for which a pyarrow expression over the index's columns holds.
+
+    Raises:
+        UsageError: the expression does not fit the columns.
+    """
+    found = []
+    first = 0
+    for entry, index in zip(data_set.manifest.shards, indexes(data_set), strict=True):
+        table = pa.Table.from_batches([index])
+        numbers = pa.array(np.arange(first, first + entry.rows))
+        try:
+            scanner = ds.dataset(table.append_column("sample", numbers)).scanner(
+                columns=["sample", "source_row"], filter=where
+            )
+            kept = scanner.to_table()
+        except (pa.ArrowException, TypeError, KeyError) as error:
+            raise UsageError(f"where: {where}: {error}") from error
+        found.append([kept[name].to_numpy().astype(np.int64) for name in kept.column_names])
+        first += entry.rows
+    samples, source_rows = np.concatenate(found, axis=1)
+    return Kept(samples, source_rows)
+
+
+def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
+    """The numbers of the samples, or of the ``kept`` ones, in the order of the npz."""
+    rows = [index.column("source_row").to_numpy() for index in indexes(data_set)]
+    every = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    chosen = np.arange(len(every)) if kept is None else kept
+    return chosen[np.argsort(every[chosen], kind="stable")]
+
+
+class Source:
+    """Draw d of this source is a sample; see :class:`refit_shard.loaders.stream.order.Passes`.
+
+    ``where``: a pyarrow expression, or None for all rows. ``window``: see :class:`Passes`; one that
+    holds all shards is None. ``sequential``: draw d is row d. ``cache``: for shards at a URL.
+
+    Raises:
+        UsageError: no shards there, or no rows are left by ``where``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        ratio: float,
+        *,
+        tars: OpenTars,
+        seed: int,
+        where: Any,
+        window: int | None,
+        sequential: bool,
+        cache: Cache | None,
+    ) -> None:
+        self.name = name
+        self.ratio = ratio
+        self.shards = open_shards(name, url)
+        self.far = self.shards.folder.local is None
+        self.stored = self.shards
+        if self.far and cache is not None:
+            manifest = self.shards.manifest
+            self.stored = ShardSet(cache.folder(manifest), manifest)
+            window = window or DEFAULT_WINDOW
+        self.records = RecordReader(self.stored, tars)
+        self.rows = len(self.shards)
+        self._kept: Ints | None = None
+        self._filter: str | None = None
+        if where is not None:
+            kept = matching_rows(self.shards, where)
+            logger.info("%s: where keeps %d of %d rows", name, len(kept.samples), self.rows)
+            if len(kept.samples) < self.rows:
+                self.rows, self._kept = len(kept.samples), kept.samples
+                self._filter = kept.content_hash
+        if self.rows == 0 and ratio > 0:
+            raise UsageError(
+                f"{name}: {url} holds no rows" + ("" if where is None else " under where")
+            )
+        self._content = self.shards.manifest.content_hash
+        entries = self.shards.manifest.shards
+        self._ends = np.cumsum([entry.rows for entry in entries], dtype=np.int64)
+        self.window = None if window is None or window >= len(entries) else window
+        self._passes: Passes | Sequential = Passes(self._shard_rows(), seed, name, self.window)
+        if sequential:
+            self._kept = in_source_order(self.shards, self._kept)
+            self._passes = Sequential(self.rows)
+            self.window = None
+
+    def _shard_rows(self) -> list[int]:
+        """How many rows of each shard are used."""
+        used = self._ends if self._kept is None else np.searchsorted(self._kept, self._ends)
+        rows: list[int] = np.diff(used, prepend=0).tolist()
+        return rows
+
+    def shards_of(self, draws: Ints) -> Ints:
+        """The shards that hold the samples of the given draws."""
+        return np.searchsorted(self._ends, self.rows_of(draws), side="right")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides which sample a draw is, and the share of the draws; JSON values.
+
+        A filter counts by the rows that it keeps, not by its text; one that keeps all is none.
+        """
+        return {
+            "name": self.name,
+            "ratio": float(self.ratio),
+            "content": self._content,
+            "rows": self.rows,
+            "filter": self._filter,
+            "window": self.window,
+        }
+
+    def rows_of(self, draws: Ints) -> Ints:
+        """The numbers of the samples of the given draws, for :attr:`records`."""
+        rows = self._passes.locate(draws)
+        return rows if self._kept is None else self._kept[rows]

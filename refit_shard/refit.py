@@ -1,0 +1,5 @@
+"""ReFit's trainer on shards: ``from refit_shard.refit import get_dataloaders``."""
+
+from refit_shard.loaders.refit.trainer import TrainLoader, get_dataloaders
+
+__all__ = ["TrainLoader", "get_dataloaders"]

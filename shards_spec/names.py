@@ -1,0 +1,96 @@
+"""Names of files and samples."""
+
+import re
+
+from refit_shard.shards_spec.errors import UsageError
+
+MANIFEST = "manifest.json"
+# An Arrow IPC file, which is Feather 2: a glob for *.arrow finds shards alone.
+QUARANTINE = "quarantine.feather"
+# While a set is built anew beside one that stands.
+OVERWRITE = ".overwrite.json"
+LOCK = ".build.lock"
+TEMPORARY_SUFFIX = ".tmp"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_SHARD_ENDING = r"(?:-g(?P<generation>[1-9]\d{0,8}))?-\d{6,9}\.(?:tar|arrow)"
+_SHARD_FILE = re.compile(_NAME.pattern + _SHARD_ENDING)
+_QUARANTINE_FILE = re.compile(r"quarantine(?:-g(?P<generation>[1-9]\d{0,8}))?\.feather")
+_ATTEMPT = re.compile(rf"\.(?P<file>.+)\.[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}")
+
+
+def check_dataset_name(name: str) -> str:
+    """Return ``name`` if it can stand in file names and in webdataset keys, which end at a dot.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"dataset name {name!r:.80}: must be 1 to 63 of a-z, 0-9, '-' and '_', "
+            "and begin with a letter or digit"
+        )
+    return name
+
+
+def sample_key(dataset: str, source_row: int) -> str:
+    """Key of one sample: the stem of its members in the tar. It holds no dot."""
+    return f"{dataset}-{source_row:08d}"
+
+
+def shard_stem(dataset: str, index: int, generation: int = 0) -> str:
+    """File name of a shard without ``.tar`` or ``.arrow``.
+
+    ``generation``: 0 for the first set built in a folder; one more for each that is built beside
+    one that stands, so that no file of either has the name of one of the other.
+    """
+    middle = f"-g{generation}" if generation else ""
+    return f"{dataset}{middle}-{index:06d}"
+
+
+def generation_of(dataset: str, file: str) -> int | None:
+    """The generation of a shard's file of this data set, by its name; None for other files."""
+    found = re.fullmatch(re.escape(dataset) + _SHARD_ENDING, file)
+    return None if found is None else int(found["generation"] or 0)
+
+
+def quarantine_name(generation: int) -> str:
+    """File name of the quarantine of a generation, so that it changes with its manifest."""
+    return f"quarantine-g{generation}.feather" if generation else QUARANTINE
+
+
+def quarantine_generation(file: str) -> int | None:
+    """The generation of a quarantine's file, by its name; None for other files."""
+    found = _QUARANTINE_FILE.fullmatch(file)
+    return None if found is None else int(found["generation"] or 0)
+
+
+def attempt_name(file: str, attempt: str) -> str:
+    """The name that a file has until it is published; ``attempt`` is hexadecimal."""
+    return f".{file}.{attempt}{TEMPORARY_SUFFIX}"
+
+
+def final_name(name: str) -> str:
+    """The name that a file is to get when it is published, or has."""
+    found = _ATTEMPT.fullmatch(name)
+    return name if found is None else found["file"]
+
+
+def is_attempt(dataset: str, name: str) -> bool:
+    """Whether this is the unpublished form of a file of this data set's build."""
+    found = _ATTEMPT.fullmatch(name)
+    return found is not None and (
+        found["file"] in (MANIFEST, OVERWRITE)
+        or quarantine_generation(found["file"]) is not None
+        or generation_of(dataset, found["file"]) is not None
+    )
+
+
+def is_of_a_build(name: str) -> bool:
+    """Whether a build leaves a file of this name, finished or not."""
+    fixed = (MANIFEST, LOCK, OVERWRITE)
+    return (
+        name in fixed
+        or quarantine_generation(name) is not None
+        or _SHARD_FILE.fullmatch(name) is not None
+    )
