@@ -20,7 +20,7 @@ FORBIDDEN = {
 # The folders of a package, from the ground up; "" are the modules of the package itself.
 FLOORS = {
     "converter": ("", "annotations", "frames", "build", "doctor", "subset"),
-    "loaders": ("", "items", "remote", "stream", "refit"),
+    "loaders": ("", "native", "items", "remote", "stream", "refit"),
 }
 UNPICKLING = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "_pickle"}
 

@@ -1,4 +1,4 @@
-"""The stream: positions become batches, in worker processes, in order, resumable anywhere.
+"""The stream: positions become batches, by worker threads, in order, resumable anywhere.
 
 Everything that a batch holds is a function of (seed, position). So the number of workers, ranks
 or prefetched batches changes nothing, and a state is a position and what must agree with it.
