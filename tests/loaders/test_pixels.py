@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from refit_shard.converter.frames.encode import encode
 from refit_shard.loaders.items.footprint import footprints
 from refit_shard.loaders.items.mcu import Region
 from refit_shard.loaders.items.pixels import Scratch, decode_and_warp, decode_region
@@ -149,7 +150,7 @@ def test_the_output_is_that_of_the_whole_image(
 ) -> None:
     """Whatever the map."""
     affine = dyadic(data.draw(maps(res)))
-    stored = jpeg.encode(colourful(height, width, seed), 90)
+    stored = encode(colourful(height, width, seed), 90)
     found = shown(stored, (height, width), affine, res)
     assert np.array_equal(found, expected(stored, affine, res))
 
@@ -178,7 +179,7 @@ def test_augmentations_of_stored_crops_lose_nothing(seed: int) -> None:
     )
     exact = np.array([[width, height]]) / (high - low)
     affine = dyadic(source_to_stored(to_source, np.array([[*low, *high]], np.int32), exact)[0])
-    stored = jpeg.encode(colourful(height, width, seed), 90)
+    stored = encode(colourful(height, width, seed), 90)
     found = shown(stored, (height, width), affine, 256)
     assert np.array_equal(found, expected(stored, affine, 256))
 
@@ -187,7 +188,7 @@ def test_augmentations_of_stored_crops_lose_nothing(seed: int) -> None:
 @pytest.mark.parametrize("mirror", [False, True])
 def test_only_a_narrow_last_column_is_seen(width: int, mirror: bool) -> None:
     """Its chroma is interpolated as in the whole image."""
-    stored = jpeg.encode(colourful(48, width, 12), 60)
+    stored = encode(colourful(48, width, 12), 60)
     for x in np.arange(35.0, 44.0, 0.3):
         affine = turn(0.0, 0.2, mirror, x + 0.1 * 33, 24.0, 33)
         assert np.array_equal(shown(stored, (48, width), affine, 33), expected(stored, affine, 33))
@@ -205,7 +206,7 @@ def test_scratch_does_not_leak_from_one_image_into_the_next() -> None:
     """A large one, then a small one, in the same memory."""
     scratch = Scratch()
     for size in ((300, 200), (17, 23), (64, 64)):
-        data = jpeg.encode(colourful(*size, 9), 90)
+        data = encode(colourful(*size, 9), 90)
         affine = turn(33.0, size[0] / 64, False, size[1] / 2, size[0] / 2, 64)
         (region,) = footprints(affine[None], [size[0]], [size[1]], 64)
         out = np.empty((64, 64, 3), np.uint8)
@@ -219,7 +220,7 @@ HUGE = 2**31 - 1
 @pytest.mark.parametrize("size", [(HUGE, HUGE), (HUGE, 1), (1, HUGE), (-5, 40), (40, -5), (0, 0)])
 def test_sizes_of_a_damaged_index_take_no_memory(size: tuple[int, int]) -> None:
     """A FrameError, or black where nothing of it can be seen; the other samples are as before."""
-    data = jpeg.encode(colourful(40, 40, 10), 90)
+    data = encode(colourful(40, 40, 10), 90)
     affine = turn(0.0, 1.0, False, 20.0, 20.0, 32)
     tracemalloc.start()
     both = footprints(np.stack([affine, affine]), [size[0], 40], [size[1], 40], 32)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from refit_shard.converter.frames.encode import encode
 from refit_shard.loaders.items import mcu
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError
@@ -83,7 +84,7 @@ SIDES = st.integers(1, 200)
 def test_a_part_is_a_jpeg_whose_pixels_are_the_wholes(
     height: int, width: int, quality: int, seed: int
 ) -> None:
-    data = jpeg.encode(colourful(height, width, seed), quality)
+    data = encode(colourful(height, width, seed), quality)
     region = random_region((height, width), seed)
     made = part_of(data, (height, width), region)
     narrow = width - 16 * region.left <= 4
@@ -100,7 +101,7 @@ def test_a_part_is_a_jpeg_whose_pixels_are_the_wholes(
 @settings(max_examples=examples(30))
 def test_the_whole_region_is_the_same_jpeg(height: int, width: int, seed: int) -> None:
     """To the byte; so nothing but markers and size is ever changed."""
-    data = jpeg.encode(colourful(height, width, seed), 90)
+    data = encode(colourful(height, width, seed), 90)
     rows, columns = -(-height // 16), -(-width // 16)
     region = mcu.Region.of(0, [0] * rows, [columns - 1] * rows)
     assert part_of(data, (height, width), region) == data
@@ -111,7 +112,7 @@ def test_headers_of_several_qualities_do_not_mix() -> None:
     image = colourful(70, 90, 4)
     region = mcu.Region.of(1, [2, 2, 1], [3, 4, 4])
     for quality in (90, 30, 90, 31, 100, 90):
-        data = jpeg.encode(image, quality)
+        data = encode(image, quality)
         made = part_of(data, (70, 90), region)
         assert made is not None
         check(jpeg.decode(data), jpeg.decode(made), region)
@@ -119,7 +120,7 @@ def test_headers_of_several_qualities_do_not_mix() -> None:
 
 def test_a_region_that_is_too_wide_is_decoded_whole() -> None:
     size = (20, 16 * 300)
-    data = jpeg.encode(colourful(*size, 5), 90)
+    data = encode(colourful(*size, 5), 90)
     assert part_of(data, size, mcu.Region.of(0, [10], [266])) is None
     region = mcu.Region.of(0, [290, 44], [299, 299])
     made = part_of(data, size, region)
@@ -130,7 +131,7 @@ def test_a_region_that_is_too_wide_is_decoded_whole() -> None:
 @pytest.mark.parametrize("width", range(30, 40))
 def test_a_narrow_last_column(width: int) -> None:
     """Its chroma comes out as in the whole image, or it is decoded whole."""
-    data = jpeg.encode(colourful(40, width, 11), 60)
+    data = encode(colourful(40, width, 11), 60)
     region = mcu.Region.of(0, [2 if width > 32 else 1] * 3, [-(-width // 16) - 1] * 3)
     made = part_of(data, (40, width), region)
     assert (made is None) == (32 < width <= 36)
@@ -211,7 +212,7 @@ def whole(data: bytes) -> U8 | None:
 
 
 SIZE = (100, 83)
-GOOD = jpeg.encode(colourful(*SIZE, 7), 85)
+GOOD = encode(colourful(*SIZE, 7), 85)
 HEAD = GOOD.index(b"\xff\xda") + 16
 
 
