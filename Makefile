@@ -16,14 +16,20 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 QUICK := tests/test_imports.py tests/shards_spec/test_[fmr]*.py tests/converter/test_plan.py \
 	$(addprefix tests/loaders/test_,mix.py needs.py order.py policy.py random.py smpl.py)
 
-.PHONY: help demo check test test-all lint fuzz soak clean
+# Everything that runs on Python 3.10 as well, which mypy and the tests do not tell.
+PORTABLE := shards_spec converter loaders refit_shard benchmarks examples data_config.py
+OLDEST := .venv-oldest/bin
+
+.PHONY: help demo check test test-all test-oldest lint wheel fuzz soak clean
 
 help:
 	@echo "make demo    the main job end to end, on data that it makes, in demo/"
 	@echo "make check   lint, types and the quick tests: under a minute"
 	@echo "make test    lint, types and all tests, long searches sampled; JOBS=2 at a time"
 	@echo "make test-all  the same, with every long search in full: hours"
-	@echo "make lint    ruff and mypy alone"
+	@echo "make test-oldest  the loader's tests with the oldest versions it works with, in .venv-oldest"
+	@echo "make lint    ruff, mypy and the check for Python 3.10 alone"
+	@echo "make wheel   sdist and wheel, in dist/"
 	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (frame, index, jpeg, native, occluders)"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
@@ -40,11 +46,19 @@ test: lint $(NATIVE)
 test-all: lint $(NATIVE)
 	$(PYTEST) -m "" --hypothesis-profile all
 
+test-oldest: .venv-oldest/.ready
+	PYTHONPATH=. $(OLDEST)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/shards_spec tests/loaders
+
+wheel: $(READY)
+	rm -rf build dist *.egg-info  # what an older build left would get into the wheel
+	$(BIN)/python -m build --no-isolation --outdir dist
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy examples
+	$(BIN)/vermin --quiet --violations --target=3.10- --eval-annotations --no-parse-comments $(PORTABLE)
 
 fuzz: $(NATIVE)
 ifeq ($(PARSER),native)
@@ -58,7 +72,7 @@ soak: $(NATIVE)
 	$(BIN)/python -m benchmarks.soak
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: asked for by its exact version, a CPU-only build of it is accepted too.
@@ -74,5 +88,12 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 # By the system's compiler, or by the one in ziglang.
-$(NATIVE): $(READY) loaders/native/build.py $(wildcard loaders/native/source/*)
-	$(BIN)/python loaders/native/build.py
+$(NATIVE): $(READY) loaders/native/compiling.py $(wildcard loaders/native/source/*)
+	$(BIN)/python loaders/native/compiling.py
+
+.venv-oldest/.ready: oldest.txt
+	@echo "setting up .venv-oldest (once; a few minutes)"
+	@$(PYTHON) -m venv .venv-oldest
+	@$(OLDEST)/python -m pip install --quiet --disable-pip-version-check $(shell grep '^torch==' constraints.txt)
+	@$(OLDEST)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r oldest.txt
+	@touch $@

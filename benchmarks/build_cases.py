@@ -36,8 +36,8 @@ from refit_shard.converter.build.work import (
     plan_row,
 )
 from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.frames.encode import encode, encoder_options
 from refit_shard.converter.reading import read_frame
-from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.storage.folder import open_folder
 
 Pixels = NDArray[np.uint8]
@@ -151,7 +151,7 @@ def load(tree: Tree, pinned_to: int | None) -> None:
 def bound(part: slice) -> int:
     """Decode each frame of the part once and encode its crops; returns the number of crops."""
     loaded = _LOADED[0]
-    options = jpeg.encoder_options(loaded.recipe.quality)
+    options = encoder_options(loaded.recipe.quality)
     count = 0
     for frame in loaded.frames[part]:
         kornia_rs.io.decode_image_png_u8(frame.data, frame.size, "rgb")
@@ -171,7 +171,7 @@ def naive(part: slice) -> int:
         for row in held.rows:
             views = Views(decode_frame(read_frame(root, task.paths[row])).pixels)
             frame = oriented(recipe, views, task, row)
-            jpeg.encode(cut(frame, plan_row(recipe, frame, task, row)), recipe.quality)
+            encode(cut(frame, plan_row(recipe, frame, task, row)), recipe.quality)
             count += 1
     return count
 

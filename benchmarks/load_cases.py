@@ -16,6 +16,7 @@ from benchmarks.crops import Crops
 from benchmarks.harness import cores
 from benchmarks.peers.transform import Kind
 from refit_shard import ShardSet, StreamingLoader, StreamOptions
+from refit_shard.converter.frames.encode import encoder_options
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.records import OpenTars, RecordReader
 
@@ -79,7 +80,7 @@ def stored_jpegs(crops: Crops) -> list[bytes]:
 def without_markers(data: bytes, quality: int) -> bytes:
     """A JPEG decoded and encoded again with the same options but for restart markers."""
     bgr = cv2.cvtColor(jpeg.decode(data), cv2.COLOR_RGB2BGR)
-    plain = (*jpeg.encoder_options(quality), cv2.IMWRITE_JPEG_RST_INTERVAL, 0)
+    plain = (*encoder_options(quality), cv2.IMWRITE_JPEG_RST_INTERVAL, 0)
     return cv2.imencode(".jpg", bgr, plain)[1].tobytes()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from refit_shard import __version__
 from refit_shard.commands import (
     build,
     doctor,
@@ -20,12 +21,14 @@ from refit_shard.commands import (
     subset_3dpw,
     verify,
 )
-from refit_shard.shards_spec.errors import RefitShardError, explain
+from refit_shard.shards_spec.errors import RefitShardError, UsageError, explain
 from refit_shard.shards_spec.storage.object_store import asked_once
 from refit_shard.shards_spec.storage.paths import absolute
 
 INTERRUPTED = 130
 DEBUG = "REFIT_SHARD_DEBUG"
+# What the extra [build] brings and the plain install does not, by the names of its imports.
+BUILD_MODULES = {"PIL", "cv2", "kornia_rs", "ray", "rich", "webdataset"}
 
 DESCRIPTION = """\
 Training data for human mesh recovery: data sets become pre-cropped shards.
@@ -48,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit codes: 0 fine, 1 something was found wrong, 2 wrong use, 130 interrupted",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in (
         doctor,
@@ -85,7 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     absolute(".")  # libraries abort the process where the current folder was deleted
-    code: int = args.run(args)
+    try:
+        code: int = args.run(args)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in BUILD_MODULES:
+            raise
+        raise UsageError(
+            f"{args.command} needs more than the loader ({error}): pip install 'refit-shard[build]'"
+        ) from error
     return code
 
 

@@ -1,4 +1,5 @@
-"""What a person sees: tables, and progress as a bar or, off a terminal, as plain lines.
+"""What a person sees: tables, and progress as a bar or, off a terminal and without rich, as plain
+lines.
 
 Everything that a command prints goes through here. A reader who left (``… | head``) is no error:
 the command goes on to its own exit code. A full disk is one.
@@ -7,25 +8,17 @@ the command goes on to its own exit code. A full disk is one.
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
-
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column, Table
-from rich.text import Text
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from refit_shard.shards_spec.errors import StorageError, explain
+
+if TYPE_CHECKING:
+    from refit_shard.terminal import Bar
 
 _LINE_SECONDS = 10.0
 
@@ -51,6 +44,25 @@ def human_seconds(seconds: float) -> str:
 def plain(text: str) -> str:
     """The text with everything escaped that could steer a terminal or end the line."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def cell_width(text: str) -> int:
+    """The columns of a terminal that a printable text takes: two for a wide character."""
+    return sum(
+        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
+        for one in text
+    )
+
+
+def terminal_of(stream: TextIO | None) -> ModuleType | None:
+    """The module that draws on terminals, if the stream is one and rich is installed."""
+    if stream is None or not stream.isatty():
+        return None
+    try:
+        from refit_shard import terminal
+    except ModuleNotFoundError:
+        return None
+    return terminal
 
 
 class OutputError(StorageError):
@@ -108,43 +120,35 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         OutputError: standard output cannot be written.
     """
     cells = [[plain(cell) for cell in row] for row in rows]
-    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    widths = [max(map(cell_width, column)) for column in zip(columns, *cells, strict=True)]
     with _written():
-        console = Console()
-        if not console.is_terminal:
-            print(plain(title))
-            for row in (columns, *cells):
-                padded = [_padded(*one) for one in zip(row, widths, range(len(row)), strict=True)]
-                print("  ".join(padded).rstrip())
+        terminal = terminal_of(sys.stdout)
+        if terminal is not None:
+            terminal.draw_table(plain(title), columns, cells, widths)
             return
-        for index, chosen in enumerate(_beside(widths, console.width)):
-            table = Table(title="" if index else Text(plain(title)), title_justify="left")
-            for column in chosen:
-                table.add_column(
-                    columns[column], justify="right" if column else "left", overflow="fold"
-                )
-            for row in cells:
-                table.add_row(*(Text(row[column]) for column in chosen))
-            console.print(table)
+        print(plain(title))
+        for row in (columns, *cells):
+            padded = [_padded(*one) for one in zip(row, widths, range(len(row)), strict=True)]
+            print("  ".join(padded).rstrip())
+
+
+def print_finding(status: str, mark: str, what: str, fix: str, line: str) -> None:
+    """One of doctor's findings on stdout: ``line``, or on a terminal in colour with its fix apart.
+
+    Raises:
+        OutputError: standard output cannot be written.
+    """
+    with _written():
+        terminal = terminal_of(sys.stdout)
+        if terminal is not None:
+            terminal.draw_finding(status, mark, plain(what), plain(fix))
+            return
+    say(line)
 
 
 def _padded(cell: str, width: int, column: int) -> str:
-    spaces = " " * (width - cell_len(cell))
+    spaces = " " * (width - cell_width(cell))
     return spaces + cell if column else cell + spaces
-
-
-def _beside(widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns of each table: the first one, and as many others as there is room for."""
-    tables: list[list[int]] = []
-    border = 3  # a line and a space on either side
-    left = 0
-    for column in range(1, len(widths)):
-        if not tables or widths[column] + border > left:
-            tables.append([0])
-            left = room - (widths[0] + border) - 1
-        tables[-1].append(column)
-        left -= widths[column] + border
-    return tables
 
 
 class Meter:
@@ -158,20 +162,9 @@ class Meter:
         self._bad = 0
         self._began = time.monotonic()
         self._spoke = self._began
-        console = Console(stderr=True)
-        self._bar: Progress | None = None
-        self._lines = not quiet and not console.is_terminal
-        if not quiet and console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what is left
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rates]}"),
-                TimeRemainingColumn(),
-                console=console,
-                expand=True,
-            )
-            self._task = self._bar.add_task(self._title, total=total, rates="")
+        terminal = None if quiet else terminal_of(sys.stderr)
+        self._bar: Bar | None = terminal.Bar(self._title, total) if terminal else None
+        self._lines = not quiet and terminal is None
 
     def __enter__(self) -> "Meter":
         if self._bar is not None:
@@ -198,7 +191,7 @@ class Meter:
         self._bytes += size
         self._bad += bad
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rates=self._rates("/s"))
+            self._bar.update(self._done, self._rates("/s"))
         elif self._lines and time.monotonic() - self._spoke >= _LINE_SECONDS:
             self._spoke = time.monotonic()
             left = self.seconds / max(1, self._done) * (self._total - self._done)

@@ -1,6 +1,5 @@
 """JPEG of stored crops, through libjpeg-turbo."""
 
-import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -12,21 +11,6 @@ RESTART_INTERVAL = 1
 # Of a stored crop. A JPEG of a few bytes can state 65535 x 65535.
 MAX_PIXELS = 128 << 20
 MAX_SIDE = 65535
-
-
-def encoder_options(quality: int) -> tuple[int, ...]:
-    """OpenCV's options of a stored crop: baseline, 4:2:0 chroma, a marker an MCU."""
-    return (
-        *(cv2.IMWRITE_JPEG_QUALITY, quality),
-        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
-        *(cv2.IMWRITE_JPEG_RST_INTERVAL, RESTART_INTERVAL),
-    )
-
-
-def encode(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    """Encode (H, W, 3) uint8 RGB as a stored crop is; see :func:`encoder_options`."""
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, encoder_options(quality))[1].tobytes()
 
 
 def size(data: bytes | memoryview) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.trees import Tree, make_tree
-from refit_shard.loaders.native.build import build, is_current
+from refit_shard.loaders.native.compiling import build, is_current
 from tests.searches import register_profiles
 
 register_profiles()

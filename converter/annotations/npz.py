@@ -19,6 +19,7 @@ from refit_shard.shards_spec.storage.files import is_of_a_mac, refuse_mistaken
 from refit_shard.shards_spec.storage.paths import AnyPath, location
 
 MAX_ARRAY_BYTES = 16 << 30
+_CHUNK = 8 << 20
 _DAMAGE = (
     *(ValueError, OSError, EOFError, RuntimeError),  # RuntimeError: encrypted
     *(zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError),
@@ -123,7 +124,10 @@ class Npz:
     def sha256(self) -> str:
         """SHA-256 of the file."""
         self._file.seek(0)
-        return hashlib.file_digest(self._file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while part := self._file.read(_CHUNK):
+            digest.update(part)
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close the file."""

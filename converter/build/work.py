@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.build.plan import frame_groups
 from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.frames.encode import encode
 from refit_shard.converter.frames.imread import Frame
 from refit_shard.converter.frames.shrink import shrink
 from refit_shard.converter.reading import open_patiently, patiently, read_frame
@@ -240,8 +241,8 @@ class ShardBuilder:
         key = sample_key(self.recipe.dataset.name, int(self.task.source_rows[row]))
         record = make_record(self.task, row, key, crop, frame, self.dtype)
         if not self.recipe.dataset.cropped:
-            return record, jpeg.encode(cut(frame, crop), self.recipe.quality)
-        return record, data if jpeg.is_plain(data) else jpeg.encode(frame, self.recipe.quality)
+            return record, encode(cut(frame, crop), self.recipe.quality)
+        return record, data if jpeg.is_plain(data) else encode(frame, self.recipe.quality)
 
     def _quarantine(self, row: int, error: FrameError) -> None:
         self.quarantined.append(
@@ -340,6 +341,7 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
         StorageError: it could not be written.
     """
     settle_process()
+    cv2.setNumThreads(1)  # a worker has one core; OpenCV's threads would fight over the others'
     folder = open_folder(recipe.out, "--out")
     whole = []
     for stem in task.candidates:

@@ -16,6 +16,7 @@ import numpy as np
 
 from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.frames.decode import decode_frame
+from refit_shard.converter.frames.encode import encode
 from refit_shard.converter.frames.imread import Frame
 from refit_shard.converter.frames.resample import RES, crop_box
 from refit_shard.converter.reading import read_frame
@@ -66,7 +67,7 @@ def _mark(crop: Crop, frame_sha256: bytes) -> str:
 
 def encode_crop(pixels: Frame, mark: str, size: Size) -> bytes:
     """A crop as the bytes of its file: a JPEG whose comment is ``mark`` and its frame's size."""
-    data = jpeg.encode(pixels, QUALITY)
+    data = encode(pixels, QUALITY)
     text = f"{mark}{size[0]} {size[1]}".encode()
     comment = _COMMENT + (len(text) + 2).to_bytes(2, "big") + text
     return _START_OF_IMAGE + comment + data[len(_START_OF_IMAGE) :]

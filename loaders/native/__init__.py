@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from refit_shard.loaders.native.build import NAME
+from refit_shard.loaders.native.compiling import NAME
 from refit_shard.shards_spec.errors import (
     FrameError,
     RefitShardError,
@@ -189,7 +189,7 @@ def _library() -> ctypes.CDLL:
     """The compiled library, checked against the types above."""
     path = Path(__file__).parent / NAME
     if not path.exists():
-        raise ImportError(f"{path} is missing; build it: python loaders/native/build.py")
+        raise ImportError(f"{path} is missing; build it: python loaders/native/compiling.py")
     library = ctypes.CDLL(str(path))
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "refit_open": (ctypes.c_void_p, [ctypes.c_int32]),

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import build  # the file beside this one
+import compiling  # the file beside this one
 from setuptools import build_meta
 from setuptools.build_meta import (
     build_sdist,
@@ -32,8 +32,8 @@ def _compiler() -> list[str]:
     """What compiling asks for, found out by compiling."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            build.build(Path(folder))
-        except build.CompilerError:
+            compiling.build(Path(folder))
+        except compiling.CompilerError:
             return ["ziglang"]
     return []
 
@@ -52,7 +52,7 @@ def build_wheel(
     wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None
 ) -> str:
     """See PEP 517."""
-    build.build()
+    compiling.build()
     made: str = build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
     return made
 
@@ -61,6 +61,6 @@ def build_editable(
     wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None
 ) -> str:
     """See PEP 660."""
-    build.build()
+    compiling.build()
     made: str = build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
     return made

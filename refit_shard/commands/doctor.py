@@ -196,22 +196,11 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
 
 def _print(findings: "list[Finding]") -> None:
     """One line each, its fix at its end; on a terminal below it, so that it can be copied."""
-    from rich.console import Console
-    from rich.text import Text
+    from refit_shard.console import print_finding
 
-    from refit_shard.console import plain, say
-
-    console = Console(highlight=False)
-    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for one in findings:
-        if not console.is_terminal:
-            say(one.line)
-            continue
-        mark = Text(f"{one.mark:4}  ", style=colours[one.status])
-        what = f"{one.subject}, {one.check}: "
-        console.print(mark.append(plain(what + one.detail), style="default"), soft_wrap=True)
-        if one.fix:
-            console.print(Text(f"      -> {plain(one.fix)}", style="bold"), soft_wrap=True)
+        what = f"{one.subject}, {one.check}: {one.detail}"
+        print_finding(one.status, one.mark, what, one.fix, one.line)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refit_shard.converter.frames.encode import encode
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError
 from tests.hostile.batch import mutated, outcomes
@@ -34,7 +35,7 @@ def parse(path: Path) -> None:
 
 def make_whole(_place: Path) -> bytes:
     """A stored crop."""
-    return jpeg.encode(picture(3, SIZE[1], SIZE[0]), 90)
+    return encode(picture(3, SIZE[1], SIZE[0]), 90)
 
 
 @pytest.fixture(scope="module")

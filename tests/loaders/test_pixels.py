@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from refit_shard.converter.frames.encode import encode
 from refit_shard.loaders import native
 from refit_shard.loaders.native import Drawer, ImageKind, Jpegs
 from refit_shard.shards_spec import jpeg
@@ -89,7 +90,7 @@ def test_augmentations_of_stored_crops_are_near_opencvs(seed: int) -> None:
     )
     exact = np.array([[width, height]]) / (high - low)
     affine = source_to_stored(to_source, np.array([[*low, *high]], np.int32), exact)[0]
-    stored = jpeg.encode(picture(seed % 2**31, width, height), 90)
+    stored = encode(picture(seed % 2**31, width, height), 90)
     found = drawn(stored, (height, width), affine, 256)
     expected = opencvs(stored, affine, 256)
     assert psnr(found, expected) >= 40.0
@@ -150,7 +151,7 @@ def test_headers_of_many_qualities_do_not_mix() -> None:
     affine = turn(20.0, 1.0, False, 45.0, 35.0, 64)
     sides, factors = np.array([[70, 90]], np.int32), np.ones((1, 3), np.float32)
     for quality in (90, 30, 90, 31, 100, 90, 50, 60, 70, 30, 90, 31):
-        data = jpeg.encode(colourful(70, 90, 4), quality)
+        data = encode(colourful(70, 90, 4), quality)
         out = np.zeros((1, 64, 64, 3), np.uint8)
         made.draw(Jpegs.of([data]), sides, affine[None], factors, out, np.array([0]))
         assert np.array_equal(out[0], drawn(data, (70, 90), affine, 64))
@@ -160,7 +161,7 @@ def test_headers_of_many_qualities_do_not_mix() -> None:
 @pytest.mark.parametrize("size", [(20, 16 * 300), (16 * 300, 20), (3, 32000), (32000, 3)])
 def test_long_crops(size: tuple[int, int]) -> None:
     """A few MCUs far from the beginning, and all of it at once."""
-    data = jpeg.encode(picture(5, size[1], size[0]), 90)
+    data = encode(picture(5, size[1], size[0]), 90)
     for x, y, scale in (
         (size[1] - 20.0, size[0] - 20.0, 0.3),
         (size[1] / 2, size[0] / 2, max(size) / 32),

@@ -15,7 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from refit_shard.loaders.native.build import SOURCE, sources
+from refit_shard.converter.frames.encode import encode
+from refit_shard.loaders.native.compiling import SOURCE, sources
 from refit_shard.shards_spec import jpeg
 from tests.small import picture
 
@@ -54,11 +55,9 @@ def jpegs() -> list[bytes]:
     """Stored crops, small and of several kinds, and one that is none."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (33, 20, 3), np.uint8)
-    made = [
-        jpeg.encode(picture(3, w, h), q) for w, h, q in ((48, 32, 90), (17, 5, 30), (16, 16, 75))
-    ]
+    made = [encode(picture(3, w, h), q) for w, h, q in ((48, 32, 90), (17, 5, 30), (16, 16, 75))]
     plain = cv2.imencode(".jpg", picture(1, 40, 24))[1].tobytes()
-    return [*made, jpeg.encode(noise, 100), plain]
+    return [*made, encode(noise, 100), plain]
 
 
 def write_seeds(name: str, folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from refit_shard.loaders.native.build import SOURCE
+from refit_shard.loaders.native.compiling import SOURCE
 from tests.hostile.native.fuzz import CLANG, TARGETS, compile_target, write_seeds
 
 # What a guard says, and what stands there once it is gone: a read out of bounds.

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from refit_shard.converter.frames.encode import encode
 from refit_shard.loaders import native
 from refit_shard.loaders.native import Code, Drawer, ImageKind, Jpegs
-from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError, RefitShardError
 from tests.hostile.batch import mutated, outcomes
 from tests.hostile.test_jpeg import SIZE, make_whole, progressive, resized, segments
@@ -133,4 +133,4 @@ def test_another_programs_jpeg_is_not_ours() -> None:
         b"\xff\xd8",
     ):
         assert draw(FAST, data)[0] == Code.NOT_OURS
-    assert draw(FAST, jpeg.encode(image, 90))[0] == Code.OK
+    assert draw(FAST, encode(image, 90))[0] == Code.OK

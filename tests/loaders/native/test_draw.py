@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from refit_shard.converter.frames.encode import encode
 from refit_shard.loaders import native
 from refit_shard.loaders.items.pixels import MEAN, STD
 from refit_shard.loaders.native import PASTE, CutOuts, Drawer, ImageKind, Jpegs
-from refit_shard.shards_spec import jpeg
 from tests.loaders.native import reference
 from tests.loaders.native.reference import Paste
 from tests.loaders.test_pixels import maps
@@ -80,7 +80,7 @@ def test_pixels_are_the_references(
 ) -> None:
     """Turned, mirrored, stretched, far away or within a pixel; crops of any size."""
     affine = data.draw(maps(res))
-    stored = jpeg.encode(colourful(height, width, seed), 80)
+    stored = encode(colourful(height, width, seed), 80)
     expected = reference.warp(*native.planes(stored, height, width), affine, res)
     for portable in (False, True):
         made = drawer(res, ImageKind.UINT8, portable)
@@ -148,7 +148,7 @@ def test_any_number_of_threads_and_either_path_give_the_same() -> None:
     rng = np.random.default_rng(7)
     count, res = 41, 64
     sizes = rng.integers(20, 200, (count, 2))
-    jpegs = Jpegs.of([jpeg.encode(colourful(h, w, h * w), 85) for h, w in sizes.tolist()])
+    jpegs = Jpegs.of([encode(colourful(h, w, h * w), 85) for h, w in sizes.tolist()])
     turned = rng.uniform(-np.pi, np.pi, count)
     linear = np.stack([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])
     linear = linear.transpose(2, 0, 1) * rng.uniform(0.3, 3, count)[:, None, None]

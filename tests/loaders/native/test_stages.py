@@ -7,8 +7,8 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refit_shard.converter.frames.encode import encode
 from refit_shard.loaders import native
-from refit_shard.shards_spec import jpeg
 from tests.loaders.native import decoder
 from tests.small import colourful
 
@@ -28,7 +28,7 @@ def test_checksums_are_crc32c(portable: bool, length: int, seed: int) -> None:
 @settings(deadline=None, max_examples=150)
 def test_luma_is_libjpegs(portable: bool, height: int, width: int, quality: int, seed: int) -> None:
     """To the bit: the inverse transform is libjpeg's "islow"."""
-    data = jpeg.encode(colourful(height, width, seed), quality)
+    data = encode(colourful(height, width, seed), quality)
     luma, _ = native.planes(data, height, width, portable=portable)
     assert np.array_equal(luma, simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0])
 
@@ -39,7 +39,7 @@ def test_luma_is_libjpegs(portable: bool, height: int, width: int, quality: int,
 )
 def test_planes_are_the_references(portable: bool, height: int, width: int, quality: int) -> None:
     """Chroma too, which no library gives as it is stored."""
-    data = jpeg.encode(colourful(height, width, quality), quality)
+    data = encode(colourful(height, width, quality), quality)
     luma, chroma = native.planes(data, height, width, portable=portable)
     expected = decoder.planes(data)
     assert np.array_equal(luma, expected[0])
@@ -48,7 +48,7 @@ def test_planes_are_the_references(portable: bool, height: int, width: int, qual
 
 def test_the_reference_decodes_as_libjpeg_does() -> None:
     """The reference itself is held to libjpeg-turbo."""
-    data = jpeg.encode(colourful(70, 90, 4), 75)
+    data = encode(colourful(70, 90, 4), 75)
     assert np.array_equal(decoder.planes(data)[0], simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0])
 
 
@@ -59,7 +59,7 @@ def test_noise_of_any_contrast_is_decoded(portable: bool) -> None:
     for contrast in (2, 40, 255):
         image = np.clip(rng.normal(128, contrast, (64, 80, 3)), 0, 255).astype(np.uint8)
         for quality in (1, 50, 100):
-            data = jpeg.encode(image, quality)
+            data = encode(image, quality)
             luma, chroma = native.planes(data, 64, 80, portable=portable)
             expected = decoder.planes(data)
             assert np.array_equal(luma, expected[0])

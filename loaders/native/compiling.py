@@ -1,6 +1,6 @@
 """Compiling the library from ``source/``, by the compiler that is at hand.
 
-    python loaders/native/build.py
+    python loaders/native/compiling.py
 
 The instruction set is chosen when the library runs, never here.
 """

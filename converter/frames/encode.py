@@ -1,0 +1,22 @@
+"""JPEG encoding of stored crops, through OpenCV, which writes restart markers."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.shards_spec.jpeg import RESTART_INTERVAL
+
+
+def encoder_options(quality: int) -> tuple[int, ...]:
+    """OpenCV's options of a stored crop: baseline, 4:2:0 chroma, a marker an MCU."""
+    return (
+        *(cv2.IMWRITE_JPEG_QUALITY, quality),
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
+        *(cv2.IMWRITE_JPEG_RST_INTERVAL, RESTART_INTERVAL),
+    )
+
+
+def encode(rgb: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode (H, W, 3) uint8 RGB as a stored crop is; see :func:`encoder_options`."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, encoder_options(quality))[1].tobytes()

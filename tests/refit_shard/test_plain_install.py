@@ -1,0 +1,125 @@
+"""What works without the extra [build], whose packages are hidden here, and what is said of the
+rest.
+"""
+
+import subprocess
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from refit_shard.cli import BUILD_MODULES
+from tests.refit_shard.test_data_config import write_config
+from tests.small import Own
+
+HIDE = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {hidden!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+"""
+COMMAND = "from refit_shard.cli import main; sys.exit(main(sys.argv[1:]))"
+STREAM = """
+import refit_shard
+options = refit_shard.StreamOptions(batch_size=2, num_workers=2)
+loader = refit_shard.StreamingLoader({"own": (sys.argv[1], 1.0)}, options)
+print(tuple(next(iter(loader))["img"].shape))
+"""
+# Until the loader has a warp of its own it takes whichever OpenCV is there.
+WARP = {"cv2"}
+
+
+def plain_python(
+    code: str, *args: object, hidden: Collection[str] = BUILD_MODULES
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process where some packages cannot be imported: those of [build]."""
+    program = HIDE.format(hidden=sorted(hidden)) + code
+    command = [sys.executable, "-c", program, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Own:
+    """Six rows of a data set, in shards."""
+    names = [f"imageFiles/scene/{row // 2:03d}.jpg" for row in range(6)]
+    tree = Own(tmp_path_factory.mktemp("plain"), names)
+    assert tree.build().code == 0
+    return tree
+
+
+def test_a_stream_needs_no_package_of_the_extra(tree: Own) -> None:
+    done = plain_python(STREAM, tree.out, hidden=BUILD_MODULES - WARP)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "(2, 3, 256, 256)\n"
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["build", "--help"]])
+def test_help_needs_no_package_of_the_extra(args: list[str]) -> None:
+    done = plain_python(COMMAND, *args)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(("usage: refit-shard", "refit-shard 0."))
+
+
+@pytest.mark.parametrize("command", ["verify", "info"])
+def test_shards_are_verified_and_listed_without_the_extra(tree: Own, command: str) -> None:
+    done = plain_python(COMMAND, command, tree.out)
+    assert done.returncode == 0, done.stderr
+    assert "own" in done.stdout
+
+
+def test_simulate_needs_no_package_of_the_extra(tree: Own, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("DATASET:\n  LIST: [own]\n  PARTITION: [1.0]\n")
+    done = plain_python(
+        COMMAND,
+        "simulate",
+        config,
+        "--shards",
+        tree.out.parent,
+        "--cache",
+        "1GB",
+        hidden=BUILD_MODULES - WARP,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["build", "--npz", "{npz}", "--root", "{root}", "--name", "own", "--out", "{new}"],
+        ["doctor", "--data-config", "{config}"],
+        ["preview", "{out}", "--out", "{new}.png"],
+        ["import-occluders", "{npz}", "--out", "{new}"],
+        ["subset-3dpw", "--data-config", "{config}"],
+    ],
+    ids=lambda args: args[0],
+)
+def test_a_command_of_the_extra_names_it_and_changes_nothing(
+    args: list[str], tree: Own, tmp_path: Path
+) -> None:
+    config = write_config(tree.folder, COCO_ROOT=tree.root, PW3D_ROOT=tree.root)
+    extras = tree.folder / "data/dataset_extras"
+    extras.mkdir(parents=True, exist_ok=True)
+    for name in ("coco_2014_eft.npz", "3dpw_test.npz"):
+        (extras / name).write_bytes(tree.npz.read_bytes())
+    places = {"npz": tree.npz, "root": tree.root, "out": tree.out, "new": tmp_path / "new"}
+    places["config"] = config
+    done = plain_python(COMMAND, *(word.format(**places) for word in args))
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"refit-shard: {args[0]} needs more than the loader (No module named ")
+    assert line.endswith("): pip install 'refit-shard[build]'")
+    assert done.stdout == ""
+    assert not any(tmp_path.iterdir())
+
+
+def test_another_module_that_is_missing_is_not_blamed_on_the_extra(tree: Own) -> None:
+    done = plain_python(COMMAND, "verify", tree.out, hidden={"crc32c"})
+    assert done.returncode == 1
+    assert "a module cannot be loaded" in done.stderr
+    assert "[build]" not in done.stderr
