@@ -17,9 +17,9 @@ def admit_numbers() -> None:
     bytes, by its name in numpy 1 and in numpy 2, and the types of plain numbers: none of them runs
     what a file says, and none can hold an object. An older torch has nothing to be told.
     """
-    if torch.__version__ < (2, 6):
+    if torch.__version__ < "2.6":  # compares numbers, not letters
         return
-    scalar, _ = np.float64(0).__reduce__()[:2]
-    admitted: list[Any] = [(scalar, name) for name in _SCALARS]
+    reduced: Any = np.float64(0).__reduce__()
+    admitted: list[Any] = [(reduced[0], name) for name in _SCALARS]
     admitted += [np.dtype, *(type(np.dtype(code)) for code in _NUMBERS)]
     torch.serialization.add_safe_globals(admitted)

@@ -119,8 +119,7 @@ def get_dataloaders(
     stated = config_value(cfg, "DATASET", "SHARDS", where="cfg")
     shards = location(stated or DEFAULT_SHARDS, "cfg: DATASET.SHARDS")
     given = options or StreamOptions()
-    keeps_last = given.drop_last is None
-    chosen = replace(given, **read.stated, **({"drop_last": False} if keeps_last else {}))
+    chosen = replace(given, drop_last=bool(given.drop_last), **read.stated)
     if eval_joints not in ("smpl", "none"):
         raise UsageError(f"eval_joints: must be 'smpl' or 'none', got {eval_joints!r}")
     bodies = regressor = None
