@@ -17,7 +17,11 @@ def start() -> int:
             file=sys.stderr,
         )
         return 1
-    from refit_shard.cli import main
+    try:
+        from refit_shard.cli import main
+    except KeyboardInterrupt:  # before the command could see to it itself
+        print("refit-shard: interrupted", file=sys.stderr)
+        return 130
 
     return main()
 

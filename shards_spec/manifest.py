@@ -180,6 +180,17 @@ def _check_agreement(manifest: Manifest, where: str) -> None:
             0 < envelope.scale < math.inf and 0 <= envelope.margin < math.inf
         ),
     }
+    stated = {
+        "dataset": manifest.dataset,
+        "envelope": asdict(envelope),
+        "box_px": manifest.box_px,
+        "quality": manifest.quality,
+        "seed": manifest.seed,
+        "source_sha256": manifest.source_sha256,
+        "columns": columns_of(manifest.fields),
+    }
+    for key, value in stated.items():
+        wrong[f"{key!r} is not that of 'plan'"] = manifest.plan.get(key, value) != value
     for what, found in wrong.items():
         if found:
             raise ShardError(f"{where}: {what}; the file is damaged")

@@ -9,6 +9,7 @@ import bisect
 import itertools
 import json
 import struct
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +29,13 @@ from refit_shard.shards_spec.fields import (
 )
 from refit_shard.shards_spec.ipc import read_batch
 from refit_shard.shards_spec.manifest import Manifest, ShardEntry, read_manifest
-from refit_shard.shards_spec.names import MANIFEST, is_of_a_build
+from refit_shard.shards_spec.names import MANIFEST, is_of_a_build, sample_key
+from refit_shard.shards_spec.storage.filesystem import warn_once
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
 from refit_shard.shards_spec.storage.paths import AnyPath
 from refit_shard.shards_spec.writer import METADATA_KEY, Quarantined, content_sha256
+
+_TAR_BLOCK = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,22 @@ def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
     except (pa.ArrowException, OSError, ValueError, struct.error, StopIteration) as error:
         line = " ".join(str(error).split())
         raise ShardError(f"{where}: not a readable Arrow file ({line})") from error
+
+
+def is_shard(folder: Folder, name: str, dataset: str) -> bool:
+    """Whether a tar begins as those of a data set do: with the header of one of its samples.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    with folder.open(name) as file:
+        head = bytes(file.read(_TAR_BLOCK))
+    try:
+        member = tarfile.TarInfo.frombuf(head, "utf-8", "strict").name
+    except (tarfile.TarError, ValueError):
+        return not head.strip(b"\0")  # empty: no sample of it could be made
+    key = member.removesuffix(".jpg")
+    return key == sample_key(dataset, int(key[-8:])) if key[-8:].isdecimal() else False
 
 
 def check_schema(batch: pa.RecordBatch, fields: Sequence[Field], where: str) -> None:
@@ -283,7 +303,13 @@ def find_data_sets(path_or_url: AnyPath) -> list[str]:
     folder = open_folder(path_or_url)
     if _holds_shards(folder):
         return [folder.url]
-    found = [url for url in folder.folders() if _holds_shards(open_folder(url))]
+    found = []
+    for url in folder.folders():
+        try:
+            if _holds_shards(open_folder(url)):
+                found.append(url)
+        except StorageError as error:  # somebody else's, such as lost+found
+            warn_once(url, f"passed over: {error}")
     if not found:
         raise ShardError(
             f"{folder.url}: no shards there (no {MANIFEST}); build them with: refit-shard build"

@@ -17,7 +17,14 @@ from refit_shard.shards_spec.fields import is_whole_record
 from refit_shard.shards_spec.manifest import Manifest, ShardEntry
 from refit_shard.shards_spec.names import quarantine_name
 from refit_shard.shards_spec.process import available_cores
-from refit_shard.shards_spec.reader import Sample, Shard, ShardSet, read_index
+from refit_shard.shards_spec.reader import (
+    Sample,
+    Shard,
+    ShardSeal,
+    ShardSet,
+    read_index,
+    read_seal,
+)
 from refit_shard.shards_spec.records import NpyLayout
 from refit_shard.shards_spec.storage.folder import Folder
 from refit_shard.shards_spec.storage.paths import AnyPath
@@ -120,6 +127,14 @@ def _check_rows(folder: Folder, shard: Shard, npy: NpyLayout) -> None:
         raise ShardError(f"{shard.name}.tar: not a readable tar ({error})") from error
 
 
+def _check_seal(seal: ShardSeal, manifest: Manifest, entry: ShardEntry) -> None:
+    """What the index states of its shard must be what the manifest does."""
+    stated = (seal.plan_hash, seal.tar_sha256, seal.tar_bytes)
+    if stated != (manifest.plan_hash, entry.tar_sha256, entry.tar_bytes):
+        what = "plan" if seal.plan_hash != manifest.plan_hash else "tar"
+        raise ShardError(f"{entry.name}.arrow: is of another {what} than the manifest's")
+
+
 def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick: bool) -> Verdict:
     """Check one shard; ``quick`` skips the tar's members and the decoding."""
     rows = np.zeros(0, np.int64)
@@ -129,6 +144,7 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
             _check_file(near, index, entry.arrow_bytes, entry.arrow_sha256)
             _check_file(near, tar, entry.tar_bytes, entry.tar_sha256)
             shard = Shard(near, entry, manifest.fields)
+            _check_seal(read_seal(read_index(near, index), index), manifest, entry)
             rows = shard.view("source_row")
             if not quick:
                 _check_rows(near, shard, NpyLayout.of(manifest))

@@ -66,6 +66,8 @@ class Npz:
                 self._zip = stack.enter_context(zipfile.ZipFile(self._file))
             except (FileNotFoundError, ShardError):
                 raise SourceError(f"{path}: missing") from None
+            except PermissionError as error:
+                raise SourceError(f"{path}: permission denied; make it readable") from error
             except _DAMAGE as error:
                 raise SourceError(
                     f"{path}: not an npz file ({error}); is the download complete?"

@@ -32,8 +32,8 @@ from refit_shard.shards_spec.manifest import (
     plan_hash,
     read_manifest,
 )
-from refit_shard.shards_spec.names import MANIFEST, OVERWRITE, quarantine_name
-from refit_shard.shards_spec.reader import read_index, read_seal
+from refit_shard.shards_spec.names import MANIFEST, OVERWRITE, generation_of, quarantine_name
+from refit_shard.shards_spec.reader import is_shard, read_index, read_seal
 from refit_shard.shards_spec.storage.folder import Folder
 from refit_shard.shards_spec.writer import publish
 
@@ -124,6 +124,12 @@ def open_publisher(
     target = choose_target(standing, plan_hash(plan), overwrite=overwrite)
     kept = candidates(standing, target)
     if not overwrite:
+        foreign = _foreign(folder, standing)
+        if foreign is not None:
+            raise UsageError(
+                f"{folder.url}/{foreign}: is not of a build of {dataset!r}, though a shard may be called so; "
+                "choose another --out, or pass --overwrite to replace it"
+            )
         if other_version is not None:
             raise UsageError(other_version)
         difference = _difference(folder, standing, kept, plan)
@@ -163,6 +169,23 @@ def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
             "choose another --out, or pass --overwrite to replace it"
         )
     return standing, other_version
+
+
+def _foreign(folder: Folder, standing: Standing) -> str | None:
+    """A file that no build of this data set made, where one would be replaced or removed; or None.
+
+    A tar that a killed build named just before its index begins with a sample of the data set.
+    """
+    published = standing.published
+    for name in sorted(standing.names):
+        if generation_of(standing.dataset, name) is None:
+            continue
+        stem, _, ending = name.rpartition(".")
+        if stem in published or f"{stem}.arrow" in standing.names:
+            continue
+        if ending == "tar" and not is_shard(folder, name, standing.dataset):
+            return name
+    return None
 
 
 def _read_note(folder: Folder) -> Note | None:

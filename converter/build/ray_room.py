@@ -35,6 +35,10 @@ def local_options(workers: int | None) -> dict[str, Any]:
     folder, is_usual = _temporary_folder()
     if not is_usual:
         options["_temp_dir"] = os.path.join(folder, "ray")
+    home = os.path.expanduser("~")
+    if not _is_writable(home):  # Ray makes a folder there
+        os.environ["HOME"] = folder
+        logger.warning("the home folder %s cannot be written; Ray's settings go to %s", home, folder)
     if not _is_writable(_SHARED_MEMORY):
         logger.warning("%s cannot be written; Ray shares memory in %s", _SHARED_MEMORY, folder)
         options["_plasma_directory"] = folder
@@ -43,7 +47,7 @@ def local_options(workers: int | None) -> dict[str, Any]:
 
 def cannot_start(error: Exception) -> RefitShardError:
     """The line for a Ray that did not start on this machine."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).rstrip(".") + "."
     if isinstance(error, UnicodeError):
         said = "the command line holds a name that is not UTF-8, which Ray cannot take."
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)

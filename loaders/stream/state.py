@@ -86,7 +86,8 @@ def read_state(state: Any, identity: Identity, changed: Collection[str]) -> Plac
     Raises:
         UsageError: the state is damaged or of another stream, or what may not change shall.
     """
-    if isinstance(changed, str) or not set(changed) <= set(CHANGEABLE):
+    given = isinstance(changed, Collection) and not isinstance(changed, (str, bytes))
+    if not given or not all(one in CHANGEABLE for one in changed):
         raise UsageError(f"load_state_dict: changed= may name {CHANGEABLE}, got {changed!r:.80}")
     if not isinstance(state, Mapping) or not _equal(state.get("version"), STATE_VERSION):
         raise UsageError("load_state_dict: not a state of this loader's version")

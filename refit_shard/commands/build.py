@@ -288,6 +288,7 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
 
 
 def _table(done: "list[tuple[Summary, float]]", told: list[dict[str, Any]]) -> None:
+    from refit_shard.shards_spec.names import OVERWRITE
     from refit_shard.console import human_bytes, human_seconds, print_table, say
 
     columns = ["data set", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
@@ -313,7 +314,10 @@ def _table(done: "list[tuple[Summary, float]]", told: list[dict[str, Any]]) -> N
         if summary.left_out:
             say(f"{summary.dataset}: {summary.left_out} rows of the npz were left out (--limit)")
         if summary.overwriting:
-            say(f"{summary.dataset}: an --overwrite that was interrupted waits: give it again")
+            say(
+                f"{summary.dataset}: an --overwrite that did not end waits: give it again, or drop it "
+                f"by deleting {summary.out}/{OVERWRITE}"
+            )
         say(f"{summary.dataset}: {summary.out}")
     built = {summary.dataset for summary, _ in done}
     for look in told:

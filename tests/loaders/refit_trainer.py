@@ -58,7 +58,8 @@ class Model(torch.nn.Module):
         """From normalised images (B, 3, H, W)."""
         colour = img.mean(dim=(2, 3))
         template: Any = self.template
-        return template * (self.scale + 0.01 * colour)[:, None]
+        moved: torch.Tensor = template * (self.scale + 0.01 * colour)[:, None]
+        return moved
 
 
 def tensors_of(batch: Batch) -> Batch:
