@@ -127,7 +127,7 @@ def open_publisher(
         foreign = _foreign(folder, standing)
         if foreign is not None:
             raise UsageError(
-                f"{folder.url}/{foreign}: is not of a build of {dataset!r}, though a shard may be called so; "
+                f"{folder.url}/{foreign}: is called as a shard of {dataset!r} and is none; "
                 "choose another --out, or pass --overwrite to replace it"
             )
         if other_version is not None:

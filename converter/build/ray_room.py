@@ -38,7 +38,9 @@ def local_options(workers: int | None) -> dict[str, Any]:
     home = os.path.expanduser("~")
     if not _is_writable(home):  # Ray makes a folder there
         os.environ["HOME"] = folder
-        logger.warning("the home folder %s cannot be written; Ray's settings go to %s", home, folder)
+        logger.warning(
+            "the home folder %s cannot be written; Ray's settings go to %s", home, folder
+        )
     if not _is_writable(_SHARED_MEMORY):
         logger.warning("%s cannot be written; Ray shares memory in %s", _SHARED_MEMORY, folder)
         options["_plasma_directory"] = folder

@@ -288,8 +288,8 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
 
 
 def _table(done: "list[tuple[Summary, float]]", told: list[dict[str, Any]]) -> None:
-    from refit_shard.shards_spec.names import OVERWRITE
     from refit_shard.console import human_bytes, human_seconds, print_table, say
+    from refit_shard.shards_spec.names import OVERWRITE
 
     columns = ["data set", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
     rows = []

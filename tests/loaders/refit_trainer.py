@@ -52,14 +52,14 @@ class Model(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(3))
         steps = torch.linspace(-1, 1, VERTICES)
+        self.template: torch.Tensor
         self.register_buffer("template", torch.stack([steps, steps**2, steps**3], 1))
 
     def forward(self, img: torch.Tensor) -> torch.Tensor:
         """From normalised images (B, 3, H, W)."""
         colour = img.mean(dim=(2, 3))
-        template: Any = self.template
-        moved: torch.Tensor = template * (self.scale + 0.01 * colour)[:, None]
-        return moved
+        meshes: torch.Tensor = self.template * (self.scale + 0.01 * colour)[:, None]
+        return meshes
 
 
 def tensors_of(batch: Batch) -> Batch:
