@@ -9,6 +9,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+NATIVE := loaders/native/librefit.so
+
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 # Tests without other processes, a store or shards to build.
 QUICK := tests/test_imports.py tests/shards_spec/test_[fmr]*.py tests/converter/test_plan.py \
@@ -28,20 +30,20 @@ help:
 	@echo "make test-oldest  the loader's tests with the oldest versions it works with, in .venv-oldest"
 	@echo "make lint    ruff, mypy and the check for Python 3.10 alone"
 	@echo "make wheel   sdist and wheel, in dist/"
-	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (frame, index, jpeg, occluders)"
+	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (frame, index, jpeg, native, occluders)"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
 
-demo: $(READY)
+demo: $(NATIVE)
 	$(BIN)/python examples/demo.py
 
-check: lint
+check: lint $(NATIVE)
 	$(PYTEST) --hypothesis-profile check $(QUICK)
 
-test: lint
+test: lint $(NATIVE)
 	$(PYTEST)
 
-test-all: lint
+test-all: lint $(NATIVE)
 	$(PYTEST) -m "" --hypothesis-profile all
 
 test-oldest: .venv-oldest/.ready
@@ -58,11 +60,15 @@ lint: $(READY)
 	$(BIN)/mypy examples
 	$(BIN)/vermin --quiet --violations --target=3.10- --eval-annotations --no-parse-comments $(PORTABLE)
 
-fuzz: $(READY)
+fuzz: $(NATIVE)
+ifeq ($(PARSER),native)
+	$(BIN)/python -m tests.hostile.native.fuzz -max_total_time=$(SECONDS)
+else
 	@$(PIP) atheris
 	$(BIN)/python -m tests.hostile.fuzz $(PARSER) -max_total_time=$(SECONDS)
+endif
 
-soak: $(READY)
+soak: $(NATIVE)
 	$(BIN)/python -m benchmarks.soak
 
 clean:
@@ -78,8 +84,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(PIP) $(shell grep '^torch==' constraints.txt)
 	@$(PIP) --editable '.[dev]'
-	@command -v cc >/dev/null || $(PIP) ziglang  # compiles a library for the tests of failing storage
+	@command -v cc >/dev/null || $(PIP) ziglang  # a compiler, in a wheel
 	@touch $@
+
+# By the system's compiler, or by the one in ziglang.
+$(NATIVE): $(READY) loaders/native/compiling.py $(wildcard loaders/native/source/*)
+	$(BIN)/python loaders/native/compiling.py
 
 .venv-oldest/.ready: oldest.txt
 	@echo "setting up .venv-oldest (once; a few minutes)"

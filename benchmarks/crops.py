@@ -94,7 +94,7 @@ def cached_crops(
     """
     tree = cached_tree(cache, frames)
     packages = ("converter", "shards_spec")
-    sources = [one for name in packages for one in sorted((REPOSITORY / name).glob("*.py"))]
+    sources = [one for name in packages for one in sorted((REPOSITORY / name).rglob("*.py"))]
     key = made_by([Path(__file__), *sources])
     folder = tree.root.parent / f"crops-{passes}-{samples_per_shard}-{key}"
     shards, frames_of = folder / "bedlam", folder / "passes"
@@ -103,7 +103,8 @@ def cached_crops(
         many = repeated(tree, frames_of, passes)
         wanted = request(many, shards, workers=0, samples_per_shard=samples_per_shard)
         build(prepare(wanted), lambda _: None)
-    importers = [REPOSITORY / "loaders" / name for name in ("occluder_import.py", "occluders.py")]
+    items = REPOSITORY / "loaders" / "items"
+    importers = [items / name for name in ("occluder_import.py", "occluders.py")]
     stem = f"occluders-{occluders}-{made_by([Path(__file__), *importers])}.arrow"
     path = tree.root.parent / stem
     if not path.exists():

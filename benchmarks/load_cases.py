@@ -3,11 +3,9 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
-from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -19,7 +17,6 @@ from benchmarks.harness import cores
 from benchmarks.peers.transform import Kind
 from refit_shard import ShardSet, StreamingLoader, StreamOptions
 from refit_shard.converter.frames.encode import encoder_options
-from refit_shard.loaders.items import mcu
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.records import OpenTars, RecordReader
 
@@ -39,11 +36,10 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """The loader; ``whole`` decodes every crop whole, as one without restart markers."""
+    """The loader."""
 
     image: Kind
     workers: int
-    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +120,7 @@ def decoding_rate(case: Decoding, crops: Crops, amounts: Amounts) -> float:
 
 
 def loading_rate(case: Loading, crops: Crops, amounts: Amounts) -> float:
-    """Samples/s of the loader, after a warm-up: the first touch of shared memory is slow.
+    """Samples/s of the loader, after a warm-up: the first touch of a batch's memory is slow.
 
     Workers deliver in turns, so what is counted is whole turns of theirs. They end with
     this process.
@@ -132,11 +128,9 @@ def loading_rate(case: Loading, crops: Crops, amounts: Amounts) -> float:
     pin(CORES)
     made = options(case.image, crops, amounts.batch, case.workers)
     loader = StreamingLoader({"bedlam": (str(crops.shards), 1.0)}, made)
-    whole = patch.object(mcu, "find_header", lambda _data: None) if case.whole else nullcontext()
-    with whole:
-        batches = iter(loader)
-        for _ in range(amounts.warm_up):
-            next(batches)
+    batches = iter(loader)
+    for _ in range(amounts.warm_up):
+        next(batches)
     turns, elapsed = 0, 0.0
     begin = time.perf_counter()
     while elapsed < amounts.seconds or turns == 0:

@@ -1,11 +1,10 @@
-"""Where a sample's time goes, and how much of a stored crop is decoded, on one core.
+"""Where a sample's time goes on one core.
 
 A worker's own function makes batches of consecutive positions, so of rows in the stream's order,
 while the functions that it calls are timed: each without those of the others that it calls.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,30 +12,23 @@ from statistics import median
 from typing import Any
 from unittest.mock import patch
 
-import cv2
 import numpy as np
 
 from benchmarks.crops import Crops
 from benchmarks.load_cases import decode_for, options, pin, stored_jpegs
 from benchmarks.peers.transform import Kind
-from refit_shard.loaders.items import making, mcu, pixels
+from refit_shard.loaders.native import Drawer, ImageKind
 from refit_shard.loaders.stream import batches
 from refit_shard.loaders.stream.batches import BatchMaker
-from refit_shard.shards_spec import jpeg
-from refit_shard.shards_spec.process import settle_process
 from refit_shard.shards_spec.records import RecordReader
 
 # Functions by stage, in the order of a sample's way; make() itself is what is left.
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "draws and order": [(BatchMaker, "_draws"), (BatchMaker, "_rows")],
-    "read": [(RecordReader, "read")],
-    "crc": [(making, "check_crc")],
-    "which MCUs": [(making, "footprints")],
-    "find and cut MCUs": [(mcu, "find_header"), (mcu, "cut")],
-    "decode": [(jpeg, "decode")],
-    "warp": [(cv2, "warpAffine")],
-    "occlude": [(making, "paste_all")],
-    "normalise": [(making, "normalize")],
+    "places in the tars": [(RecordReader, "place")],
+    "read, checksums": [(batches, "read")],
+    "decode, warp, occlude, write": [(Drawer, "draw")],
+    "maps, occluders' table": [(batches, "make_images")],
     "labels": [(BatchMaker, "_scatter"), (batches, "make_labels")],
     "the rest": [(BatchMaker, "make")],
 }
@@ -99,16 +91,48 @@ class Positions:
             self.next_one = end
 
 
+class DecodeAlone:
+    """Draws two pixels a side instead, in the same corners: the same MCUs are decoded, and hardly
+    anything is warped. This is what no loader of these shards could do without.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.seconds = 0.0
+        self._drawer = Drawer(2, ImageKind.UINT8)
+        self._outs = np.empty((batch, 2, 2, 3), np.uint8)
+        self._draw = Drawer.draw
+
+    def draw(self, drawer: Drawer, jpegs: Any, sides: Any, maps: Any, *rest: Any, **_: Any) -> Any:
+        """In the place of :meth:`Drawer.draw`."""
+        corners = maps.copy()
+        corners[:, :, :2] *= drawer.res - 1
+        factors, places = rest[0], np.arange(len(maps))
+        begin = time.perf_counter()
+        found = self._draw(self._drawer, jpegs, sides, corners, factors, self._outs, places)
+        self.seconds += time.perf_counter() - begin
+        return found
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Draw so while this is open."""
+
+        def draw(drawer: Drawer, *given: Any, **named: Any) -> Any:
+            return self.draw(drawer, *given, **named)
+
+        with patch.object(Drawer, "draw", draw):
+            yield
+
+
 def measure_stages(
     image: Kind, crops: Crops, *, batch: int, batches_a_round: int, rounds: int
 ) -> dict[str, Any]:
-    """Microseconds a sample: of bare decode, of a whole sample, and of each of its stages.
+    """Microseconds a sample: of bare decode, of a whole sample, of each of its stages, and of the
+    decoding of what is shown, alone.
 
     ``whole`` is measured without the clocks of the stages, which cost some microseconds.
     In turns, after one unmeasured round.
     """
     pin(1)
-    settle_process()
     jpegs = stored_jpegs(crops)
     shards = {"bedlam": (str(crops.shards), 1.0)}
     stream = Positions(BatchMaker(shards, options(image, crops, batch, 0)), batch)
@@ -123,7 +147,14 @@ def measure_stages(
         clock = StageClock()
         with clock.running():
             stream.make(batches_a_round)
-        took = {"bare": (marks[1] - marks[0]) / decoded, "whole": (marks[2] - marks[1]) / samples}
+        alone = DecodeAlone(batch)
+        with alone.running():
+            stream.make(batches_a_round)
+        took = {
+            "bare": (marks[1] - marks[0]) / decoded,
+            "whole": (marks[2] - marks[1]) / samples,
+            "shown": alone.seconds / samples,
+        }
         measured.append(took | {name: one / samples for name, one in clock.seconds.items()})
     return {
         "image": image,
@@ -131,45 +162,4 @@ def measure_stages(
         "microseconds": {
             name: 1e6 * median(one[name] for one in measured[1:]) for name in measured[0]
         },
-    }
-
-
-def measure_shares(crops: Crops, *, batch: int, count: int) -> dict[str, float]:
-    """Shares of the stored crops that are decoded: of their bytes, pixels and MCUs.
-
-    Bytes are those of the JPEG that is cut out, with its header and blank MCUs; pixels those of its
-    rectangle; MCUs those in it that an output shows.
-    """
-    seen: Counter[str] = Counter()
-
-    def on_sample(
-        data: bytes, size: tuple[int, int], region: mcu.Region | None, *rest: Any
-    ) -> None:
-        rows, columns = (-(-side // mcu.MCU) for side in size)
-        seen["bytes"] += len(data)
-        seen["pixels"] += size[0] * size[1]
-        seen["mcus"] += rows * columns
-        if region is not None:
-            shown = zip(region.first, region.last, strict=True)
-            seen["shown mcus"] += sum(last + 1 - first for first, last in shown)
-        decode_and_warp(data, size, region, *rest)
-
-    def on_decode(data: bytes, out: Any) -> Any:
-        seen["decoded bytes"] += len(data)
-        seen["decoded pixels"] += out.shape[0] * out.shape[1]
-        return decode(data, out)
-
-    decode_and_warp, decode = pixels.decode_and_warp, jpeg.decode
-    shards = {"bedlam": (str(crops.shards), 1.0)}
-    stream = Positions(BatchMaker(shards, options("uint8", crops, batch, 0)), batch)
-    with (
-        patch.object(making, "decode_and_warp", on_sample),
-        patch.object(jpeg, "decode", on_decode),
-    ):
-        stream.make(count)
-    return {
-        "bytes": seen["decoded bytes"] / seen["bytes"],
-        "pixels": seen["decoded pixels"] / seen["pixels"],
-        "mcus": seen["shown mcus"] / seen["mcus"],
-        "stored_bytes_a_sample": seen["bytes"] / (count * batch),
     }

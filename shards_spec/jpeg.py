@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import FrameError
 
-# A marker after every MCU, so that a reader can take out those that it needs (shards_spec.mcu).
+# A marker after every MCU, so that a reader can decode those alone that it needs (loaders.native).
 RESTART_INTERVAL = 1
 # Of a stored crop. A JPEG of a few bytes can state 65535 x 65535.
 MAX_PIXELS = 128 << 20

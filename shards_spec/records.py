@@ -6,7 +6,6 @@ run does not fill its memory with what it has read.
 
 import os
 import resource
-import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import ShardError, explain
 from refit_shard.shards_spec.fields import FIELD, is_whole_record, npy_dtype, npy_header, numpy_view
+from refit_shard.shards_spec.forks import ForkLock
 from refit_shard.shards_spec.manifest import Manifest
 from refit_shard.shards_spec.reader import ShardSet, open_index
 from refit_shard.shards_spec.storage.folder import Folder
@@ -66,6 +66,11 @@ class LocalFile:
             with suppress(OSError):  # nothing was written
                 os.close(self._descriptor)
 
+    @property
+    def descriptor(self) -> int:
+        """The system's number of the open file; closed with this object."""
+        return self._descriptor
+
     def size(self) -> int:
         """Bytes in the file."""
         return os.fstat(self._descriptor).st_size
@@ -108,7 +113,7 @@ class OpenTars:
     def __init__(self) -> None:
         self._open: OrderedDict[str, tuple[ByteFile, int]] = OrderedDict()
         self._most = most_open_tars()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def get(self, folder: Folder, name: str) -> tuple[ByteFile, int]:
         """An open tar and its size in bytes.
@@ -136,6 +141,20 @@ class OpenTars:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a sample lies: ``size`` bytes from ``offset`` of an open tar, the JPEG before the rest.
+
+    ``where``: the tar and the row, for an error.
+    """
+
+    tar: ByteFile
+    offset: int
+    jpeg_length: int
+    size: int
+    where: str
+
+
+@dataclass(frozen=True)
 class Stored:
     """One sample: its JPEG, and its labels as the bytes of a record of :class:`NpyLayout`."""
 
@@ -151,14 +170,14 @@ class RecordReader:
 
     def __init__(self, data_set: ShardSet, tars: OpenTars) -> None:
         self._set = data_set
-        self._npy = NpyLayout.of(data_set.manifest)
+        self.layout = NpyLayout.of(data_set.manifest)
         self._places: dict[int, tuple[NDArray[np.uint64], NDArray[np.uint32]]] = {}
         self._tars = tars
 
     @property
     def dtype(self) -> np.dtype[np.void]:
         """Of the records."""
-        return self._npy.dtype
+        return self.layout.dtype
 
     def _index(self, shard: int) -> pa.RecordBatch:
         manifest = self._set.manifest
@@ -185,6 +204,24 @@ class RecordReader:
             found += f", key {table['key'][row]}, offset {table['jpg_offset'][row]}"
         return found
 
+    def place(self, index: int) -> Place:
+        """Where one sample lies.
+
+        Raises:
+            ShardError: the tar is missing or cut short.
+            StorageError: it cannot be opened.
+        """
+        shard, row = self._set.locate(index)
+        offsets, lengths = self._places_in(shard)
+        offset, length = int(offsets[row]), int(lengths[row])
+        name = f"{self._set.manifest.shards[shard].name}.tar"
+        tar, size = self._tars.get(self._set.folder, name)
+        end = length + (-length % TAR_BLOCK) + TAR_BLOCK + self.layout.size
+        where = f"{self._set.folder.url}/{name}: row {row}"
+        if offset + end > size:
+            raise ShardError(f"{where} ends at byte {offset + end} of {size}; the tar is cut short")
+        return Place(tar, offset, length, end, where)
+
     def read(self, index: int) -> Stored:
         """One sample.
 
@@ -193,23 +230,17 @@ class RecordReader:
                 damaged.
             StorageError: it cannot be read.
         """
-        shard, row = self._set.locate(index)
-        offsets, lengths = self._places_in(shard)
-        offset, length = int(offsets[row]), int(lengths[row])
-        name = f"{self._set.manifest.shards[shard].name}.tar"
-        tar, size = self._tars.get(self._set.folder, name)
-        labels = length + (-length % TAR_BLOCK) + TAR_BLOCK
-        end = labels + self._npy.size
-        where = f"{self._set.folder.url}/{name}: row {row}"
-        if offset + end > size:
-            raise ShardError(f"{where} ends at byte {offset + end} of {size}; the tar is cut short")
+        place = self.place(index)
         try:
-            data = tar.read_at(end, offset)
+            data = place.tar.read_at(place.size, place.offset)
         except OSError as error:
-            raise explain(error, where) from error
-        record = data[labels + len(self._npy.header) :]
-        if len(data) != end or not data.startswith(self._npy.header, labels):
-            raise ShardError(f"{where}: no labels behind the JPEG; run refit-shard verify")
+            raise explain(error, place.where) from error
+        labels = place.size - self.layout.size
+        record = data[labels + len(self.layout.header) :]
+        if len(data) != place.size or not data.startswith(self.layout.header, labels):
+            raise ShardError(f"{place.where}: no labels behind the JPEG; run refit-shard verify")
         if not is_whole_record(record):
-            raise ShardError(f"{where}: the labels are damaged (crc32c); run refit-shard verify")
-        return Stored(data[:length], record)
+            raise ShardError(
+                f"{place.where}: the labels are damaged (crc32c); run refit-shard verify"
+            )
+        return Stored(data[: place.jpeg_length], record)

@@ -107,6 +107,15 @@ def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.u
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+def colourful(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """A picture with edges of all colours, so that chroma taken from elsewhere is seen."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 9 + 1, width // 9 + 1, 3), np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
+    noise = rng.integers(-20, 21, image.shape)
+    return np.asarray(np.clip(image + noise, 0, 255), np.uint8)
+
+
 def encoded(suffix: str, image: NDArray[Any], *options: int) -> bytes:
     """A picture as the bytes of a file."""
     return cv2.imencode(suffix, image, options)[1].tobytes()

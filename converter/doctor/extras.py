@@ -1,14 +1,17 @@
-"""Files besides the data sets: body models, regressors, occluders, backbones. None is opened by
-an unpickler; a file is looked at only closely enough to see that it is what its name says.
+"""Files besides the data sets: body models, regressors, occluders, backbones. Body models are read
+as the validation reads them; of the others only so much is looked at as shows that a file is what
+its name says. Nothing is unpickled.
 """
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from refit_shard.converter.doctor.findings import Finding
+from refit_shard.shards_spec.errors import RefitShardError
 from refit_shard.shards_spec.storage.files import HEAD_BYTES, mistaken_for
 
 BACKBONES = tuple(
@@ -26,7 +29,8 @@ class Extra:
     """One thing that is there if any of ``files`` is.
 
     ``serves``: what it is for. ``fix``: how to get it. ``shape``: of a .npy, None for any length.
-    ``needed``: its absence is a failure.
+    ``read``: reads a whole file, or raises what is wrong with it. ``needed``: its absence is a
+    failure.
     """
 
     check: str
@@ -34,6 +38,7 @@ class Extra:
     serves: str
     fix: str
     shape: tuple[int | None, ...] | None = None
+    read: Callable[[Path], object] | None = None
     needed: bool = False
 
 
@@ -45,11 +50,13 @@ def extras_of(
     occluders: Path,
     occluder_pickle: Path,
     pretrain: Path,
+    read_model: Callable[[Path], object],
     evaluates: bool,
 ) -> list[Extra]:
     """The extras of a data folder; body models are needed where a 3DPW test set is asked for.
 
-    ``occluder_pickle``: ReFit's list, from which ``occluders`` is made.
+    ``occluder_pickle``: ReFit's list, from which ``occluders`` is made. ``read_model``: reads a
+    body model as the validation will, or raises what is wrong with it.
     """
     voc_or_pickle = occluder_pickle if occluder_pickle.is_file() else "--voc VOCdevkit/VOC2012"
     models = [
@@ -58,6 +65,7 @@ def extras_of(
             files=(smpl / f"SMPL_{gender}.npz", smpl / f"SMPL_{gender}.pkl"),
             serves='validation meshes (eval_joints="none" goes without)',
             fix=f"download it from {_SMPL_PAGE} and put it there",
+            read=read_model,
             needed=evaluates,
         )
         for gender in ("NEUTRAL", "MALE", "FEMALE")
@@ -126,6 +134,15 @@ def _npy_fault(path: Path, shape: tuple[int | None, ...] | None) -> str | None:
     return None if fits else f"must have shape ({wanted}), has {array.shape}"
 
 
+def _read_fault(path: Path, read: Callable[[Path], object] | None) -> str | None:
+    try:
+        if read is not None:
+            read(path)
+    except RefitShardError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
 def check_extra(extra: Extra) -> Finding:
     """Whether it is there and is what its name says; a broken file is a failure."""
     present = [path for path in extra.files if path.is_file()]
@@ -139,7 +156,7 @@ def check_extra(extra: Extra) -> Finding:
             extra.fix,
         )
     for path in present:
-        fault = fault_of(path, extra.shape)
+        fault = fault_of(path, extra.shape) or _read_fault(path, extra.read)
         if fault is not None:
             return Finding("extras", extra.check, "fail", f"{path}: {fault}", extra.fix)
     return Finding("extras", extra.check, "ok", ", ".join(str(path) for path in present))

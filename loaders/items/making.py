@@ -1,6 +1,6 @@
 """From stored samples and parameters to items: the one place where an item is made."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,30 +9,22 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from refit_shard.loaders.items import labels as label_math
-from refit_shard.loaders.items.footprint import footprints
-from refit_shard.loaders.items.occluders import Occluders, paste_all
+from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
-from refit_shard.loaders.items.pixels import MEAN, STD, Scratch, decode_and_warp, normalize
+from refit_shard.loaders.items.pixels import MEAN, STD, image_kind, make_images
 from refit_shard.loaders.items.policy import Augmentation, Draws, explicit
-from refit_shard.shards_spec import jpeg
-from refit_shard.shards_spec.errors import FrameError, RefitShardError, UsageError
+from refit_shard.loaders.native import Jpegs
+from refit_shard.shards_spec.errors import FrameError, UsageError
 from refit_shard.shards_spec.fields import EXTRINSICS
-from refit_shard.shards_spec.geometry import (
-    beyond_window,
-    box_side,
-    output_to_source,
-    source_to_stored,
-)
+from refit_shard.shards_spec.geometry import beyond_window, box_side, output_to_source
 
 Batch = dict[str, Any]
 
-_FARTHEST = 1e9  # px
-_LEAST_AREA = 1e-12  # stored pixels an output pixel
 _ROUNDING = 1e-3  # source pixels
 
 
 class StoredSample(Protocol):
-    """What an item is made of: :class:`refit_shard.shards_spec.Sample`, or the members of a tar."""
+    """What an item is made of: :class:`shards_spec.Sample`, or the members of a tar."""
 
     @property
     def jpeg(self) -> bytes | memoryview:
@@ -53,38 +45,6 @@ GATHERED = (
 )
 
 
-def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDArray[np.float64]:
-    """Maps (n, 2, 3) from output pixels to stored pixels."""
-    to_source = output_to_source(
-        columns["center"], box_side(draws.sc * columns["scale"]), draws.rot, draws.flip, res
-    )
-    return source_to_stored(to_source, columns["window"], columns["k"])
-
-
-def usable(
-    maps: NDArray[np.float64], sides: NDArray[np.int32], scale: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Which of the maps (n, 2, 3) lead between pixels and back, into an image of sides (n, 2).
-
-    No build writes others, but shards come from anywhere.
-    """
-    area = np.abs(np.linalg.det(maps[:, :, :2]))
-    near = np.abs(maps).reshape(len(maps), -1).max(1) < _FARTHEST
-    image = ((sides > 0) & (sides <= jpeg.MAX_SIDE)).all(1)
-    return np.asarray(image & near & (area > _LEAST_AREA) & (scale > 0))  # NaN is none of these
-
-
-def image_shape(options: RenderOptions) -> tuple[int, int, int]:
-    """The shape of an item's image."""
-    res = options.res
-    return (3, res, res) if options.image == "normalized" else (res, res, 3)
-
-
-def image_dtype(options: RenderOptions) -> np.dtype[Any]:
-    """The type of an item's image."""
-    return np.dtype(np.float32 if options.image == "normalized" else np.uint8)
-
-
 def check_crc(data: bytes | memoryview, expected: int) -> None:
     """Refuse a JPEG that is not the one that was built.
 
@@ -93,48 +53,6 @@ def check_crc(data: bytes | memoryview, expected: int) -> None:
     """
     if crc32c(data) != expected:
         raise FrameError("corrupt", "crc32c is not that of the index; run refit-shard verify")
-
-
-def make_images(
-    options: RenderOptions,
-    jpegs: Sequence[bytes],
-    columns: Mapping[str, NDArray[Any]],
-    draws: Draws,
-    occluders: Occluders | None,
-    outs: Sequence[NDArray[Any]],
-    scratch: Scratch,
-    on_bad: Callable[[int, RefitShardError], None],
-) -> None:
-    """Make the image of each stored JPEG: (3, res, res) float32 or (res, res, 3) uint8 in ``outs``.
-
-    ``on_bad`` hears of a sample that does not decode; it raises, or the image is replaced later.
-    """
-    sides = np.stack([columns["height"], columns["width"]], 1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        maps = affines(columns, draws, options.res)
-        good = usable(maps, sides, columns["scale"])
-    if not good.all():
-        maps[~good], sides[~good] = np.eye(2, 3), 1
-    heights, widths = sides.T.tolist()
-    regions = footprints(maps, heights, widths, options.res)
-    single = np.empty((options.res, options.res, 3), np.uint8)
-    crcs = columns["jpg_crc32c"].tolist()
-    for index, (data, height, width, crc) in enumerate(
-        zip(jpegs, heights, widths, crcs, strict=True)
-    ):
-        image = outs[index] if options.image == "uint8" else single
-        try:
-            check_crc(data, crc)
-            if not good[index]:
-                raise FrameError("bad_box", "its box or its size makes no sense; build it again")
-            decode_and_warp(data, (height, width), regions[index], maps[index], image, scratch)
-        except FrameError as error:
-            on_bad(index, error)
-            continue
-        if occluders is not None and draws.occlusion[index]:
-            paste_all(image, occluders, draws.occlusion[index])
-        if options.image == "normalized":
-            normalize(image, draws.pn[index], outs[index])
 
 
 def make_labels(
@@ -173,10 +91,6 @@ def make_labels(
     return {name: np.ascontiguousarray(values) for name, values in made.items()}
 
 
-def _raise(_index: int, error: RefitShardError) -> None:
-    raise error
-
-
 def render(
     sample: StoredSample,
     augmentation: Augmentation,
@@ -203,12 +117,17 @@ def render(
     draws = explicit([augmentation])
     names = (*GATHERED, *EXTRINSICS) if _has_extrinsics(sample) else GATHERED
     columns = {name: np.asarray(sample[name])[None] for name in names}
-    image = np.empty(image_shape(options), image_dtype(options))
-    data = [bytes(sample.jpeg)]
-    make_images(options, data, columns, draws, occluders, [image], Scratch(), _raise)
+    kind, data = image_kind(options), bytes(sample.jpeg)
+    check_crc(data, int(columns["jpg_crc32c"][0]))
+    images = np.empty((1, *kind.shape(options.res)), kind.dtype)
+    failed = make_images(
+        options, Jpegs.of([data]), columns, draws, occluders, images, np.zeros(1, np.int64)
+    )
+    if failed:
+        raise failed[0]
     _check_held(columns, draws, options.res)
     made = make_labels(options, columns, draws)
-    item: Batch = {"img": torch.from_numpy(image)}
+    item: Batch = {"img": torch.from_numpy(images[0])}
     item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
     return item | {"imgname": sample["imgname"]}
 
@@ -254,7 +173,7 @@ def finalize(batch: Batch, device: torch.device | str | None = None) -> Batch:
     }
     pn = moved.pop("pn")
     image = moved["img"].permute(0, 3, 1, 2).to(torch.float32) * pn[:, :, None, None]
-    mean = torch.from_numpy(MEAN).to(image.device)[:, None, None]
-    std = torch.from_numpy(STD).to(image.device)[:, None, None]
-    moved["img"] = ((image.clamp_(max=255.0).floor_() / 255.0 - mean) / std).contiguous()
+    scale = torch.from_numpy(1 / (255 * STD.astype(np.float64))).to(image)[:, None, None]
+    shift = torch.from_numpy(MEAN / STD.astype(np.float64)).to(image)[:, None, None]
+    moved["img"] = (image.clamp_(max=255.0).floor_() * scale - shift).contiguous()
     return moved

@@ -5,12 +5,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refit_shard.loaders.items.policy import Occlusion
+from refit_shard.loaders.native import CutOuts
 from refit_shard.shards_spec.errors import ShardError, UsageError
 from refit_shard.shards_spec.reader import read_index
 from refit_shard.shards_spec.storage.folder import open_folder
@@ -27,7 +26,6 @@ SCHEMA = pa.schema(
     ]
 )
 MAX_SIDE = 4096
-_HALVINGS = 2
 
 
 def occluder_bytes(objects: Sequence[Image]) -> bytes:
@@ -70,7 +68,7 @@ class Occluders:
             self._view(place, height.as_py(), width.as_py(), data.as_buffer())
             for height, width, data in zip(heights, widths, pixels, strict=True)
         ]
-        self._halves = [_halves(image) for image in self._objects]
+        self.cut_outs = CutOuts(self._objects)
 
     @staticmethod
     def _view(path: Path, height: int, width: int, data: pa.Buffer) -> Image:
@@ -96,50 +94,3 @@ class Occluders:
 
     def __getitem__(self, index: int) -> Image:
         return self._objects[index]
-
-    def resized(self, index: int, width: int, height: int) -> Image:
-        """A cut-out made smaller or larger: the nearest larger half of it, then bilinear.
-
-        That is near ReFit's area interpolation, at a sixth of its cost.
-        """
-        image = self._objects[index]
-        for half in self._halves[index]:
-            if half.shape[1] >= width and half.shape[0] >= height:
-                image = half
-        return np.asarray(cv2.resize(image, (width, height)), np.uint8)
-
-
-def _halves(image: Image) -> list[Image]:
-    """The image at a half and a quarter of its size; where a side is even, means of pixels."""
-    halves: list[Image] = []
-    for _ in range(_HALVINGS):
-        half = max(1, image.shape[1] // 2), max(1, image.shape[0] // 2)
-        image = np.asarray(cv2.resize(image, half), np.uint8)
-        halves.append(image)
-    return halves
-
-
-def paste(image: Image, cut_out: Image, x: float, y: float) -> None:
-    """Blend an RGBA cut-out into ``image`` (H, W, 3), its middle at (x, y) px from the upper left.
-
-    Levels are right to one: both terms of the blend are rounded.
-    """
-    h, w = cut_out.shape[:2]
-    left, top = round(x - w / 2), round(y - h / 2)
-    x0, y0 = max(0, left), max(0, top)
-    x1, y1 = min(image.shape[1], left + w), min(image.shape[0], top + h)
-    if x0 >= x1 or y0 >= y1:
-        return
-    part = cut_out[y0 - top : y1 - top, x0 - left : x1 - left]
-    alpha = cv2.cvtColor(part[:, :, 3], cv2.COLOR_GRAY2RGB)
-    over = cv2.multiply(cv2.cvtColor(part, cv2.COLOR_RGBA2RGB), alpha, scale=1 / 255)
-    under = image[y0:y1, x0:x1]
-    cv2.add(cv2.multiply(under, cv2.bitwise_not(alpha), scale=1 / 255), over, dst=under)
-
-
-def paste_all(image: Image, occluders: Occluders, occlusions: Sequence[Occlusion]) -> None:
-    """Paste the occluders in their order, each ``size`` times as large as its cut-out."""
-    for one in occlusions:
-        height, width = occluders[one.index].shape[:2]
-        size = max(1, round(width * one.size)), max(1, round(height * one.size))
-        paste(image, occluders.resized(one.index, *size), one.x, one.y)

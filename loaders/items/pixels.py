@@ -1,113 +1,134 @@
-"""Pixels: what an augmentation shows of a stored crop is decoded, and warped once."""
+"""Pixels: the images of a batch, drawn by :mod:`loaders.native`."""
 
-import cv2
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.loaders.items import mcu
+from refit_shard.loaders.items.occluders import Occluders
+from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.policy import Draws, Occlusion
+from refit_shard.loaders.native import PASTE, Code, Drawer, ImageKind, Jpegs, failure
 from refit_shard.shards_spec import jpeg
-from refit_shard.shards_spec.errors import FrameError
+from refit_shard.shards_spec.errors import FrameError, RefitShardError
+from refit_shard.shards_spec.geometry import box_side, output_to_source, source_to_stored
 
 Image = NDArray[np.uint8]
+Ints = NDArray[np.int64]
 
 # ImageNet's, as ReFit and its backbones use them; of R, G, B in 0 … 1.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
-_SIMD_BYTES = 64
-_LEVELS = np.arange(256, dtype=np.float32)
+_FARTHEST = 1e9  # px
+_LEAST_AREA = 1e-12  # stored pixels an output pixel
+
+_drawers = threading.local()
 
 
-def _unaligned(size: int) -> NDArray[np.uint8]:
-    """Memory that does not begin where a SIMD word does.
-
-    Into aligned memory libjpeg-turbo writes past the caches, and the warp then waits for the main
-    memory: it takes twice as long.
-    """
-    whole = np.empty(size + 2 * _SIMD_BYTES, np.uint8)
-    begin = -whole.ctypes.data % _SIMD_BYTES + 1
-    return whole[begin : begin + size]
+def image_kind(options: RenderOptions) -> ImageKind:
+    """What is made of an item's image."""
+    return ImageKind.FLOAT32 if options.image == "normalized" else ImageKind.UINT8
 
 
-class Scratch:
-    """Memory for an image that is used again for the next: fresh memory costs more than the work.
-
-    For one thread.
-    """
-
-    def __init__(self) -> None:
-        self._buffer = _unaligned(0)
-
-    def of(self, height: int, width: int) -> Image:
-        """An image (height, width, 3) of any content; the next call reuses its memory."""
-        size = height * width * 3
-        if len(self._buffer) < size:
-            self._buffer = _unaligned(size)
-        return self._buffer[:size].reshape(height, width, 3)
+def _drawer(res: int, kind: ImageKind) -> Drawer:
+    """This thread's own; it keeps its memory from batch to batch."""
+    mine: dict[tuple[int, ImageKind], Drawer] = _drawers.__dict__.setdefault("made", {})
+    if (res, kind) not in mine:
+        mine[res, kind] = Drawer(res, kind, mean=MEAN, deviation=STD)
+    return mine[res, kind]
 
 
-def decode_region(
-    data: bytes, size: tuple[int, int], region: mcu.Region, scratch: Scratch
-) -> tuple[Image, tuple[int, int]]:
-    """The region's bounding rectangle of a stored crop, (h, w, 3), in ``scratch``'s memory; and the
-    column and row of its first pixel.
-
-    ``size`` is the (height, width) that the index states. What is outside the region may hold
-    anything. A JPEG without a marker after each MCU is decoded whole.
-
-    Raises:
-        FrameError: the JPEG is damaged, or not of that size.
-    """
-    if size[0] * size[1] > jpeg.MAX_PIXELS:
-        raise FrameError("too_large", f"{size[1]}x{size[0]} px")
-    header = mcu.find_header(data)
-    part = mcu.cut(data, header, size, region) if header is not None else None
-    if part is None:
-        jpeg.check_size(data, *size)
-        return jpeg.decode(data, scratch.of(*size)), (0, 0)
-    made = scratch.of(*mcu.cut_size(size, region))
-    return jpeg.decode(part, made), (mcu.MCU * region.left, mcu.MCU * region.top)
-
-
-def decode_and_warp(
-    data: bytes,
-    size: tuple[int, int],
-    region: mcu.Region | None,
-    affine: NDArray[np.float64],
-    out: Image,
-    scratch: Scratch,
-) -> None:
-    """Decode what is needed of a stored crop and warp it into ``out`` (res, res, 3); outside it is
-    black.
-
-    ``affine`` (2, 3) maps output pixels to stored pixels; ``region`` is the output's footprint,
-    None if it shows nothing of the crop.
-
-    Raises:
-        FrameError: the JPEG is damaged, or not of that size.
-    """
-    if region is None:
-        out.fill(0)
-        return
-    stored, (left, top) = decode_region(data, size, region, scratch)
-    moved = affine.copy()
-    moved[:, 2] -= left, top
-    cv2.warpAffine(
-        stored,
-        moved,
-        (out.shape[1], out.shape[0]),
-        dst=out,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
+def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDArray[np.float64]:
+    """Maps (n, 2, 3) from output pixels to stored pixels."""
+    to_source = output_to_source(
+        columns["center"], box_side(draws.sc * columns["scale"]), draws.rot, draws.flip, res
     )
+    return source_to_stored(to_source, columns["window"], columns["k"])
 
 
-def normalize(image: Image, pn: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Channel factors, clipping and truncation to whole levels, then mean and deviation.
+def usable(
+    maps: NDArray[np.float64], sides: NDArray[np.int32], scale: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which of the maps (n, 2, 3) lead between pixels and back, into an image of sides (n, 2).
 
-    ``image`` (res, res, 3) uint8 to ``out`` (3, res, res) float32: one table a channel.
+    No build writes others, but shards come from anywhere.
     """
-    levels = np.floor(np.minimum(_LEVELS[None, :] * pn[:, None], np.float32(255)))
-    tables = (levels / np.float32(255) - MEAN[:, None]) / STD[:, None]
-    for channel, plane in enumerate(cv2.split(image)):
-        cv2.LUT(plane, tables[channel], dst=out[channel])
+    area = np.abs(np.linalg.det(maps[:, :, :2]))
+    near = np.abs(maps).reshape(len(maps), -1).max(1) < _FARTHEST
+    image = ((sides > 0) & (sides <= jpeg.MAX_SIDE)).all(1)
+    return np.asarray(image & near & (area > _LEAST_AREA) & (scale > 0))  # NaN is none of these
+
+
+def paste_table(occlusion: Sequence[Sequence[Occlusion]]) -> tuple[NDArray[np.void], Ints]:
+    """The occluders of all samples, and each one's first and how many it has, (n, 2)."""
+    flat = [(one.x, one.y, one.size, one.index) for mine in occlusion for one in mine]
+    counts = np.array([len(mine) for mine in occlusion], np.int64)
+    return np.array(flat, PASTE), np.stack([np.cumsum(counts) - counts, counts], 1)
+
+
+def make_images(
+    options: RenderOptions,
+    jpegs: Jpegs,
+    columns: Mapping[str, NDArray[Any]],
+    draws: Draws,
+    occluders: Occluders | None,
+    outs: NDArray[Any],
+    places: Ints,
+) -> dict[int, RefitShardError]:
+    """Make the image of each stored JPEG, the i-th in ``outs[places[i]]``; the errors of those that
+    cannot be made, by number.
+    """
+    sides = np.stack([columns["height"], columns["width"]], 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        maps = affines(columns, draws, options.res)
+        maps[~usable(maps, sides, columns["scale"])] = np.nan
+    pastes, spans = paste_table(() if occluders is None else draws.occlusion)
+    if occluders is None:
+        spans = np.zeros((len(maps), 2), np.int64)
+
+    def draw(chosen: Ints, decoded: Mapping[int, Image]) -> dict[int, tuple[int, int]]:
+        codes, details = _drawer(options.res, image_kind(options)).draw(
+            jpegs.select(chosen),
+            sides[chosen],
+            maps[chosen],
+            draws.pn[chosen],
+            outs,
+            places[chosen],
+            cut_outs=None if occluders is None else occluders.cut_outs,
+            pastes=pastes,
+            paste_spans=spans[chosen],
+            decoded=decoded,
+        )
+        bad = np.flatnonzero(codes)
+        found = zip(codes[bad].tolist(), details[bad].tolist(), strict=True)
+        return dict(zip(chosen[bad].tolist(), found, strict=True))
+
+    bad = draw(np.arange(len(maps)), {})
+    others = [number for number, (code, _) in bad.items() if code == Code.NOT_OURS]
+    decoded, failed = _decode_others(jpegs, sides, others)
+    bad = {number: said for number, said in bad.items() if number not in others}
+    if decoded:
+        bad |= draw(np.array(list(decoded)), dict(enumerate(decoded.values())))
+    made = {
+        number: failure(*said, "an image") for number, said in bad.items() if number not in failed
+    }
+    return made | failed
+
+
+def _decode_others(
+    jpegs: Jpegs, sides: NDArray[np.int32], others: Sequence[int]
+) -> tuple[dict[int, Image], dict[int, RefitShardError]]:
+    """Images that another program encoded, whole, and the errors of those that are damaged."""
+    decoded: dict[int, Image] = {}
+    failed: dict[int, RefitShardError] = {}
+    for number in others:
+        data, (height, width) = jpegs.data(number), sides[number].tolist()
+        try:
+            jpeg.check_size(data, height, width)
+            decoded[number] = jpeg.decode(data)
+        except FrameError as error:
+            failed[number] = error
+    return decoded, failed

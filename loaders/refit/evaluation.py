@@ -11,9 +11,15 @@ from refit_shard.loaders.refit.smpl import Bodies
 from refit_shard.loaders.stream.batches import BatchMaker
 from refit_shard.loaders.stream.options import StreamOptions
 from refit_shard.loaders.stream.ranks import find_rank
+from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.paths import AnyPath, location
 
 Batch = dict[str, Any]
+
+NO_REGRESSOR = (
+    "there is no H36M joint regressor, which ReFit's validation asks for: put J_regressor_h36m.npy "
+    "of SPIN's data package into data/smpl, or pass its place as joint_regressor="
+)
 
 
 class EvaluationSet:
@@ -21,7 +27,18 @@ class EvaluationSet:
 
     def __init__(self, rows: int, regressor: torch.Tensor | None) -> None:
         self._rows = rows
-        self.J_regressor = regressor
+        self._regressor = regressor
+
+    @property
+    def J_regressor(self) -> torch.Tensor:  # noqa: N802
+        """The H36M joint regressor, float32 (17, V).
+
+        Raises:
+            UsageError: none was given.
+        """
+        if self._regressor is None:
+            raise UsageError(f"test_loader.dataset.J_regressor: {NO_REGRESSOR}")
+        return self._regressor
 
     def __len__(self) -> int:
         return self._rows
@@ -31,8 +48,9 @@ class EvaluationLoader:
     """Batches of one data set, sequential, once through; the last one may be smaller.
 
     ``bodies`` gives each row's mesh: ``pose_3d`` is then its 17 H36M joints (B, 17, 4) and
-    ``gt_verts`` (B, V, 3) its vertices; without, both are as in training. Rank r of w gets the r-th
-    of w nearly equal runs of the rows, so that together they cover each row once.
+    ``gt_verts`` (B, V, 3) its vertices. Without, ``pose_3d`` is as in training, and ``regressor``
+    is what ``dataset.J_regressor`` gives. Rank r of w gets the r-th of w nearly equal runs of the
+    rows, so that together they cover each row once.
 
     Of ``options`` nothing is taken that would change that: no augmentation, no mixing, no row left
     out at the end; and a damaged sample raises whatever ``on_error`` says, since another row in its
@@ -43,7 +61,12 @@ class EvaluationLoader:
     """
 
     def __init__(
-        self, name: str, url: AnyPath, options: StreamOptions, bodies: Bodies | None = None
+        self,
+        name: str,
+        url: AnyPath,
+        options: StreamOptions,
+        bodies: Bodies | None = None,
+        regressor: torch.Tensor | None = None,
     ) -> None:
         self._options = replace(
             options, augment=False, drop_last=False, mixing="exact", window=None, on_error="raise"
@@ -55,7 +78,7 @@ class EvaluationLoader:
         rank, world_size = self._rank
         self._begin = rows * rank // world_size
         self._end = rows * (rank + 1) // world_size
-        self.dataset = EvaluationSet(rows, None if bodies is None else bodies.regressor.cpu())
+        self.dataset = EvaluationSet(rows, regressor if bodies is None else bodies.regressor.cpu())
 
     def __len__(self) -> int:
         return len(range(self._begin, self._end, self._options.batch_size))

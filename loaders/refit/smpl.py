@@ -20,6 +20,7 @@ from refit_shard.shards_spec.storage.paths import AnyPath, local_path
 MODEL_NAMES = {0: "SMPL_MALE", 1: "SMPL_FEMALE", -1: "SMPL_NEUTRAL"}
 PAGE = "https://smpl.is.tue.mpg.de (and https://smplify.is.tue.mpg.de for the neutral model)"
 JOINTS = 24
+BETAS = 10
 H36M_JOINTS = 17
 MAX_FILE_BYTES = 2 << 30
 
@@ -131,10 +132,32 @@ def read_model(path: Path) -> dict[str, NDArray[Any]]:
             found = {key: _plain(content[key], key) for key in _KEYS if key in content}
         except (SourceError, ValueError, IndexError, TypeError) as error:
             raise SourceError(f"{path}: {error}") from error
+    _check_shapes(found, path)
+    return found
+
+
+def _check_shapes(found: Mapping[str, NDArray[Any]], path: Path) -> None:
     for key, dimensions in _KEYS.items():
         if key not in found or found[key].ndim != dimensions:
             raise SourceError(f"{path}: not an SMPL model: {key!r} is missing or misshapen")
-    return found
+    vertices = len(found["v_template"])
+    sides = {
+        "v_template": (vertices, 3),
+        "shapedirs": (vertices, 3),
+        "posedirs": (vertices, 3),
+        "J_regressor": (JOINTS, vertices),
+        "weights": (vertices, JOINTS),
+        "kintree_table": (2, JOINTS),
+    }
+    for key, wanted in sides.items():
+        if found[key].shape[:2] != wanted:
+            raise SourceError(
+                f"{path}: not an SMPL model of {JOINTS} joints: {key!r} is of "
+                f"{' x '.join(map(str, found[key].shape))}, with {vertices} vertices it begins "
+                f"with {' x '.join(map(str, wanted))}"
+            )
+    if found["shapedirs"].shape[2] < BETAS:
+        raise SourceError(f"{path}: it has fewer than {BETAS} shapes")
 
 
 def find_models(folder: AnyPath) -> dict[int, Path]:
@@ -170,8 +193,8 @@ def read_regressor(path: AnyPath, what: str = "JOINT_REGRESSOR_H36M") -> torch.T
     place = local_path(path, what)
     if not place.is_file():
         raise UsageError(
-            f"{what} {place}: no such file; SPIN's data package has it (J_regressor_h36m.npy), "
-            'or go on without with eval_joints="none"'
+            f"{what} {place}: no such file; SPIN's data package has it (J_regressor_h36m.npy); a "
+            'trainer that does not ask for it, as ReFit\'s does, can do with eval_joints="none"'
         )
     try:
         with place.open("rb") as stream:
@@ -215,7 +238,12 @@ class Bodies:
         models = {}
         for gender, path in files.items():
             data = SimpleNamespace(**read_model(path))
-            data.shapedirs = data.shapedirs[:, :, :10]
+            if len(data.v_template) != matrix.shape[1]:
+                raise SourceError(
+                    f"{path}: has {len(data.v_template)} vertices, and the H36M joint regressor "
+                    f"is for {matrix.shape[1]}"
+                )
+            data.shapedirs = data.shapedirs[:, :, :BETAS]
             model = smplx.SMPL(
                 model_path="", data_struct=data, batch_size=1, create_transl=False
             ).to(place)

@@ -1,21 +1,25 @@
 """Drop-in loaders for ReFit's trainer: change one import and train on shards.
 
-``from loaders.refit import get_dataloaders`` in place of ReFit's own.
+``from refit_shard.refit import get_dataloaders`` in place of ReFit's own.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
-from refit_shard.loaders.refit.evaluation import EvaluationLoader
-from refit_shard.loaders.refit.smpl import Bodies
+from refit_shard.loaders.refit.checkpoints import admit_numbers
+from refit_shard.loaders.refit.evaluation import NO_REGRESSOR, EvaluationLoader
+from refit_shard.loaders.refit.smpl import Bodies, read_regressor
 from refit_shard.loaders.stream.config import config_value, parse_config
 from refit_shard.loaders.stream.loader import StreamingLoader
 from refit_shard.loaders.stream.options import StreamOptions
 from refit_shard.shards_spec.errors import UsageError
-from refit_shard.shards_spec.storage.paths import AnyPath, location
+from refit_shard.shards_spec.storage.paths import AnyPath, local_path, location
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SHARDS = "data/shards"
 VALIDATION_SET = "3dpw_test_sub"
@@ -37,7 +41,21 @@ class Sampler:
 
 
 class TrainLoader(StreamingLoader):
-    """A :class:`StreamingLoader` with the names that ReFit's trainer calls."""
+    """A :class:`StreamingLoader` with the names that ReFit's trainer calls.
+
+    ``changed``: what may differ from a checkpoint that is loaded, as in ``load_state_dict``.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, tuple[AnyPath, float]],
+        options: StreamOptions | None = None,
+        *,
+        draw_seed: bool = False,
+        changed: Collection[str] = (),
+    ) -> None:
+        super().__init__(sources, options, draw_seed=draw_seed)
+        self._changed = changed
 
     @property
     def sampler(self) -> Sampler:
@@ -47,7 +65,8 @@ class TrainLoader(StreamingLoader):
     def load_checkpoint(self, batch_idx: int, dataset_perm: Mapping[str, Any]) -> None:
         """Go on at the first batch that was not received when the checkpoint was saved.
 
-        ``batch_idx`` is not needed: the state knows its place.
+        ``batch_idx`` is not needed: the state knows its place. The trainer begins with the epoch
+        in which it was saved; if that was at its last batch, the first iteration is empty.
 
         Raises:
             UsageError: the checkpoint was written by ReFit's own loader, or does not fit.
@@ -56,10 +75,11 @@ class TrainLoader(StreamingLoader):
         if not isinstance(dataset_perm, Mapping):
             raise UsageError(
                 "load_checkpoint: this checkpoint was written by ReFit's own loader (a list of "
-                "indices); its place in the data cannot be taken over: load the weights and begin "
-                "the data anew, by leaving load_checkpoint out"
+                "indices); its place in the data cannot be taken over: with TRAIN.IS_FINETUNE: "
+                "True beside TRAIN.RESUME the trainer takes its weights and begins anew"
             )
-        self.load_state_dict(dataset_perm)
+        self.load_state_dict(dataset_perm, self._changed)
+        self.set_epoch(dataset_perm["epoch"])
 
     def re_init(self) -> None:
         """Called by the trainer after an epoch; epochs go on by themselves."""
@@ -73,14 +93,23 @@ def get_dataloaders(
     smpl_model_dir: AnyPath = DEFAULT_MODELS,
     joint_regressor: AnyPath = DEFAULT_REGRESSOR,
     device: torch.device | str = "cpu",
+    changed: Collection[str] = (),
 ) -> list[Any]:
     """``[train_loader, test_loader]`` for a ReFit config: yacs's, OmegaConf's, or nested mappings.
 
     Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE and IMG_RES; the
-    shards are at ``cfg.DATASET.SHARDS``, else ``data/shards``. ``options`` gives everything else.
+    shards are at ``cfg.DATASET.SHARDS``, else ``data/shards``. ``options`` gives everything else;
+    an epoch's last, smaller batch is kept as ReFit keeps it, unless they say ``drop_last=True``.
+    With a negative SEED_VALUE a seed is drawn and logged, and a checkpoint's goes before it.
+    ``changed``: what may be another than in the checkpoint that the trainer resumes: ``"ratios"``
+    after an edit of PARTITION, ``"policy"``.
+
     The test loader reads all of 3dpw_test_sub, each row once and as it is: ``where``, ``on_error``,
     the policy, mixing and the epoch's length are training's alone, and a damaged sample of it
-    raises. ``eval_joints="none"`` leaves out its SMPL meshes, which are computed on ``device``.
+    raises. ``eval_joints="none"`` leaves out its SMPL meshes, which are computed on ``device``:
+    ``pose_3d`` is then the labels' own, so the errors that ReFit's validation logs mean nothing.
+
+    numpy's plain numbers, which ReFit's checkpoints hold, are made known to ``torch.load``.
 
     Raises:
         UsageError: the config or an option is wrong, or shards or SMPL files are missing.
@@ -89,17 +118,24 @@ def get_dataloaders(
     read = parse_config(cfg, "cfg")
     stated = config_value(cfg, "DATASET", "SHARDS", where="cfg")
     shards = location(stated or DEFAULT_SHARDS, "cfg: DATASET.SHARDS")
-    chosen = replace(options or StreamOptions(), **read.stated)
+    given = options or StreamOptions()
+    chosen = replace(given, drop_last=bool(given.drop_last), **read.stated)
     if eval_joints not in ("smpl", "none"):
         raise UsageError(f"eval_joints: must be 'smpl' or 'none', got {eval_joints!r}")
-    bodies = None
+    bodies = regressor = None
     if eval_joints == "smpl":
         bodies = Bodies.open(smpl_model_dir, joint_regressor, device)
-    train = TrainLoader(read.places(shards), chosen)
+    elif local_path(joint_regressor, "joint_regressor").is_file():
+        regressor = read_regressor(joint_regressor)
+    else:
+        logger.warning('eval_joints="none": %s', NO_REGRESSOR)
+    admit_numbers()
+    train = TrainLoader(read.places(shards), chosen, draw_seed=read.draws_seed, changed=changed)
     test = EvaluationLoader(
         VALIDATION_SET,
         f"{shards.rstrip('/')}/{VALIDATION_SET}",
         replace(chosen, batch_size=VALIDATION_BATCH, image="normalized", where={}),
         bodies,
+        regressor,
     )
     return [train, test]

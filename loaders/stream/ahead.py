@@ -1,8 +1,8 @@
 """Bringing a stream's shards near, ahead of the batches that need them.
 
-Downloads run on threads of the loop's own process, for a client of an object store does not survive
-a fork. They go through the shards in the order in which the stream needs them next, as far as the
-cache has room. A slice goes to the workers only when all its shards are there and held.
+Downloads run on threads of their own. They go through the shards in the order in which the stream
+needs them next, as far as the cache has room. A slice goes to the workers only when all its shards
+are there and held.
 """
 
 import threading
@@ -34,7 +34,7 @@ def _slot(source: Source, shard: int) -> Slot:
 
 
 class Ahead:
-    """The shards of one iteration. Threads begin with the first slice, after the workers forked."""
+    """The shards of one iteration. Threads begin with the first slice."""
 
     def __init__(self, needs: Needs, cache: Cache) -> None:
         self._needs = needs

@@ -1,4 +1,4 @@
-"""Making one batch from its positions: the work of a worker. It holds no state but caches."""
+"""Making one batch from its positions: the work of a worker, of several at once."""
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.loaders.items.making import (
-    GATHERED,
-    image_dtype,
-    image_shape,
-    make_images,
-    make_labels,
-)
+from refit_shard.loaders.items.making import GATHERED, make_labels
 from refit_shard.loaders.items.occluders import Occluders
-from refit_shard.loaders.items.pixels import Scratch
+from refit_shard.loaders.items.pixels import image_kind, make_images
 from refit_shard.loaders.items.policy import Draws, draw, neutral, select
+from refit_shard.loaders.native import Read, failure, read
 from refit_shard.loaders.remote.cache import Cache
 from refit_shard.loaders.stream.ahead import Ahead
 from refit_shard.loaders.stream.mix import Mixer, Origin, make_mixer
@@ -31,9 +26,9 @@ from refit_shard.loaders.stream.options import (
 from refit_shard.loaders.stream.ranks import find_rank
 from refit_shard.loaders.stream.source import Source
 from refit_shard.loaders.stream.workers import Batch, Made, Slice, batches_in_order
-from refit_shard.shards_spec.errors import RefitShardError, ShardError, UsageError
+from refit_shard.shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
 from refit_shard.shards_spec.fields import EXTRINSICS, FIELD
-from refit_shard.shards_spec.records import OpenTars, Stored
+from refit_shard.shards_spec.records import OpenTars, Place
 from refit_shard.shards_spec.storage.paths import AnyPath, location
 
 Ints = NDArray[np.int64]
@@ -123,11 +118,10 @@ class BatchMaker:
         self.sources = open_sources(sources, options, sequential=sequential, cache=self._cache)
         self.occluders = open_occluders(options)
         self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
-        self._scratch = Scratch()
         self._far = [index for index, source in enumerate(self.sources) if source.far]
         self.mix_from(None)
         if self._far:
-            self._check_far(self.sources[self._far[0]])
+            self._check_cache()
 
     def mix_from(self, origin: Origin | None) -> None:
         """Mix the sources by their ratios from ``origin`` on; None for the stream's beginning."""
@@ -137,15 +131,10 @@ class BatchMaker:
         spare = _REPLACEMENTS + 1 if options.on_error == "replace" else 0
         self._needs = Needs(self.sources, self.mixer, self._far, spare)
 
-    def _check_far(self, first: Source) -> None:
-        """Refuse shards at a URL that the workers cannot read, or that the cache cannot hold."""
+    def _check_cache(self) -> None:
+        """Refuse a cache that cannot hold the shards that are in use at a time."""
         options = self.options
         if self._cache is None:
-            if options.num_workers:
-                raise UsageError(
-                    f"{first.name}: {first.shards.folder.url} is not on this machine: give cache= "
-                    "a folder and cache_bytes= its size, or num_workers=0 to read from there"
-                )
             return
         positions = options.batch_size * find_rank(options).world_size * options.batches_in_flight
         needed = self._needs.working_bytes(positions)
@@ -189,7 +178,8 @@ class BatchMaker:
     @property
     def image(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
         """Shape and type of an image."""
-        return image_shape(self.options), image_dtype(self.options)
+        kind = image_kind(self.options)
+        return kind.shape(self.options.res), kind.dtype
 
     def make(self, begin: int, end: int, pixels: NDArray[Any]) -> Made:
         """Make the samples of positions begin … end - 1, their images in ``pixels``."""
@@ -274,47 +264,48 @@ class BatchMaker:
         on_bad: Callable[[int, int, RefitShardError], None],
     ) -> None:
         """Read and make the samples of some places of a batch; ``on_bad`` hears of the others."""
-        read: list[int] = []
-        stored: list[Stored] = []
+        there: list[int] = []
+        found: list[Place] = []
         for number, (place, row) in enumerate(zip(places, rows, strict=True)):
             try:
-                stored.append(self.sources[which[place]].records.read(row))
+                found.append(self.sources[which[place]].records.place(row))
             except ShardError as error:
                 on_bad(place, row, error)
             else:
-                read.append(number)
-        good = [places[number] for number in read]
-        if not good:
+                there.append(number)
+        at = np.array([places[number] for number in there], np.int64)
+        got = read([source.records.layout for source in self.sources], which[at], found)
+        for number in np.flatnonzero(got.codes).tolist():
+            bad = failure(int(got.codes[number]), int(got.details[number]), found[number].where)
+            if isinstance(bad, StorageError):
+                raise bad
+            on_bad(int(at[number]), rows[there[number]], bad)
+        good = np.flatnonzero(got.codes == 0)
+        if not len(good):
             return
-        self._scatter(stored, good, which, columns)
-        whole = len(good) == len(which)
-        make_images(
+        self._scatter(got, which, at, columns)
+        chosen = at[good]
+        failed = make_images(
             self.options,
-            [one.jpeg for one in stored],
-            columns if whole else {name: column[good] for name, column in columns.items()},
-            draws if whole else select(draws, good),
+            got.jpegs.select(good),
+            {name: column[chosen] for name, column in columns.items()},
+            select(draws, chosen.tolist()),
             self.occluders,
-            [pixels[place] for place in good],
-            self._scratch,
-            lambda index, error: on_bad(good[index], rows[read[index]], error),
+            pixels,
+            chosen,
         )
+        for number, bad in failed.items():
+            on_bad(int(chosen[number]), rows[there[good[number]]], bad)
 
     def _scatter(
-        self,
-        stored: list[Stored],
-        places: list[int],
-        which: Ints,
-        columns: dict[str, NDArray[Any]],
+        self, got: Read, which: Ints, places: Ints, columns: Mapping[str, NDArray[Any]]
     ) -> None:
         """Put the records' fields where they belong in the columns, source by source."""
-        sources = which[places]
-        for index in np.unique(sources).tolist():
-            mine = np.flatnonzero(sources == index).tolist()
-            joined = b"".join([stored[one].record for one in mine])
-            records = np.frombuffer(joined, self.sources[index].records.dtype)
-            at = [places[one] for one in mine]
-            for name, column in columns.items():
-                column[at] = records[name]
+        for index, records in enumerate(got.records):
+            mine = places[which[places] == index]
+            if len(mine):
+                for name, column in columns.items():
+                    column[mine] = records[name]
 
     def passes(self, position: int) -> dict[str, float]:
         """Passes of each source at a position of the stream."""

@@ -11,13 +11,17 @@ import yaml
 from refit_shard.loaders.stream.options import check_ratios
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.paths import AnyPath, local_path, location
+from refit_shard.shards_spec.values import as_float
 
 MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What a ReFit YAML says of the data; None where it says nothing."""
+    """What a ReFit YAML says of the data; None where it says nothing.
+
+    ``draws_seed``: it leaves the seed to chance, by a negative SEED_VALUE as ReFit's default is.
+    """
 
     names: tuple[str, ...]
     ratios: tuple[float, ...]
@@ -25,6 +29,7 @@ class TrainingConfig:
     num_workers: int | None
     seed: int | None
     res: int | None
+    draws_seed: bool = False
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -102,13 +107,16 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
         numbers = check_ratios(names, ratios)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+    seed = config_value(content, "SEED_VALUE", where=where)
+    draws_seed = as_float(seed) < 0
     return TrainingConfig(
         names=tuple(str(name) for name in names),
         ratios=tuple(numbers),
         batch_size=config_value(content, "TRAIN", "BATCH_SIZE", where=where),
         num_workers=config_value(content, "NUM_WORKERS", where=where),
-        seed=config_value(content, "SEED_VALUE", where=where),
+        seed=None if draws_seed else seed,
         res=config_value(content, "IMG_RES", where=where),
+        draws_seed=draws_seed,
     )
 
 

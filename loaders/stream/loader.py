@@ -1,4 +1,4 @@
-"""The stream: positions become batches, in worker processes, in order, resumable anywhere.
+"""The stream: positions become batches, by worker threads, in order, resumable anywhere.
 
 Everything that a batch holds is a function of (seed, position). So the number of workers, ranks
 or prefetched batches changes nothing, and a state is a position and what must agree with it.
@@ -7,7 +7,7 @@ or prefetched batches changes nothing, and a state is a position and what must a
 import time
 import weakref
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from refit_shard.loaders.stream.epochs import Cut, Epochs
 from refit_shard.loaders.stream.options import StreamOptions
 from refit_shard.loaders.stream.ranks import find_rank
 from refit_shard.loaders.stream.replaced import Replaced
-from refit_shard.loaders.stream.state import Place, identify, make_state, read_state
+from refit_shard.loaders.stream.seeds import drawn_seed
+from refit_shard.loaders.stream.state import Place, identify, make_state, read_state, seed_of
 from refit_shard.loaders.stream.workers import Batch, Made
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.paths import AnyPath
@@ -93,6 +94,8 @@ class StreamingLoader:
     ``sources``: name to (path or URL of its shards, ratio). Iterating gives one epoch; the next
     iteration gives the next one, which begins where the last batch was received, also after leaving
     one early. A batch is a dict as PyTorch's default collate makes of ReFit's items.
+    ``draw_seed``: take a random seed instead of the options', the same on all ranks; that of a
+    state which is loaded then takes its place.
 
     Raises:
         UsageError: options, ratios or sources are wrong.
@@ -100,16 +103,24 @@ class StreamingLoader:
     """
 
     def __init__(
-        self, sources: Mapping[str, tuple[AnyPath, float]], options: StreamOptions | None = None
+        self,
+        sources: Mapping[str, tuple[AnyPath, float]],
+        options: StreamOptions | None = None,
+        *,
+        draw_seed: bool = False,
     ) -> None:
         self.options = options or StreamOptions()
         self._rank = find_rank(self.options)
+        self._draws_seed = draw_seed
+        if draw_seed:
+            self.options = replace(self.options, seed=drawn_seed(self._rank))
+        self._sources = dict(sources)
         self._maker = BatchMaker(sources, self.options)
         self._cut = Cut(
             samples=self.options.epoch_samples or self._maker.largest,
             batch_size=self.options.batch_size,
             world_size=self._rank.world_size,
-            drop_last=self.options.drop_last,
+            drop_last=self.options.drop_last is not False,
         )
         self._epochs = Epochs(self._cut)
         self._iteration: weakref.ref[Iteration] | None = None
@@ -135,7 +146,11 @@ class StreamingLoader:
         unknown = sorted(options.keys() - known)
         if unknown:
             raise UsageError(f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}")
-        return cls(read.places(shards), StreamOptions(**(read.stated | options)))
+        return cls(
+            read.places(shards),
+            StreamOptions(**(read.stated | options)),
+            draw_seed=read.draws_seed and "seed" not in options,
+        )
 
     @property
     def global_batch(self) -> int:
@@ -228,8 +243,14 @@ class StreamingLoader:
         Raises:
             UsageError: the state is damaged, or of a stream with other items; what differs is said.
         """
-        place = read_state(state, self._identity(), changed)
+        identity = self._identity()
+        if self._draws_seed:
+            identity["seed"] = seed_of(state, self.options.seed)
+        place = read_state(state, identity, changed)
         self._end_iteration("load_state_dict")
+        if identity["seed"] != self.options.seed:
+            self.options = replace(self.options, seed=identity["seed"])
+            self._maker = BatchMaker(self._sources, self.options)
         self._maker.mix_from(place.origin)
         earliest = place.origin.position
         self._epochs.resume(place.epoch, place.epoch_start, place.position, earliest)

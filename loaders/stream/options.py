@@ -1,5 +1,6 @@
 """Options of the stream, checked at once."""
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,10 @@ from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.paths import AnyPath, local_path
 from refit_shard.shards_spec.values import as_float, flag, hold, one_of, whole
 
+logger = logging.getLogger(__name__)
+
 RATIO_TOLERANCE = 1e-6
+_ROUNDED = 0.01 + 1e-9  # how far a sum may be off 1 or 100, as a share of it
 _MAX_RATIO = 1e9  # far beyond 1, so that percentages hear what they sum to
 _BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kKMGTP]?)B?", re.ASCII)
 # Whole numbers among the options with their bounds; the optional ones may be None.
@@ -43,8 +47,9 @@ class StreamOptions(RenderOptions):
     every prefix, or ``"iid"`` draws. ``augment``: False for evaluation. ``occluders``: an Arrow
     file of cut-outs; None for the default place, without occlusion if nothing is there;
     ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad sample by the
-    next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch. ``where``:
-    a pyarrow expression a source over the index's columns; rows that fail it are left out.
+    next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch; None for
+    True, with ReFit's trainer for False. ``where``: a pyarrow expression a source over the
+    index's columns; rows that fail it are left out.
     ``window``: shards of a source whose rows are mixed at a time; None for all of them, or for 16
     where they come into the cache. ``cache``: a local folder for shards that are at a URL, and
     ``cache_bytes``, such as ``"200GB"``, what it may hold.
@@ -65,7 +70,7 @@ class StreamOptions(RenderOptions):
     policy: AugmentationPolicy = field(default_factory=AugmentationPolicy)
     occluders: AnyPath | None = None
     on_error: Literal["raise", "replace"] = "raise"
-    drop_last: bool = True
+    drop_last: bool | None = None
     where: Mapping[str, Any] = field(default_factory=dict)
     window: int | None = None
     cache: AnyPath | None = None
@@ -84,8 +89,9 @@ class StreamOptions(RenderOptions):
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
                 hold(self, **{name: whole(name, value, low, high)})
-        for name in ("augment", "drop_last"):
-            hold(self, **{name: flag(name, getattr(self, name))})
+        hold(self, augment=flag("augment", self.augment))
+        if self.drop_last is not None:
+            hold(self, drop_last=flag("drop_last", self.drop_last))
         if not isinstance(self.policy, AugmentationPolicy):
             raise UsageError(f"policy: must be an AugmentationPolicy, got {self.policy!r}")
         if not isinstance(self.where, Mapping):
@@ -126,6 +132,9 @@ def parse_bytes(name: str, value: object) -> int:
 def check_ratios(names: Sequence[str], ratios: Sequence[Any]) -> list[float]:
     """The ratios as floats, none of them negative, which sum to 1.
 
+    Whole numbers such as 3 and 1, and numbers whose sum is within 1 % of 1 or of 100, are made
+    shares of their sum, which a line of the log shows.
+
     Raises:
         UsageError: with the number that is wrong.
     """
@@ -138,6 +147,15 @@ def check_ratios(names: Sequence[str], ratios: Sequence[Any]) -> list[float]:
                 f"{name}: its ratio must be a number of at least 0, and 1 in all, got {ratio!r:.60}"
             )
     total = math.fsum(numbers)
-    if abs(total - 1.0) > RATIO_TOLERANCE:
-        raise UsageError(f"the ratios must sum to 1, they sum to {total:.9g}: {numbers!r:.200}")
-    return numbers
+    if abs(total - 1.0) <= RATIO_TOLERANCE:
+        return numbers
+    counts = total > 0 and all(number.is_integer() for number in numbers)
+    if not counts and all(abs(total - wanted) > _ROUNDED * wanted for wanted in (1.0, 100.0)):
+        raise UsageError(
+            f"the ratios must sum to 1, they sum to {total:.9g}: {numbers!r:.200}; a sum within "
+            "1 % of 1 or of 100 is taken too, as are whole numbers"
+        )
+    shares = [number / total for number in numbers]
+    said = ", ".join(f"{name} {share:.4g}" for name, share in zip(names, shares, strict=True))
+    logger.info("the ratios sum to %.9g and are taken as shares of that: %s", total, said)
+    return shares

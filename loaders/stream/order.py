@@ -4,13 +4,13 @@ By default a pass is one permutation of all rows, which reads all shards at all 
 window, the shards come in a random order and the rows of a few of them are mixed.
 """
 
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.loaders.philox import WORDS, permutation, uniforms
+from refit_shard.shards_spec.forks import ForkLock
 
 Ints = NDArray[np.int64]
 
@@ -38,7 +38,7 @@ class Passes:
         self._seed = seed
         self._name = name
         self._orders: dict[int, Ints] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def _shuffled(self, purpose: str) -> Ints:
         """The order of one pass."""

@@ -99,6 +99,12 @@ def read_state(state: Any, identity: Identity, changed: Collection[str]) -> Plac
     return place._replace(origin=Origin(place.position, draws)) if different else place
 
 
+def seed_of(state: Any, otherwise: int) -> int:
+    """The seed of a state, or ``otherwise`` if it has none."""
+    seed = state.get("seed") if isinstance(state, Mapping) else None
+    return seed if type(seed) is int and 0 <= seed < 2**63 else otherwise
+
+
 class _Difference(NamedTuple):
     """One value of a state that is not this loader's."""
 
@@ -122,7 +128,11 @@ class _Difference(NamedTuple):
         return self.changes in changed
 
     def __str__(self) -> str:
-        hint = f"; a deliberate change: load_state_dict(state, changed=({self.changes!r},))"
+        said = f"changed=({self.changes!r},))"
+        hint = (
+            f"; a deliberate change: load_state_dict(state, {said}, with ReFit's trainer "
+            f"get_dataloaders(cfg, {said}"
+        )
         return (
             f"the state's {self.name} is {_short(self.stated)}, this loader's is "
             f"{_short(self.own)}{_MEANING.get(self.name.rpartition('.')[2], '')}"

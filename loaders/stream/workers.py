@@ -1,38 +1,31 @@
-"""Batches made ahead by worker processes, in order, in memory that they share with this one.
+"""Batches made ahead by threads, in order.
 
-PyTorch's DataLoader starts and ends the processes and notices when one dies; a task is a slice of
-the stream, and its result is a whole batch.
+Nearly all of the work is one compiled call a batch, without the interpreter's lock. So threads
+scale with the cores, and nothing is forked or sent between processes.
 """
 
-import gc
-import multiprocessing
 import os
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing.util import Finalize
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
-from refit_shard.loaders.stream.memory import BatchMemory, forking_workers
+from refit_shard.loaders.stream.memory import BatchMemory
 from refit_shard.shards_spec.errors import RefitShardError, UsageError
-from refit_shard.shards_spec.process import settle_process
 
 Slice = tuple[int, int]
 Batch = dict[str, Any]
 
 # Beside those being made: the one that the loop works on, the next one, and a few that it may keep.
 _SPARE_PIECES = 8
-
-# Results that are not done with. Were they only held by an iterator that is part of a cycle, the
-# garbage collector would take their queues apart before the workers could be told to end, and that
-# would be waited for, 5 s a worker.
-_RUNNING: set[Iterator["_Result"]] = set()
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ class Made:
 
 
 class Maker(Protocol):
-    """What makes batches."""
+    """What makes batches; by several threads at once."""
 
     @property
     def image(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -58,152 +51,135 @@ class Maker(Protocol):
         """Make the samples begin … end - 1, their images in ``pixels``."""
 
 
-@dataclass(frozen=True)
-class _Task:
-    """A slice of the stream, and the piece of memory for its images; None if all are held."""
-
-    begin: int
-    end: int
-    piece: int | None
+Finished = tuple[Batch, Made]
+_Task = tuple["Future[Finished]", Callable[[], Finished]]
 
 
-@dataclass(frozen=True)
-class _Result:
-    """``pixels`` only where the task had no piece of memory."""
-
-    task: _Task
-    made: Made | RefitShardError
-    pixels: NDArray[Any] | None
-
-
-class _Work(Dataset[_Result]):
-    """Runs in a worker; a task is its index."""
-
-    def __init__(self, maker: Maker, memory: BatchMemory) -> None:
-        self._maker = maker
-        self._memory = memory
-
-    def __getitem__(self, task: _Task) -> _Result:
-        count = task.end - task.begin
-        shape, dtype = self._maker.image
-        if task.piece is None:
-            pixels = np.empty((count, *shape), dtype)
-        else:
-            pixels = self._memory.array(task.piece, count)
-        try:
-            made = self._maker.make(task.begin, task.end, pixels)
-        except RefitShardError as error:
-            return _Result(task, error, None)
-        return _Result(task, made, pixels if task.piece is None else None)
+def _serve(tasks: "SimpleQueue[_Task | None]") -> None:
+    """A thread's work, up to the first None."""
+    while (task := tasks.get()) is not None:
+        future, call = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as error:  # it is raised where the batch is waited for
+                future.set_exception(error)
+        del task, future, call  # or a batch would be held while the next task is waited for
 
 
-def _settle(_worker: int) -> None:
-    """Set a worker up; the collector leaves alone what it shares with its parent.
+class _Crew:
+    """Threads for one iteration."""
 
-    It ends without handing over what is still in its queue: where the parent was killed nobody
-    takes it, and the worker would wait for ever.
-    """
-    settle_process()
-    gc.freeze()
-    Finalize(None, os._exit, args=(0,), exitpriority=0)
+    def __init__(self, count: int) -> None:
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._process = os.getpid()
+        self._threads = [
+            threading.Thread(
+                target=_serve, args=(self._tasks,), name=f"refit-shard-{number}", daemon=True
+            )
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def give(self, call: Callable[[], Finished]) -> "Future[Finished]":
+        """Have a batch made."""
+        future: Future[Finished] = Future()
+        self._tasks.put((future, call))
+        return future
+
+    def check_process(self) -> None:
+        """Raise where this is a forked process, which has none of the threads."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                "this iterator's threads are in the process that began it; begin another one here"
+            )
+
+    def close(self, given: Iterable["Future[Finished]"]) -> None:
+        """Cancel what was given and not begun, and end the threads."""
+        if os.getpid() != self._process:
+            return
+        for future in given:
+            future.cancel()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            if thread is not threading.current_thread():  # it may be the one that collects garbage
+                thread.join()
 
 
-def _results(work: _Work, tasks: Iterable[_Task], workers: int, prefetch: int) -> Iterator[_Result]:
-    if workers == 0:
-        return (work[task] for task in tasks)
-    if multiprocessing.current_process().daemon:
-        raise UsageError(
-            f"num_workers={workers}: this process is itself a worker (daemonic), which can have "
-            "no workers of its own; pass num_workers=0"
-        )
-    loader = DataLoader(
-        work,
-        batch_size=None,
-        sampler=tasks,
-        num_workers=workers,
-        prefetch_factor=prefetch,
-        collate_fn=lambda result: result,
-        worker_init_fn=_settle,
-        multiprocessing_context="fork",
-        generator=torch.Generator(),  # so that the global one is not drawn from
-    )
-    with _without_opencvs_threads(), forking_workers():
-        return iter(loader)
-
-
-@contextmanager
-def _without_opencvs_threads() -> Iterator[None]:
-    """End OpenCV's threads while workers are forked: a child that believed it had them would wait
-    for them for ever.
-    """
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+def _make(maker: Maker, memory: BatchMemory, piece: int | None, one: Slice) -> Finished:
+    """The batch of a slice as tensors, its images in a piece of memory; None: in new memory."""
+    begin, end = one
+    shape, dtype = maker.image
+    if piece is None:
+        pixels = np.empty((end - begin, *shape), dtype)
+    else:
+        pixels = memory.array(piece, end - begin)
     try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
+        made = maker.make(begin, end, pixels)
+    except BaseException:
+        if piece is not None:
+            memory.give_back(piece)
+        raise
+    images = torch.from_numpy(pixels) if piece is None else memory.lend(piece, end - begin)
+    batch: Batch = {"img": images}
+    for name, values in made.columns.items():
+        batch[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return batch, made
 
 
 def batches_in_order(
     maker: Maker, slices: Iterable[Slice], *, batch_size: int, workers: int, prefetch: int
-) -> Generator[tuple[Batch, Made], None, None]:
-    """Each slice's batch, in order; every worker is up to ``prefetch`` batches ahead.
+) -> Generator[Finished, None, None]:
+    """Each slice's batch, in order; every worker, a thread, is up to ``prefetch`` batches ahead.
 
     With no workers a batch is made here, when it is asked for. Closing the iterator ends the
-    workers; no process, thread or file stays.
+    threads.
 
     Raises:
-        RefitShardError: what making a batch raised, in its place; or a worker was killed while
-            this waited for a batch. If it is killed at another time, PyTorch raises its
-            RuntimeError in the main thread, wherever that is.
-        UsageError: this process may have no children.
+        Exception: what making a batch raised, in its place.
+        UsageError: the iterator was begun in another process.
     """
     shape, dtype = maker.image
     memory = BatchMemory(workers * prefetch + _SPARE_PIECES, (batch_size, *shape), dtype)
-    tasks = (_Task(begin, end, memory.take()) for begin, end in slices)
-    results = _results(_Work(maker, memory), tasks, workers, prefetch)
-    _RUNNING.add(results)
+    calls = (partial(_make, maker, memory, memory.take(), one) for one in slices)
+    if workers == 0:
+        for call in calls:
+            yield call()
+        return
+    yield from _ahead(calls, workers, workers * prefetch)
+
+
+def _ahead(
+    calls: Iterator[Callable[[], Finished]], workers: int, most: int
+) -> Generator[Finished, None, None]:
+    """What the calls give, in order, ``most`` of them given to the threads at a time."""
+    crew = _Crew(workers)
+    given: deque[Future[Finished]] = deque()
     try:
-        while (result := _next(results)) is not None:
-            finished = _finished(result, memory)
-            del result  # or it would hold memory while the loop works
+        while True:
+            crew.check_process()
+            while len(given) < most and (call := next(calls, None)) is not None:
+                given.append(crew.give(call))
+                del call
+            if not given:
+                return
+            finished = _result(given.popleft())
             yield finished
-            del finished
+            del finished  # or it would be held while the next one is waited for
     finally:
-        _RUNNING.discard(results)
-        del results  # ends the workers, also where somebody keeps the error and so this frame
+        crew.close(given)
 
 
-def _next(results: Iterator[_Result]) -> _Result | None:
-    """The next result, None after the last.
-
-    Raises:
-        RefitShardError: a worker was killed.
+def _result(future: "Future[Finished]") -> Finished:
+    """What a thread made, or its error; ours without the frames in which it came about, which hold
+    memory as long as somebody keeps the error.
     """
     try:
-        return next(results, None)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        said = str(error).splitlines()[0].rstrip(". ")
-    # This frame stays as long as the error; nor is it from the other one, whose frames have them.
-    del results
-    raise RefitShardError(
-        f"a loader's worker process died ({said}); if it was killed for its memory, lower "
-        "num_workers or prefetch; a saved state goes on from here"
-    )
-
-
-def _finished(result: _Result, memory: BatchMemory) -> tuple[Batch, Made]:
-    """The batch of a result as tensors; raises what was raised where it was made."""
-    task, made = result.task, result.made
-    if isinstance(made, RefitShardError):
-        raise made
-    batch: Batch = {
-        "img": torch.from_numpy(result.pixels)
-        if task.piece is None
-        else memory.lend(task.piece, task.end - task.begin)
-    }
-    for name, values in made.columns.items():
-        batch[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
-    return batch, made
+        return future.result()
+    except RefitShardError as error:
+        error.with_traceback(None)
+        raise error from error.__cause__
+    finally:
+        del future

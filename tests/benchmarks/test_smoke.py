@@ -60,7 +60,7 @@ def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Stages leave no time out, and what is decoded is less than the whole, and enough."""
+    """Stages leave no time out, and the decoding alone is less than all."""
     out = tmp_path / "results.json"
     assert bench_load.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
     results = json.loads(out.read_text())
@@ -69,13 +69,10 @@ def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert all(one["median"] > 0 for one in results["ratios"])
     (stages,) = results["stages"]
     times = stages["microseconds"]
-    assert set(times) == {"bare", "whole", *STAGES}
-    unused = {"normalise"}  # for images of uint8
-    assert {name for name, one in times.items() if one == 0} == unused
-    decoded = results["decoded"]
-    assert 0 < decoded["mcus"] <= decoded["pixels"] < 1
-    assert 0 < decoded["bytes"] < 1
-    assert "| uint8, regions over whole |" in capsys.readouterr().out
+    assert set(times) == {"bare", "whole", "shown", *STAGES}
+    assert all(one > 0 for one in times.values())
+    assert times["shown"] < times["whole"]
+    assert "| uint8 over bare decode |" in capsys.readouterr().out
 
 
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

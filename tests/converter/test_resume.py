@@ -195,8 +195,8 @@ def test_a_frame_that_is_only_half_usable_keeps_its_shard(tmp_path: Path) -> Non
 
 HOLD = """
 import sys
-from converter.lock import build_lock
-from shards_spec.storage import open_folder
+from refit_shard.converter.build.lock import build_lock
+from refit_shard.shards_spec.storage.folder import open_folder
 with build_lock(open_folder(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

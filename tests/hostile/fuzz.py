@@ -11,7 +11,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["shards_spec", "converter", "loaders", "zipfile"]):
+with atheris.instrument_imports(include=["refit_shard", "zipfile"]):
     from refit_shard.shards_spec.errors import RefitShardError
     from tests.hostile import test_frame, test_index, test_jpeg, test_npz, test_occluders
 

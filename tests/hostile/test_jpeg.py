@@ -1,4 +1,4 @@
-"""JPEGs: their headers, the cutting of their MCUs, and their decoding."""
+"""JPEGs: their headers and their decoding by libjpeg-turbo."""
 
 import io
 from collections.abc import Iterator
@@ -9,23 +9,19 @@ import pytest
 from PIL import Image
 
 from refit_shard.converter.frames.encode import encode
-from refit_shard.loaders.items import mcu
-from refit_shard.loaders.items.pixels import Scratch, decode_region
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError
 from tests.hostile.batch import mutated, outcomes
 from tests.small import picture
 
 SIZE = 80, 112
-REGION = mcu.Region.of(1, [1, 0, 2], [3, 4, 5])
 
 
 def parse(path: Path) -> None:
-    """As the loader decodes a stored crop, and ``verify`` a whole one."""
+    """As ``verify`` decodes a stored crop, and the loader one that is not of a build's kind."""
     data = path.read_bytes()
     errors = []
     for work in (
-        lambda: decode_region(data, SIZE, REGION, Scratch()),
         lambda: jpeg.check_size(data, *SIZE),
         lambda: jpeg.decode(data, np.empty((*SIZE, 3), np.uint8)),
     ):
@@ -109,5 +105,3 @@ def test_a_stated_size_of_the_index_itself_is_bounded(whole: bytes) -> None:
     lying = resized(whole, 65535, 65535)
     with pytest.raises(FrameError, match="65535x65535"):
         jpeg.check_size(lying, 65535, 65535)
-    with pytest.raises(FrameError, match="65535x65535"):
-        decode_region(lying, (65535, 65535), REGION, Scratch())

@@ -8,9 +8,11 @@ import pytest
 
 from refit_shard import Occluders
 from refit_shard.loaders.items.occluders import SCHEMA, occluder_bytes
+from refit_shard.loaders.items.policy import Occlusion
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.writer import arrow_bytes
 from tests.hostile.batch import mutated, outcomes
+from tests.loaders.pasting import pasted
 
 
 def parse(path: Path) -> None:
@@ -18,7 +20,8 @@ def parse(path: Path) -> None:
     found = Occluders(str(path))
     for index in range(len(found)):
         found[index].sum()
-        found.resized(index, 9, 5)
+        one = Occlusion(index=index, x=9.0, y=5.0, size=0.5)
+        pasted(np.zeros((16, 16, 3), np.uint8), found, [one])
 
 
 def make_whole(_place: Path) -> bytes:

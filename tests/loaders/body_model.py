@@ -1,9 +1,14 @@
 """A small synthetic body model in SMPL's layout, and linear blend skinning written out."""
 
+import pickle
+import sys
+import types
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -38,13 +43,46 @@ def make_body(seed: int) -> dict[str, Array]:
     }
 
 
-def write_bodies(folder: Path) -> dict[int, dict[str, Array]]:
+class Ch:
+    """Has the attributes of a chumpy.ch.Ch: values under ``x``, names of changed ones in a set."""
+
+    def __init__(self, values: Array) -> None:
+        self._make_sparse = False
+        self._dirty_vars = {"x"}
+        self._itr = None
+        self._depends_on_deps: dict[str, Any] = {}
+        self.x = values
+
+
+Ch.__module__ = "chumpy.ch"
+
+
+def licensed_bytes(body: dict[str, Array]) -> bytes:
+    """A model file as the licensed download has it: chumpy and scipy objects, protocol 2."""
+    module = types.ModuleType("chumpy.ch")
+    module.Ch = Ch  # type: ignore[attr-defined]
+    content = {
+        **body,
+        "v_template": Ch(body["v_template"]),
+        "shapedirs": Ch(body["shapedirs"]),
+        "J_regressor": scipy.sparse.csc_matrix(body["J_regressor"]),
+        "bs_style": "lbs",
+        "vert_sym_idxs": np.arange(4),
+    }
+    with patch.dict(sys.modules, {"chumpy": types.ModuleType("chumpy"), "chumpy.ch": module}):
+        return pickle.dumps(content, protocol=2)
+
+
+def write_bodies(folder: Path, *, pickled: bool = False) -> dict[int, dict[str, Array]]:
     """Three model files and a regressor of 17 joints; returns the bodies by gender code."""
     folder.mkdir(parents=True, exist_ok=True)
     bodies = {}
     for code, name in ((0, "SMPL_MALE"), (1, "SMPL_FEMALE"), (-1, "SMPL_NEUTRAL")):
         bodies[code] = make_body(code + 10)
-        np.savez(folder / f"{name}.npz", **cast(Any, bodies[code]))
+        if pickled:
+            (folder / f"{name}.pkl").write_bytes(licensed_bytes(bodies[code]))
+        else:
+            np.savez(folder / f"{name}.npz", **cast(Any, bodies[code]))
     regressor = np.zeros((17, VERTICES))
     rng = np.random.default_rng(99)
     for joint in range(17):

@@ -212,7 +212,7 @@ def test_what_is_replaced_is_said_a_few_times(
     counts = [loader.stats()["replaced"]]
     for _ in range(3):
         caplog.clear()
-        with caplog.at_level(logging.INFO, logger="loaders"):
+        with caplog.at_level(logging.INFO, logger="refit_shard.loaders"):
             all_names(loader)
         said += [record.getMessage() for record in caplog.records]
         counts.append(loader.stats()["replaced"])
@@ -234,7 +234,7 @@ def test_nothing_is_said_where_nothing_is_replaced(
 ) -> None:
     """Neither in the log nor in the statistics."""
     loader = stream(shards, on_error="replace", epoch_samples=24)
-    with caplog.at_level(logging.INFO, logger="loaders"):
+    with caplog.at_level(logging.INFO, logger="refit_shard.loaders"):
         all_names(loader)
     assert not [text for text in caplog.messages if "replaced" in text]
     assert loader.stats()["replaced"] == 0

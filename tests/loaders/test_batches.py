@@ -190,7 +190,7 @@ def test_filters_keep_only_what_they_say(shards: Path, caplog: pytest.LogCapture
     limit = float(np.median(list(table.values())))
     wanted = {row for row, scale in table.items() if scale > limit}
     where = {"bedlam": (pc.field("scale") > limit) & pc.field("has_smpl")}
-    with caplog.at_level(logging.INFO, logger="loaders"):
+    with caplog.at_level(logging.INFO, logger="refit_shard.loaders"):
         loader = stream(shards, where=where, epoch_samples=120, res=16)
     assert f"bedlam: where keeps {len(wanted)} of 40 rows" in caplog.text
     found = all_names(loader)

@@ -107,19 +107,6 @@ def test_what_is_lent_is_the_piece_itself() -> None:
         assert (tensor == number + 1).all()
 
 
-def test_a_child_writes_where_its_parent_reads() -> None:
-    memory = BatchMemory(2, SHAPE, np.dtype(np.uint8))
-
-    def work() -> None:
-        memory.array(1, 6)[:] = 9
-
-    child = multiprocessing.get_context("fork").Process(target=work)
-    child.start()
-    child.join(60)
-    assert (memory.lend(1, 6) == 9).all()
-    assert (memory.lend(0, 6) == 0).all()
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("keep", ["all", "some", "views"])
 def test_what_the_loop_keeps_is_not_written_to(shards: Path, num_workers: int, keep: str) -> None:
@@ -293,7 +280,7 @@ def test_forks_of_another_thread_are_no_less_safe() -> None:
     thread.start()
     thread.join(60)
     held.clear()
-    assert memory.take() is None
+    assert sorted([memory.take(), memory.take()]) == [0, 1]  # type: ignore[type-var]
     for number in range(2):
         memory.array(number, 6)[:] = 100
     assert forked[0].says() == [str(float((number + 1) * 6 * 48)) for number in range(2)]

@@ -22,8 +22,11 @@ ONE: dict[str, Any] = {"num_workers": 0, "rank": 0, "world_size": 1, "batch_size
     ("mix", "named"),
     [
         ({"bedlam": 0.6, "agora": 0.3}, "sum to 1, they sum to 0.9"),
-        ({"bedlam": 0.6, "agora": 0.400002}, "they sum to 1.000002"),
-        ({"bedlam": 95, "agora": 5}, "they sum to 100"),
+        ({"bedlam": 0.6, "agora": 0.4101}, r"they sum to 1\.0101"),
+        ({"bedlam": 0.6, "agora": 0.3899}, r"they sum to 0\.9899"),
+        ({"bedlam": 95.5, "agora": 5.6}, r"they sum to 101\.1"),
+        ({"bedlam": 0, "agora": 0}, "they sum to 0"),
+        ({"bedlam": 3, "agora": 0.5}, r"they sum to 3\.5"),
         ({"bedlam": 1.5, "agora": -0.5}, "agora: its ratio must be a number of at least 0"),
         ({"bedlam": math.nan, "agora": 1.0}, "bedlam: its ratio must be .* got nan"),
         ({"bedlam": math.inf, "agora": 0.0}, "bedlam: its ratio must be .* got inf"),
@@ -45,6 +48,37 @@ def test_ratios_that_sum_to_one_as_floats_do(shards: Path) -> None:
     assert len(StreamingLoader(ten, StreamOptions(**ONE))) == 1
     near = {"bedlam": 0.6, "agora": 0.4 + 9e-7}
     assert len(all_items(stream(shards, near))) == 36
+
+
+@pytest.mark.parametrize(
+    ("ratios", "total", "shares"),
+    [
+        ([3, 1], "4", [0.75, 0.25]),
+        ([75, 25], "100", [0.75, 0.25]),
+        ([3.0, 0], "3", [1, 0]),
+        ([0.6, 0.39], "0.99", [0.6 / 0.99, 0.39 / 0.99]),
+        ([0.6, 0.41], "1.01", [0.6 / 1.01, 0.41 / 1.01]),
+        ([66.6, 33.3], "99.9", [2 / 3, 1 / 3]),
+    ],
+)
+def test_ratios_that_mean_shares_are_taken_so(
+    shards: Path,
+    caplog: pytest.LogCaptureFixture,
+    ratios: list[float],
+    total: str,
+    shares: list[float],
+) -> None:
+    """Counts, percentages and rounded shares; one line says what they became."""
+    with caplog.at_level("INFO"):
+        given = stream(shards, dict(zip(["bedlam", "agora"], ratios, strict=True)))
+    (line,) = [one.getMessage() for one in caplog.records if "ratios" in one.getMessage()]
+    said = f"bedlam {shares[0]:.4g}, agora {shares[1]:.4g}"
+    assert line == f"the ratios sum to {total} and are taken as shares of that: {said}"
+    found = [source["ratio"] for source in given.state_dict()["sources"]]
+    assert found == pytest.approx(shares, abs=1e-12)
+    stream(shards, dict(zip(["bedlam", "agora"], found, strict=True))).load_state_dict(
+        given.state_dict()
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +105,7 @@ def test_ratios_that_sum_to_one_as_floats_do(shards: Path) -> None:
         ({"policy": None}, "policy: must be an AugmentationPolicy, got None"),
         ({"policy": {"flip": 0.5}}, "policy: must be an AugmentationPolicy"),
         ({"augment": "no"}, "augment: must be one of True, False, got 'no'"),
-        ({"drop_last": None}, "drop_last: must be one of True, False, got None"),
+        ({"drop_last": 1}, "drop_last: must be one of True, False, got 1"),
         ({"where": "scale > 1"}, "where: must be a mapping"),
     ],
 )
@@ -257,6 +291,31 @@ def test_a_config_that_cannot_be_read(shards: Path, tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00DATASET")
     with pytest.raises(UsageError, match="not YAML"):
         StreamingLoader.from_config(str(tmp_path / "bytes.yaml"), shards=str(shards))
+
+
+def test_a_negative_seed_is_drawn(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another one each time, which is logged and held; one that is passed goes before it."""
+    config = write(tmp_path, "DATASET: {LIST: [bedlam], PARTITION: [1]}\nSEED_VALUE: -1\n")
+    with caplog.at_level("INFO"):
+        loaders = [
+            StreamingLoader.from_config(config, shards=str(shards), batch_size=9) for _ in range(2)
+        ]
+    seeds = [loader.options.seed for loader in loaders]
+    assert seeds[0] != seeds[1]
+    said = [one.getMessage() for one in caplog.records]
+    assert [line for line in said if "SEED_VALUE" in line] == [
+        f"seed: {seed}, drawn as none is given; SEED_VALUE: {seed} repeats this stream"
+        for seed in seeds
+    ]
+    stated = StreamingLoader.from_config(config, shards=str(shards), batch_size=9, seed=seeds[0])
+    assert all_items(stated) == all_items(loaders[0])
+    loaders[1].load_state_dict(stated.state_dict())
+    assert loaders[1].options.seed == seeds[0]
+    assert all_items(loaders[1]) == all_items(loaders[0])
+    with pytest.raises(UsageError, match=f"seed is {seeds[0]}"):
+        stream(shards, {"bedlam": 1.0}).load_state_dict(stated.state_dict())
 
 
 def test_unknown_options_are_named(shards: Path, tmp_path: Path) -> None:

@@ -138,9 +138,57 @@ def test_a_validation_without_meshes_says_so(shards: Path, tmp_path: Path) -> No
     """Missing files are named with their place; "none" goes on without them."""
     with pytest.raises(UsageError, match="SMPL_MALE"):
         get_dataloaders(config_of(shards), smpl_model_dir=str(tmp_path))
-    _, test_loader = get_dataloaders(config_of(shards), eval_joints="none")
-    assert test_loader.dataset.J_regressor is None
+    write_bodies(tmp_path)
+    regressor = tmp_path / "J_regressor_h36m.npy"
+    _, test_loader = get_dataloaders(
+        config_of(shards), eval_joints="none", joint_regressor=regressor
+    )
+    torch.testing.assert_close(
+        test_loader.dataset.J_regressor, torch.from_numpy(np.load(regressor)).float()
+    )
     assert "gt_verts" not in next(iter(test_loader))
+
+
+def test_a_regressor_that_is_not_there_is_said_before_training(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the loaders are made, and when the trainer asks for it, which is its first validation;
+    a trainer that never asks goes on without.
+    """
+    _, test_loader = get_dataloaders(
+        config_of(shards), eval_joints="none", joint_regressor=tmp_path / "r.npy"
+    )
+    (line,) = [one.getMessage() for one in caplog.records if "regressor" in one.getMessage()]
+    assert "J_regressor_h36m.npy of SPIN's data package" in line
+    with pytest.raises(UsageError, match="no H36M joint regressor"):
+        _ = test_loader.dataset.J_regressor
+    assert len(list(test_loader)) == 1
+
+
+@pytest.mark.parametrize(("given", "last"), [(None, 4), (False, 4), (True, 8)])
+def test_an_epochs_last_batch_is_kept_unless_told_otherwise(
+    shards: Path, given: bool | None, last: int
+) -> None:
+    """Also with other options, which say nothing of it."""
+    options = StreamOptions(epoch_samples=20, drop_last=given, num_workers=0, on_error="replace")
+    train_loader, _ = get_dataloaders(config_of(shards), options=options, eval_joints="none")
+    sizes = [len(batch["img"]) for batch in train_loader]
+    assert sizes == [8, 8, 4][: len(sizes)]
+    assert sizes[-1] == last
+    assert train_loader.options.on_error == "replace"
+
+
+def test_a_set_smaller_than_a_batch_is_an_epoch(shards: Path) -> None:
+    """As in ReFit: one batch, of all that there is."""
+    options = StreamOptions(image="normalized")
+    config = config_of(shards, LIST=["agora"], PARTITION=[1.0])
+    config.TRAIN.BATCH_SIZE = 64
+    config.NUM_WORKERS = 0
+    train_loader, _ = get_dataloaders(config, options=options, eval_joints="none")
+    rows = len(ShardSet.open(str(shards / "agora")))
+    for _ in range(2):
+        (batch,) = train_loader
+        assert sorted(batch["sample_index"].tolist()) == list(range(rows))
 
 
 def test_ranks_cover_the_validation_set_once(shards: Path) -> None:
@@ -266,7 +314,7 @@ def test_an_order_from_a_damaged_index_is_refused(shards: Path, tmp_path: Path) 
 def test_a_checkpoint_of_refits_own_loader_is_refused(shards: Path) -> None:
     """A list of indices cannot say where our stream is."""
     train_loader, _ = get_dataloaders(config_of(shards), eval_joints="none", options=QUICK)
-    with pytest.raises(UsageError, match="ReFit's own loader"):
+    with pytest.raises(UsageError, match=r"ReFit's own loader.*TRAIN\.IS_FINETUNE: True beside"):
         train_loader.load_checkpoint(10, [5, 2, 9])
 
 
@@ -274,6 +322,7 @@ def bad_configs(shards: Path) -> Iterator[tuple[Any, type[Exception], str]]:
     """Configs that cannot work, with what must be said."""
     yield SimpleNamespace(IMG_RES=256), UsageError, "DATASET"
     yield config_of(shards, PARTITION=[0.5, 0.4]), UsageError, r"sum to 1.*0\.9"
+    yield config_of(shards, PARTITION=[3, -1]), UsageError, "agora: its ratio must be"
     yield config_of(shards, PARTITION=[1.0]), UsageError, "2 names.*1 ratios"
     yield config_of(shards / "nowhere"), UsageError, "no finished shards"
 

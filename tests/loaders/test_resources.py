@@ -64,15 +64,6 @@ def test_a_loader_holds_few_file_handles(shards: Path, monkeypatch: pytest.Monke
     assert open_files() - before == 5
 
 
-def test_a_loader_with_workers_opens_no_tar_here(shards: Path) -> None:
-    """Only its workers read; their handles end with them."""
-    all_items(stream(shards, num_workers=2))
-    before = remains()
-    loader = stream(shards, num_workers=3)
-    all_items(loader)
-    assert remains() == before
-
-
 def test_memory_is_flat(shards: Path) -> None:
     """Over 1500 small batches and hundreds of passes memory does not grow."""
     loader = stream(shards, num_workers=2, batch_size=4, res=16, epoch_samples=1500 * 4)

@@ -1,21 +1,16 @@
 """SMPL: meshes against skinning written out, users' file layouts, hostile files."""
 
-import copyreg
-import io
 import pickle
-import sys
-import types
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
-import scipy.sparse
 import torch
 
 from refit_shard.loaders.refit.smpl import Bodies, find_models, read_model, read_regressor
 from refit_shard.shards_spec.errors import SourceError, UsageError
-from tests.loaders.body_model import VERTICES, make_body, skin, write_bodies
+from tests.loaders.body_model import VERTICES, licensed_bytes, make_body, skin, write_bodies
 
 
 def test_meshes_equal_skinning_written_out(tmp_path: Path) -> None:
@@ -41,43 +36,11 @@ def test_meshes_equal_skinning_written_out(tmp_path: Path) -> None:
 PICKLES = Path(__file__).parent / "pickles"
 
 
-class FakeChumpy:
-    """Pickles as chumpy.ch.Ch does: a new-style object with its values under ``x``."""
-
-    def __init__(self, values: np.ndarray[Any, Any]) -> None:
-        self.x = values
-
-    def __reduce__(self) -> Any:
-        return copyreg._reconstructor, (type(self), object, None), {"x": self.x}  # type: ignore[attr-defined]
-
-
-def licensed_bytes(body: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """A model file as the licensed download has it: chumpy and scipy objects, protocol 2."""
-    module = types.ModuleType("chumpy.ch")
-    FakeChumpy.__module__, FakeChumpy.__qualname__ = "chumpy.ch", "Ch"
-    FakeChumpy.__name__ = "Ch"
-    module.Ch = FakeChumpy  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "chumpy", types.ModuleType("chumpy"))
-    monkeypatch.setitem(sys.modules, "chumpy.ch", module)
-    content = {
-        **body,
-        "shapedirs": FakeChumpy(body["shapedirs"]),
-        "J_regressor": scipy.sparse.csc_matrix(body["J_regressor"]),
-        "bs_style": "lbs",
-        "vert_sym_idxs": np.arange(4),
-    }
-    stream = io.BytesIO()
-    pickle.dump(content, stream, protocol=2)
-    return stream.getvalue()
-
-
-def test_licensed_files_are_read_without_chumpy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_licensed_files_are_read_without_chumpy(tmp_path: Path) -> None:
     """Chumpy's array and scipy's sparse matrix give the arrays that they hold."""
     body = make_body(1)
     path = tmp_path / "SMPL_MALE.pkl"
-    path.write_bytes(licensed_bytes(body, monkeypatch))
+    path.write_bytes(licensed_bytes(body))
     found = read_model(path)
     assert found.keys() == body.keys()
     for key, expected in body.items():
@@ -128,15 +91,19 @@ def test_a_model_that_runs_code_is_refused_unrun(tmp_path: Path) -> None:
     assert not planted.exists()
 
 
-@pytest.mark.parametrize("damage", ["short", "no_key", "flat", "text"])
+@pytest.mark.parametrize("damage", ["short", "no_key", "flat", "text", "other_body", "shapes"])
 def test_damaged_models_are_one_clear_line(tmp_path: Path, damage: str) -> None:
-    """Cut, incomplete, misshapen, or no model at all."""
+    """Cut, incomplete, misshapen, of another body (SMPL-H has 52 joints), or no model at all."""
     body: dict[str, Any] = make_body(1)
     path = tmp_path / "SMPL_MALE.npz"
     if damage == "no_key":
         del body["weights"]
     if damage == "flat":
         body["weights"] = body["weights"].ravel()
+    if damage == "other_body":
+        body["weights"] = np.zeros((VERTICES, 52))
+    if damage == "shapes":
+        body["shapedirs"] = body["shapedirs"][:, :, :9]
     np.savez(path, **body)
     if damage == "short":
         path.write_bytes(path.read_bytes()[:5000])
@@ -158,3 +125,11 @@ def test_missing_files_are_named_with_where_they_go(tmp_path: Path) -> None:
     np.save(tmp_path / "r.npy", np.zeros((4, 5)))
     with pytest.raises(SourceError, match=r"\(17, V\)"):
         read_regressor(str(tmp_path / "r.npy"))
+
+
+def test_a_regressor_of_another_mesh_is_refused_at_once(tmp_path: Path) -> None:
+    """Not in the first validation."""
+    write_bodies(tmp_path)
+    np.save(tmp_path / "r.npy", np.zeros((17, 10475)))
+    with pytest.raises(SourceError, match=r"has 6890 vertices, .* regressor is for 10475"):
+        Bodies.open(str(tmp_path), str(tmp_path / "r.npy"))

@@ -1,4 +1,4 @@
-"""Worker processes: killed, failing, interrupted, started where they cannot be."""
+"""Workers, which are threads: failing, interrupted, left early, in any kind of process."""
 
 import gc
 import multiprocessing
@@ -7,10 +7,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable
-from multiprocessing.popen_fork import Popen
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ import pytest
 import torch
 
 from refit_shard.loaders.stream.batches import BatchMaker
-from refit_shard.loaders.stream.memory import BatchMemory
 from refit_shard.shards_spec.errors import RefitShardError, StorageError, UsageError
 from tests.loaders.remains import children, remains
 from tests.loaders.streams import Batch, all_items, items, stream
@@ -28,53 +28,10 @@ from tests.loaders.streams import Batch, all_items, items, stream
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def kill_a_worker_at(monkeypatch: pytest.MonkeyPatch, task: int) -> None:
-    """Have a worker killed while the loop waits for a batch, when that task is handed out."""
-    take, taken = BatchMemory.take, 0
-    others = set(children())
-
-    def take_and_kill(memory: BatchMemory) -> int | None:
-        nonlocal taken
-        taken += 1
-        if taken == task:
-            pid = next(pid for pid in children() if pid not in others)
-            os.kill(pid, signal.SIGKILL)
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        return take(memory)
-
-    monkeypatch.setattr(BatchMemory, "take", take_and_kill)
-
-
 def receive(batches: Iterable[Batch], found: list[str]) -> None:
     """Add the items of all batches, up to an error."""
     for batch in batches:
         found += items(batch)
-
-
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_a_killed_worker_is_an_error_and_the_state_goes_on(
-    shards: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
-) -> None:
-    """One line that says so; nothing stays, though the error is kept; no sample is lost."""
-    expected = all_items(stream(shards, num_workers=2, epoch_samples=360))
-    before = remains()
-    with monkeypatch.context() as patched:
-        kill_a_worker_at(patched, 12)
-        loader = stream(shards, num_workers=num_workers, epoch_samples=360)
-        found: list[str] = []
-        with pytest.raises(RefitShardError, match=r"process died .*killed by signal") as caught:
-            receive(loader, found)
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 1
-    assert remains() == before
-    assert 0 < len(found) < 360
-    assert found == expected[: len(found)]
-    following = stream(shards, num_workers=num_workers, epoch_samples=360)
-    following.load_state_dict(loader.state_dict())
-    assert found + all_items(following) == expected
-    again = all_items(loader)
-    assert len(again) == 360, "the loader itself can be used again"
-    assert again[: 360 - len(found)] == expected[len(found) :], "from its last batch on"
 
 
 FAILURES = [
@@ -112,40 +69,107 @@ def test_an_error_in_a_worker_is_that_error_here(
         assert str(caught.value) == str(failure)
         found_then = remains()
         assert found_then.children == before.children
-        assert found_then.threads <= before.threads or not num_workers
-        assert found_then.files <= before.files or not num_workers
+        assert found_then.threads == before.threads
     traceback.clear_frames(caught.tb)  # or the error would hold its workers
     assert remains().children == before.children
     assert found == all_items(stream(shards, epoch_samples=48))
 
 
-def test_as_many_processes_as_asked_for(shards: Path) -> None:
-    """From the first batch to the last."""
+def workers() -> int:
+    """Threads that make batches."""
+    return sum(thread.name.startswith("refit-shard") for thread in threading.enumerate())
+
+
+def test_as_many_threads_as_asked_for(shards: Path) -> None:
+    """From the first batch to the last; and no process."""
     before = children()
     for num_workers in (0, 1, 3):
         for _ in stream(shards, num_workers=num_workers, epoch_samples=96):
-            assert len(children()) - len(before) == num_workers
-        assert children() == before
+            assert workers() == num_workers
+            assert children() == before
+        assert workers() == 0
 
 
-def test_an_iterator_in_a_cycle_ends_its_workers_by_itself(
-    shards: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A trainer may hold one and itself: when it is collected the workers are asked to end, and
-    none must be killed.
-    """
+def test_an_iterator_in_a_cycle_ends_its_workers_by_itself(shards: Path) -> None:
+    """A trainer may hold one and itself: when it is collected the workers end."""
     gc.collect()
     before = remains()
-    killed: list[object] = []
-    monkeypatch.setattr(Popen, "terminate", killed.append)
     trainer: dict[str, Any] = {"batches": iter(stream(shards, num_workers=2))}
     trainer["itself"] = trainer
     next(trainer["batches"])
-    assert len(children()) - len(before.children) == 2
+    assert workers() == 2
     del trainer
     gc.collect()
-    assert not killed
     assert remains() == before
+
+
+def test_a_cycle_may_be_collected_by_a_worker_itself(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector runs in whatever thread it likes; a thread cannot wait for its own end."""
+    make = BatchMaker.make
+    gone = threading.Event()
+
+    def make_and_collect(maker: BatchMaker, begin: int, end: int, pixels: Any) -> Any:
+        gone.wait(10)
+        gc.collect()
+        return make(maker, begin, end, pixels)
+
+    iterator = iter(stream(shards, num_workers=1, prefetch=2))
+    next(iterator)
+    monkeypatch.setattr(BatchMaker, "make", make_and_collect)
+    trainer: dict[str, Any] = {"batches": iterator}
+    trainer["itself"] = trainer
+    next(iterator)
+    gc.disable()
+    try:
+        del trainer, iterator
+        gone.set()
+        end = time.monotonic() + 30
+        while workers():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+
+
+def test_an_iterator_that_is_left_ends_while_its_batches_are_made(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was given and not begun is not made."""
+    make, begun = BatchMaker.make, []
+
+    def make_slowly(maker: BatchMaker, begin: int, end: int, pixels: Any) -> Any:
+        begun.append(begin)
+        time.sleep(0.05)
+        return make(maker, begin, end, pixels)
+
+    monkeypatch.setattr(BatchMaker, "make", make_slowly)
+    before = remains()
+    iterator = iter(stream(shards, num_workers=2, prefetch=20, epoch_samples=10**6))
+    next(iterator)
+    iterator.close()
+    assert remains() == before
+    assert len(begun) < 10
+
+
+def test_validation_inside_of_training(shards: Path) -> None:
+    """Two loaders nested: the outer one's threads go on, and each has its own batches."""
+    alone = all_items(stream(shards, epoch_samples=96))
+    other = all_items(stream(shards, seed=5, epoch_samples=48))
+    found: list[str] = []
+    for batch in stream(shards, num_workers=2, epoch_samples=96):
+        found += items(batch)
+        assert all_items(stream(shards, num_workers=2, seed=5, epoch_samples=48)) == other
+    assert found == alone
+
+
+def test_several_threads_have_loops_of_their_own(shards: Path) -> None:
+    """A loop need not be in the main thread."""
+    with ThreadPoolExecutor(3) as pool:
+        loops = [pool.submit(lambda: all_items(stream(shards, num_workers=2))) for _ in range(3)]
+    expected = all_items(stream(shards))
+    assert all(loop.result() == expected for loop in loops)
 
 
 def test_two_loaders_at_once(shards: Path) -> None:
@@ -174,27 +198,46 @@ def test_the_loops_random_numbers_are_its_own(shards: Path, num_workers: int) ->
     assert random.getstate() == state[2]
 
 
-def try_in_a_daemon(queue: "Queue[list[str]]", shards: Path) -> None:
-    """In a daemonic process: what the loader says, and what it gives without workers."""
-    try:
-        all_items(stream(shards, num_workers=2))
-    except UsageError as error:
-        queue.put([str(error)])
-    queue.put(all_items(stream(shards, num_workers=0)))
+def send_all(queue: "Queue[list[str]]", shards: Path) -> None:
+    """In another process: what the loader gives."""
+    queue.put(all_items(stream(shards, num_workers=2)))
 
 
-def test_a_daemonic_process_can_have_no_workers(shards: Path) -> None:
-    """Such as a worker of another loader: it says what to do instead."""
-    context = multiprocessing.get_context("fork")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("daemon", [False, True])
+def test_any_process_can_have_workers(shards: Path, method: Any, daemon: bool) -> None:
+    """Daemonic ones too, such as a worker of another loader."""
+    context: Any = multiprocessing.get_context(method)
     queue: Queue[list[str]] = context.Queue()
-    child = context.Process(target=try_in_a_daemon, args=(queue, shards), daemon=True)
+    child = context.Process(target=send_all, args=(queue, shards), daemon=daemon)
     child.start()
-    (said,) = queue.get(timeout=60)
-    assert "num_workers=0" in said
-    assert "\n" not in said
     assert queue.get(timeout=60) == all_items(stream(shards))
     child.join(60)
     assert child.exitcode == 0
+
+
+def test_an_iterator_of_a_parent_says_that_it_cannot_go_on(shards: Path) -> None:
+    """Its threads are not in the child; a new one is, and the parent's goes on."""
+    expected = all_items(stream(shards, epoch_samples=240))
+    iterator = iter(stream(shards, num_workers=2, epoch_samples=240))
+    found = items(next(iterator))
+    context = multiprocessing.get_context("fork")
+    queue: Queue[Any] = context.Queue()
+
+    def work() -> None:
+        try:
+            next(iterator)
+        except UsageError as error:
+            queue.put(str(error))
+        queue.put(all_items(stream(shards, num_workers=2, epoch_samples=240)))
+
+    child = context.Process(target=work)
+    child.start()
+    assert "in the process that began it" in queue.get(timeout=60)
+    assert queue.get(timeout=60) == expected
+    child.join(60)
+    assert child.exitcode == 0
+    assert found + all_items(iterator) == expected
 
 
 LOOP = """
@@ -208,20 +251,10 @@ for step, batch in enumerate(loader):
 """
 
 
-def wait_until_gone(pids: list[int]) -> None:
-    """Workers look for their parent every few seconds."""
-    end = time.monotonic() + 40
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < end, "a worker outlived its loop"
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     ("how", "group"), [(signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGKILL, False)]
 )
-def test_a_run_that_is_ended_leaves_no_process(
-    shards: Path, how: signal.Signals, group: bool
-) -> None:
+def test_a_run_that_is_ended_ends(shards: Path, how: signal.Signals, group: bool) -> None:
     """By a signal to it alone, or to all of its group, as Ctrl-C in a terminal does; that ends with
     KeyboardInterrupt, and nothing else is said.
     """
@@ -235,37 +268,13 @@ def test_a_run_that_is_ended_leaves_no_process(
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
-        workers = children(process.pid)
-        assert len(workers) == 3
+        assert children(process.pid) == []
         if group:
             os.killpg(process.pid, how)
         else:
             process.send_signal(how)
         _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    wait_until_gone(workers)
     if how == signal.SIGINT:
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert errors.count("Traceback") == 1
-
-
-OPENCV = """
-import sys
-from pathlib import Path
-import cv2
-import numpy as np
-from tests.loaders.streams import all_items, stream
-cv2.setNumThreads(4)
-cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)  # starts its threads
-expected = all_items(stream(Path(sys.argv[1])))
-for _ in range(3):
-    assert all_items(stream(Path(sys.argv[1]), num_workers=2)) == expected
-    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 5)
-assert cv2.getNumThreads() == 4
-"""
-
-
-def test_opencvs_threads_in_the_loop_do_not_stop_the_workers(shards: Path) -> None:
-    """A program that has used OpenCV in parallel gets its batches, and keeps its threads."""
-    command = [sys.executable, "-c", OPENCV, str(shards)]
-    subprocess.run(command, cwd=Path(__file__).resolve().parents[2], check=True, timeout=60)

@@ -17,6 +17,8 @@ import pytest
 from benchmarks.trees import Tree, make_config, make_tree
 from tests.small import Result, error_line, hashes, refit, refit_command
 
+PICKLES = Path(__file__).parent.parent / "loaders" / "pickles"
+
 
 @dataclass
 class Folder:
@@ -125,8 +127,9 @@ def test_extras_that_are_there(folder: Folder) -> None:
     smpl = folder.path / "smpl"
     smpl.mkdir()
     np.save(smpl / "J_regressor_h36m.npy", np.zeros((17, 30)))
+    chumpys = PICKLES / "chumpy_python2_protocol2.pkl"
     for name in ("SMPL_MALE.pkl", "SMPL_FEMALE.pkl", "SMPL_NEUTRAL.pkl"):
-        (smpl / name).write_bytes(b"\x80\x02}q\x00.")
+        shutil.copy(chumpys, smpl / name)
     pretrain = folder.path / "data" / "pretrain"
     pretrain.mkdir(parents=True)
     (pretrain / "pose_hrnet_w48_256x192.pth").write_bytes(b"<html>too many users</html>")
@@ -137,6 +140,28 @@ def test_extras_that_are_there(folder: Folder) -> None:
         assert f"ok    extras         {check}" in result.out
     assert "pose_hrnet_w48_256x192.pth: is a web page" in result.out
     assert f"import-occluders {folder.path}/dataset_extras/pascal_occluders.pkl" in result.out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x80\x02}q\x00.", "not an SMPL model: 'v_template' is missing or misshapen"),
+        (b"cos\nsystem\n(S'true'\ntR.", "refused: it asks for os.system"),
+        (b"\x80\x02}q\x00U\x01", "not a plain pickle"),
+        (b"<html>please log in</html>", "is a web page"),
+    ],
+)
+def test_body_models_are_opened(folder: Folder, content: bytes, said: str) -> None:
+    """What the first validation would stop at is found now, with where to get another."""
+    smpl = folder.path / "smpl"
+    smpl.mkdir()
+    (smpl / "SMPL_FEMALE.pkl").write_bytes(content)
+    result = folder.doctor()
+    assert result.code == 1
+    (line,) = [one for one in result.out.splitlines() if "SMPL_FEMALE" in one]
+    assert line.startswith("FAIL  extras")
+    assert f"{smpl / 'SMPL_FEMALE.pkl'}: {said}" in line
+    assert "-> download it from https://smpl.is.tue.mpg.de" in line
 
 
 def test_roots(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from refit_shard.shards_spec.process import available_cores
 ASKED = """
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from converter.ray_room import local_options
-from shards_spec.process import available_cores
+from refit_shard.converter.build.ray_room import local_options
+from refit_shard.shards_spec.process import available_cores
 print(available_cores(), local_options(None)["num_cpus"], local_options(3)["num_cpus"])
 """
 

@@ -201,12 +201,10 @@ def test_an_evaluation_comes_through_the_cache(far: Far) -> None:
         EvaluationLoader("own", far.url, StreamOptions(res=16, **options))
 
 
-def test_without_a_cache_workers_are_refused(far: Far) -> None:
-    """This process alone may read from the store."""
-    with pytest.raises(UsageError, match="is not on this machine: give cache= a folder") as caught:
-        stream(far.url, num_workers=1)
-    assert far.url in str(caught.value)
-    assert all_items(stream(far.url)) == all_items(stream(far.here))
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_without_a_cache_samples_are_read_from_the_store(far: Far, num_workers: int) -> None:
+    """One by one, by any number of workers."""
+    assert all_items(stream(far.url, num_workers=num_workers)) == all_items(stream(far.here))
 
 
 @pytest.mark.parametrize(

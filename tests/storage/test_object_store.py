@@ -83,8 +83,8 @@ def test_an_upload_that_fails_is_one_line_and_leaves_no_object(store: Store, har
 
 WRITE = """
 import sys
-from shards_spec.errors import StorageError
-from shards_spec.storage import open_folder
+from refit_shard.shards_spec.errors import StorageError
+from refit_shard.shards_spec.storage.folder import open_folder
 try:
     open_folder(sys.argv[1]).write("large", bytes(11 << 20))
 except StorageError:

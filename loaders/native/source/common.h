@@ -1,0 +1,77 @@
+// What all files share: inlining, the processor's abilities, memory that grows.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define REFIT_X86 1
+// The fast functions; they are called only where the processor has these.
+#if defined(__clang__)
+#define FAST __attribute__((target("avx2,bmi,bmi2,lzcnt,sse4.2,popcnt,crc32")))
+#else
+#define FAST __attribute__((target("avx2,bmi,bmi2,lzcnt,sse4.2,popcnt")))
+#endif
+#else
+#define REFIT_X86 0
+#define FAST
+#endif
+
+#define INLINE inline __attribute__((always_inline))
+
+constexpr int MCU = 16;  // px, of both sides
+constexpr int64_t MAX_PIXELS = 128 << 20;
+constexpr int MAX_SIDE = 65535;
+
+inline bool has_avx2() {
+#if REFIT_X86
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
+           __builtin_cpu_supports("sse4.2");
+#else
+    return false;
+#endif
+}
+
+// Two 16-bit numbers in one of 32 bits.
+INLINE int32_t packed(int16_t low, int16_t high) {
+    return static_cast<int32_t>(static_cast<uint16_t>(low) | static_cast<uint32_t>(high) << 16);
+}
+
+// Memory that is used again and grows where it must; what it held is lost then.
+class Buffer {
+  public:
+    Buffer() = default;
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    ~Buffer() { free(memory_); }
+
+    // At least `size` bytes, aligned to 64; null where there is no memory.
+    template <typename T> T* of(int64_t count) {
+        const size_t size = (static_cast<size_t>(count) * sizeof(T) + 127) & ~size_t{63};
+        if (size > size_) {
+            release();
+            memory_ = aligned_alloc(64, size);
+            if (memory_ == nullptr) return nullptr;
+            memset(memory_, 0, size);  // so that no result can depend on what was there
+            size_ = size;
+        }
+        return static_cast<T*>(memory_);
+    }
+
+    void release() {
+        free(memory_);
+        memory_ = nullptr;
+        size_ = 0;
+    }
+
+    // An image of an unusual size must not hold its memory for ever.
+    void shrink() {
+        if (size_ > size_t{64} << 20) release();
+    }
+
+  private:
+    void* memory_ = nullptr;
+    size_t size_ = 0;
+};

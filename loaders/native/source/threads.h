@@ -1,0 +1,41 @@
+// Work on many items by several threads that live as long as the call.
+#pragma once
+
+#include <pthread.h>
+
+#include "common.h"
+
+// Calls `work(item, thread)` for each item, by `threads` threads of which the caller is number 0.
+// Where the system gives no more threads, fewer do it.
+template <typename Work> void spread(int64_t count, int threads, const Work& work) {
+    struct Shared {
+        const Work* work;
+        int64_t count, next;
+    } shared{&work, count, 0};
+    struct One {
+        Shared* shared;
+        int number;
+        pthread_t thread;
+    };
+    const auto run = [](void* given) -> void* {
+        const One& one = *static_cast<One*>(given);
+        Shared& shared = *one.shared;
+        for (;;) {
+            const int64_t item = __atomic_fetch_add(&shared.next, 1, __ATOMIC_RELAXED);
+            if (item >= shared.count) return nullptr;
+            (*shared.work)(item, one.number);
+        }
+    };
+    constexpr int MOST = 256;
+    One ones[MOST];
+    if (threads > MOST) threads = MOST;
+    if (threads > count) threads = static_cast<int>(count);
+    int started = 1;
+    for (; started < threads; ++started) {
+        ones[started] = {&shared, started, {}};
+        if (pthread_create(&ones[started].thread, nullptr, run, &ones[started]) != 0) break;
+    }
+    ones[0] = {&shared, 0, {}};
+    run(&ones[0]);
+    for (int k = 1; k < started; ++k) pthread_join(ones[k].thread, nullptr);
+}

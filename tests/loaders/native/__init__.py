@@ -1,0 +1,1 @@
+"""The compiled library against references of its own."""
