@@ -160,7 +160,8 @@ def _normal(bits: np.random.Philox) -> float:
     """
     words = bits.random_raw(_FLIPS // 64 + 2)
     flips = int.from_bytes(words[2:].tobytes(), "little").bit_count()
-    smooth = (int(words[0] >> 11) + int(words[1] >> 11)) * 2.0**-53 - 1.0
+    high, low = (int(word) >> 11 for word in words[:2])  # numpy 1 makes floats of it
+    smooth = (high + low) * 2.0**-53 - 1.0
     return (flips - _FLIPS / 2 + smooth) / _FLIPS_SIGMA
 
 

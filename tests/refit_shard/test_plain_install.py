@@ -30,8 +30,6 @@ options = refit_shard.StreamOptions(batch_size=2, num_workers=2)
 loader = refit_shard.StreamingLoader({"own": (sys.argv[1], 1.0)}, options)
 print(tuple(next(iter(loader))["img"].shape))
 """
-# Until the loader has a warp of its own it takes whichever OpenCV is there.
-WARP = {"cv2"}
 
 
 def plain_python(
@@ -53,7 +51,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Own:
 
 
 def test_a_stream_needs_no_package_of_the_extra(tree: Own) -> None:
-    done = plain_python(STREAM, tree.out, hidden=BUILD_MODULES - WARP)
+    done = plain_python(STREAM, tree.out)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "(2, 3, 256, 256)\n"
 
@@ -83,7 +81,6 @@ def test_simulate_needs_no_package_of_the_extra(tree: Own, tmp_path: Path) -> No
         tree.out.parent,
         "--cache",
         "1GB",
-        hidden=BUILD_MODULES - WARP,
     )
     assert done.returncode == 0, done.stderr
 
