@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refit_shard.shards_spec.errors import FormatError, ShardError, explain
+from refit_shard.shards_spec.errors import FormatError, ShardError, StorageError, explain
 from refit_shard.shards_spec.fields import (
     STRING,
     Field,

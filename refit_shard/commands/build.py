@@ -315,8 +315,8 @@ def _table(done: "list[tuple[Summary, float]]", told: list[dict[str, Any]]) -> N
             say(f"{summary.dataset}: {summary.left_out} rows of the npz were left out (--limit)")
         if summary.overwriting:
             say(
-                f"{summary.dataset}: an --overwrite that did not end waits: give it again, or drop it "
-                f"by deleting {summary.out}/{OVERWRITE}"
+                f"{summary.dataset}: an --overwrite that did not end waits: give it again, or "
+                f"drop it by deleting {summary.out}/{OVERWRITE}"
             )
         say(f"{summary.dataset}: {summary.out}")
     built = {summary.dataset for summary, _ in done}
