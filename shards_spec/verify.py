@@ -144,10 +144,10 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
             _check_file(near, index, entry.arrow_bytes, entry.arrow_sha256)
             _check_file(near, tar, entry.tar_bytes, entry.tar_sha256)
             shard = Shard(near, entry, manifest.fields)
-            _check_seal(read_seal(read_index(near, index), index), manifest, entry)
             rows = shard.view("source_row")
             if not quick:
                 _check_rows(near, shard, NpyLayout.of(manifest))
+            _check_seal(read_seal(read_index(near, index), index), manifest, entry)
     except ShardError as error:
         return Verdict(shard=entry.name, rows=rows, problem=str(error))
     return Verdict(shard=entry.name, rows=rows, problem=None)

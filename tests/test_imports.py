@@ -116,6 +116,14 @@ def test_only_the_loaders_know_torch() -> None:
     assert all(path.startswith("loaders/") for path in found)
 
 
+@pytest.mark.parametrize("package", ["shards_spec", "loaders"])
+def test_what_trains_needs_nothing_that_only_a_build_has(package: str) -> None:
+    heavy = {"cv2", "PIL", "rich", "ray", "webdataset", "kornia_rs"}
+    of_the_build = PROJECT / "loaders/items/occluder_import.py"  # its command names the extra
+    for path in sources(package):
+        assert path == of_the_build or not tops(path) & heavy, path
+
+
 def test_one_module_knows_pickle_and_it_loads_none_plainly() -> None:
     found = set().union(*(importers(module) for module in UNPICKLING))
     assert found == {"loaders/plain_pickle.py"}

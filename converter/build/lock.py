@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from refit_shard.shards_spec.errors import UsageError, explain
+from refit_shard.shards_spec.errors import StorageError, UsageError, explain
 from refit_shard.shards_spec.names import LOCK
 from refit_shard.shards_spec.storage.filesystem import lock, warn_once
 from refit_shard.shards_spec.storage.folder import Folder
 
+# Holders that unlink the file between our open and our lock come one after another at most.
+_TRIES = 100
 _NO_LOCK = (
     "this file system has no locks (flock), so nothing keeps a second build out of this folder; "
     "see to it that there is none"
@@ -46,7 +48,7 @@ def build_lock(folder: Folder) -> Iterator[None]:
 
 
 def _acquire(path: Path, folder: Folder) -> int:
-    while True:
+    for _ in range(_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if not lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -63,6 +65,7 @@ def _acquire(path: Path, folder: Folder) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+    raise StorageError(f"{folder.url}: {path.name} vanishes when it is made; see to the storage")
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -4,6 +4,8 @@ a plain second run mends what is damaged and touches nothing else.
 
 import json
 import os
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +115,7 @@ def test_a_plain_build_leaves_an_interrupted_overwrite_alone(
     pending = hashes(tree.out)
     result = tree.build(*SHARDED)
     assert result.code == 0
-    assert "an --overwrite that was interrupted waits: give it again" in result.out
+    assert "an --overwrite that did not end waits: give it again, or drop it by" in result.out
     assert hashes(tree.out) == pending
     assert pending.items() >= before.items()
     assert kept(tree.build(*SHARDED, "--json", "--overwrite")) == 3
@@ -247,4 +249,36 @@ def test_too_many_bad_rows_in_an_overwrite_leave_the_old_set(tree: Own) -> None:
     assert result.code == 1
     assert "quarantine-g1.feather" in error_line(result)
     assert hashes(tree.out).items() >= before.items()
+    assert refit("verify", tree.out).code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("own-000000.tar", False), ("own-000009.tar", True), ("own-g7-000000.tar", True)],
+)
+def test_a_tar_of_somebody_else_is_not_replaced_unasked(
+    tree: Own, tmp_path: Path, name: str, published: bool
+) -> None:
+    """Webdataset's own habits give such names. One of ours without its index is replaced."""
+    out = tmp_path / "elsewhere"
+    if published:
+        shutil.copytree(tree.out, out / "own")
+    (out / "own").mkdir(parents=True, exist_ok=True)
+    place = out / "own" / name
+    with tarfile.open(place, "w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("000000.jpg"))
+    mine = place.read_bytes()
+    result = tree.build(*SHARDED, "--out", out)
+    assert result.code == 2
+    assert f"{place}: is called as a shard of 'own' and is none" in error_line(result)
+    assert place.read_bytes() == mine
+    assert tree.build(*SHARDED, "--out", out, "--overwrite").code == 0
+    assert refit("verify", out).code == 0
+
+
+def test_a_tar_of_ours_without_its_index_is_built_again(tree: Own) -> None:
+    """What a kill between naming the tar and naming its index leaves."""
+    (tree.out / "manifest.json").unlink()
+    (tree.out / "own-000001.arrow").unlink()
+    assert tree.build(*SHARDED).code == 0
     assert refit("verify", tree.out).code == 0

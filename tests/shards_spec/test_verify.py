@@ -1,5 +1,6 @@
 """``verify`` finds every kind of damage, and names the shard and the row."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,7 +18,11 @@ from crc32c import crc32c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from refit_shard.shards_spec.errors import StorageError
+from refit_shard.shards_spec.manifest import plan_hash
+from refit_shard.shards_spec.storage.folder import Folder
 from refit_shard.shards_spec.verify import verify
+from refit_shard.shards_spec.writer import METADATA_KEY, shard_metadata
 from tests.searches import examples
 from tests.small import Own, own, read_arrow, refit, sealed
 
@@ -81,11 +86,24 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) ->
     path.write_text(json.dumps(manifest))
 
 
+def reseal(stem: Path) -> None:
+    """Make an index state the hash of its tar, and of what it holds itself."""
+    index, tar = stem.with_suffix(".arrow"), stem.with_suffix(".tar").read_bytes()
+    (batch,) = read_arrow(index).combine_chunks().to_batches()
+    content = json.loads(batch.schema.metadata[METADATA_KEY])
+    del content["sha256"]
+    content |= {"tar_sha256": hashlib.sha256(tar).hexdigest(), "tar_bytes": len(tar)}
+    table = pa.Table.from_batches([batch.replace_schema_metadata(shard_metadata(batch, content))])
+    write_index(index, table)
+
+
 def sign(folder: Path) -> None:
-    """Make the manifest's hashes those of the files: damage that was there when it was built."""
+    """Make the hashes of indexes and manifest those of the files: damage that was built so."""
 
     def resign(manifest: dict[str, Any]) -> None:
         for entry in manifest["shards"]:
+            with contextlib.suppress(pa.ArrowException, OSError, KeyError, UnicodeDecodeError):
+                reseal(folder / entry["name"])
             for end in ("tar", "arrow"):
                 data = (folder / f"{entry['name']}.{end}").read_bytes()
                 entry[f"{end}_bytes"] = len(data)
@@ -384,3 +402,66 @@ def test_any_damage_that_was_signed_is_a_line_or_harmless_padding(
     sign(folder)
     for problem in verify(str(folder)):
         assert FIRST in problem or "source rows" in problem
+
+
+def test_a_shard_of_another_plan_is_found(built: Own, folder: Path, tmp_path: Path) -> None:
+    """The same npz and rows, other pixels: both files and the manifest's entry agree."""
+    other = tmp_path / "other"
+    args = ("--samples-per-shard", 4, "--quality", 20, "--out", other)
+    assert built.build(*args).code == 0
+    entries = json.loads((other / "own/manifest.json").read_bytes())["shards"]
+    for end in ("tar", "arrow"):
+        shutil.copy(other / f"own/{FIRST}.{end}", folder / f"{FIRST}.{end}")
+    change_manifest(folder, lambda manifest: manifest["shards"].__setitem__(0, entries[0]))
+    for quick in (True, False):
+        assert broken(folder, quick=quick) == (
+            f"{FIRST}.arrow: is of another plan than the manifest's"
+        )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dataset", "other"),
+        ("seed", 5),
+        ("quality", 30),
+        ("box_px", 64),
+        ("source_sha256", "0" * 64),
+        ("envelope", {"scale": 3.0, "rotation": True, "margin": 2.0}),
+    ],
+)
+def test_what_the_manifest_states_beside_its_plan_must_be_the_plan_s(
+    folder: Path, key: str, value: object
+) -> None:
+    change_manifest(folder, lambda manifest: manifest.__setitem__(key, value))
+    assert f"{key!r} is not that of 'plan'; the file is damaged" in broken(folder)
+
+
+def test_a_plan_that_was_edited_with_its_hash_is_not_that_of_the_shards(folder: Path) -> None:
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["plan"]["use_pose_3d"] = not manifest["plan"]["use_pose_3d"]
+        manifest["plan_hash"] = plan_hash(manifest["plan"])
+
+    change_manifest(folder, edit)
+    assert (
+        "is of another plan than the manifest's"
+        in json.loads(refit("verify", folder, "--json").out)[0]["problems"][0]
+    )
+
+
+def test_a_folder_that_may_not_be_listed_does_not_hide_the_others(
+    built: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(built.out, tmp_path / "all/own")
+    (tmp_path / "all/lost+found").mkdir()
+    listing = Folder.names
+
+    def names(self: Folder) -> dict[str, int]:
+        if self.url.endswith("lost+found"):
+            raise StorageError(f"{self.url}: permission denied")
+        return listing(self)
+
+    monkeypatch.setattr(Folder, "names", names)
+    result = refit("verify", tmp_path / "all")
+    assert result.code == 0
+    assert f"{tmp_path}/all/own: ok, 10 rows" in result.out
