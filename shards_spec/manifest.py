@@ -142,7 +142,7 @@ def _check_version(content: Any, where: str) -> None:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FormatError(f"{where}: not a {FORMAT} manifest")
     version = content.get("format_version")
-    if version == FORMAT_VERSION:
+    if type(version) is int and version == FORMAT_VERSION:
         return
     older = type(version) is int and version < FORMAT_VERSION
     what = (

@@ -130,6 +130,14 @@ class StreamingLoader:
         self._waited = 0.0
         self._clock = 0.0
 
+    def __getstate__(self) -> Any:
+        """A loader is not copied: two would read the same part of one stream.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("a loader cannot be pickled or copied; make one in each process")
+
     @classmethod
     def from_config(
         cls, config: AnyPath, *, shards: AnyPath = "data/shards", **options: Any

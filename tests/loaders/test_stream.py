@@ -1,6 +1,8 @@
 """The stream is a function of (seed, position): workers, ranks and epochs change nothing."""
 
+import copy
 import multiprocessing
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -380,3 +382,9 @@ def test_stats_count_what_was_received(shards: Path) -> None:
     assert stats["replaced"] == 0
     assert stats["samples_per_second"] > 0
     assert 0 <= stats["waiting"] <= 1
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+def test_a_loader_is_not_copied(shards: Path, copied: Any) -> None:
+    with pytest.raises(UsageError, match="make one in each process"):
+        copied(stream(shards))

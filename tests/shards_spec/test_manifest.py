@@ -163,7 +163,7 @@ def test_values_that_contradict_or_lead_astray_are_refused(
     ("version", "what"),
     [
         *((old, "older refit-shard built these shards: build them again") for old in (-1, 0, 1, 2)),
-        *((new, "upgrade refit-shard") for new in (4, "3", None, True, 10**30)),
+        *((new, "upgrade refit-shard") for new in (4, "3", 3.0, None, True, 10**30)),
     ],
 )
 def test_another_version_says_what_to_do(version: object, what: str) -> None:
