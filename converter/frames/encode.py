@@ -1,4 +1,4 @@
-"""JPEG encoding of stored crops, through OpenCV, which writes restart markers."""
+"""JPEG encoding of crops, through OpenCV, which writes restart markers."""
 
 import cv2
 import numpy as np
@@ -7,16 +7,18 @@ from numpy.typing import NDArray
 from refit_shard.shards_spec.jpeg import RESTART_INTERVAL
 
 
-def encoder_options(quality: int) -> tuple[int, ...]:
-    """OpenCV's options of a stored crop: baseline, 4:2:0 chroma, a marker an MCU."""
+def encoder_options(quality: int, interval: int = RESTART_INTERVAL) -> tuple[int, ...]:
+    """OpenCV's options of a stored crop: baseline, 4:2:0 chroma, a marker each ``interval`` MCUs,
+    0 for none.
+    """
     return (
         *(cv2.IMWRITE_JPEG_QUALITY, quality),
         *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
-        *(cv2.IMWRITE_JPEG_RST_INTERVAL, RESTART_INTERVAL),
+        *(cv2.IMWRITE_JPEG_RST_INTERVAL, interval),
     )
 
 
-def encode(rgb: NDArray[np.uint8], quality: int) -> bytes:
+def encode(rgb: NDArray[np.uint8], quality: int, interval: int = RESTART_INTERVAL) -> bytes:
     """Encode (H, W, 3) uint8 RGB as a stored crop is; see :func:`encoder_options`."""
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, encoder_options(quality))[1].tobytes()
+    return cv2.imencode(".jpg", bgr, encoder_options(quality, interval))[1].tobytes()

@@ -157,13 +157,13 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         dataset = Dataset(name=args.name, root_variable="--root")
         places = [(dataset, npz, absolute(root))]
     else:
-        config = find_data_config(args.data_config)
         names = dict.fromkeys(args.dataset or [])
         found = (
             datasets_of_config(args.config)
             if args.config
             else [find_dataset(name) for name in names]
         )
+        config = find_data_config(args.data_config)
         places = [(dataset, config.npz(dataset), config.root(dataset)) for dataset in found]
     return [
         BuildRequest(

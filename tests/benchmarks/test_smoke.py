@@ -124,7 +124,7 @@ def test_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stream = results["stream"]
     assert len(stream["seconds"]) > 1
     assert min(stream["memory_bytes"]) > 0
-    assert max(stream["processes"]) == 1 + soak.QUICK.num_workers
+    assert max(stream["processes"]) == 1  # workers are threads
     assert results["build"]["wrong"] == []
     assert len(results["build"]["killed"]) == soak.QUICK.kills
     assert "files compared" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refit_shard.shards_spec.errors import FormatError, RefitShardError, ShardError
-from refit_shard.shards_spec.fields import Field, standard_fields
+from refit_shard.shards_spec.fields import Field, columns_of, standard_fields
 from refit_shard.shards_spec.geometry import Envelope
 from refit_shard.shards_spec.manifest import Manifest, ShardEntry, parse_manifest
 from tests.searches import examples
@@ -30,7 +30,7 @@ OWN = (
 FIELDS = (*STANDARD[:-1], *OWN, STANDARD[-1])
 MANIFEST = Manifest(
     dataset="own",
-    plan={"seed": 0, "columns": ["key"], "source_sha256": "s"},
+    plan={"seed": 0, "columns": columns_of(FIELDS), "source_sha256": "s"},
     generation=0,
     fields=FIELDS,
     envelope=Envelope(),
