@@ -35,7 +35,7 @@ help:
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
 
 demo: $(NATIVE)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 check: lint $(NATIVE)
 	$(PYTEST) --hypothesis-profile check $(QUICK)
