@@ -184,6 +184,7 @@ def test_a_killed_rank_ends_the_run_on_every_node(training: Training) -> None:
     training.check()
 
 
+@pytest.mark.slow  # gloo may need several starts, of ten seconds and more each
 def test_torchrun_starts_all_ranks_again(training: Training) -> None:
     """From the state, and the stream has neither a gap nor a repeat."""
     end = 40 * GLOBAL_BATCH
