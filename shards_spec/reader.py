@@ -174,6 +174,14 @@ class Shard:
         """All columns; no copy."""
         return pa.Table.from_batches([self._index])
 
+    def seal(self) -> ShardSeal:
+        """What the index states of its shard, once its hash has shown that no byte has changed.
+
+        Raises:
+            ShardError: it or a column is damaged.
+        """
+        return read_seal(self._index, f"{self.name}.arrow")
+
     def view(self, name: str) -> NDArray[Any]:
         """A column as a numpy array (rows, \\*shape); no copy but for strings and booleans."""
         if name not in self._views:

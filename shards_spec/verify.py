@@ -23,7 +23,6 @@ from refit_shard.shards_spec.reader import (
     ShardSeal,
     ShardSet,
     read_index,
-    read_seal,
 )
 from refit_shard.shards_spec.records import NpyLayout
 from refit_shard.shards_spec.storage.folder import Folder
@@ -147,7 +146,7 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
             rows = shard.view("source_row")
             if not quick:
                 _check_rows(near, shard, NpyLayout.of(manifest))
-            _check_seal(read_seal(read_index(near, index), index), manifest, entry)
+            _check_seal(shard.seal(), manifest, entry)
     except ShardError as error:
         return Verdict(shard=entry.name, rows=rows, problem=str(error))
     return Verdict(shard=entry.name, rows=rows, problem=None)
