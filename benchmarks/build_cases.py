@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks import big_npz, layouts, mannequins, photographs, trees
 from benchmarks.harness import descendants, peak_memory
 from benchmarks.trees import Tree, make_tree
-from refit_shard.converter.annotations.datasets import find_dataset
+from refit_shard.converter.annotations.datasets import DATASETS
 from refit_shard.converter.build.driver import BuildRequest, build, make_task, prepare
 from refit_shard.converter.build.plan import BuildOptions, frame_groups
 from refit_shard.converter.build.work import (
@@ -90,7 +90,7 @@ def request(
 ) -> BuildRequest:
     """A build of the tree."""
     return BuildRequest(
-        dataset=find_dataset(tree.name),
+        dataset=DATASETS[tree.name],
         npz=str(tree.npz),
         root=str(tree.root),
         out=str(out),

@@ -6,11 +6,13 @@ user's own program and is run as one.
 
 import os
 import runpy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from refit_shard.converter.annotations.datasets import DATASETS, Dataset
+from refit_shard.own_sets import OwnSet, parse_own_sets, python_section, yaml_section
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.files import is_file
 from refit_shard.shards_spec.storage.paths import absolute, local_path, location
@@ -20,10 +22,61 @@ FILE_NAME = "data_config.py"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The names that the file defines."""
+    """The names that the file defines, and the data sets that it or a training YAML declares.
+
+    ``missing``: what is said where there is no such file and a registered data set is asked for.
+    """
 
     path: Path
     names: dict[str, Any]
+    own: Mapping[str, OwnSet] = field(default_factory=dict)
+    missing: str = ""
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Every data set that is known, by name."""
+        return DATASETS | {name: one.dataset for name, one in self.own.items()}
+
+    def find(self, name: str, where: str = "") -> Dataset:
+        """The data set of this name. ``where``: what names it, for the error.
+
+        Raises:
+            UsageError: there is none.
+        """
+        try:
+            return self.datasets[name]
+        except KeyError:
+            raise UsageError(
+                f"{where}unknown data set {name!r}; known: {', '.join(self.datasets)}. For your "
+                f"own, add an entry to DATASETS in {self.path} or to datasets: in the training "
+                "YAML, or pass --npz FILE --root DIR --name NAME"
+            ) from None
+
+    def _declared(self, dataset: Dataset) -> OwnSet | None:
+        """The entry that says where a data set is; None for a registered one.
+
+        Raises:
+            UsageError: it is registered, and there is no data_config.py.
+        """
+        if dataset.name not in DATASETS:
+            return self.own[dataset.name]
+        if self.missing:
+            raise UsageError(self.missing)
+        return None
+
+    def is_set(self, dataset: Dataset) -> bool:
+        """Whether a data set's root is filled in, wherever it leads."""
+        if dataset.name not in DATASETS:
+            return True
+        return bool(self._stated_root(dataset)[0])
+
+    def _stated_root(self, dataset: Dataset) -> tuple[Any, bool]:
+        """What is stated as a registered data set's root, and whether in the environment."""
+        variable = dataset.root_variable
+        folders = self.names.get("DATASET_FOLDERS")
+        folder = folders.get(dataset.name) if isinstance(folders, dict) else None
+        stated = os.environ.get(variable)
+        return stated or folder or self.names.get(variable), bool(stated)
 
     @property
     def base(self) -> Path:
@@ -36,25 +89,19 @@ class DataConfig:
         Raises:
             UsageError: it is not filled in, or is not there.
         """
-        variable = dataset.root_variable
-        folders = self.names.get("DATASET_FOLDERS")
-        folder = folders.get(dataset.name) if isinstance(folders, dict) else None
-        stated = os.environ.get(variable)
-        value = stated or folder or self.names.get(variable)
-        where = f"environment variable {variable}" if stated else str(self.path)
+        declared, variable = self._declared(dataset), dataset.root_variable
+        if declared is not None:
+            return _folder(declared.root, variable, declared.root, dataset.name)
+        value, by_environment = self._stated_root(dataset)
+        where = f"environment variable {variable}" if by_environment else str(self.path)
         if not value:
             page = f"; the data set: {dataset.page}" if dataset.page else ""
             raise UsageError(
                 f"{variable} is empty in {self.path}: set it to the folder that holds the images "
                 f"of {dataset.name!r} (imgname is looked for below it){page}"
             )
-        root = self._place(value, f"{variable} ({where})")
-        if "://" not in root and not Path(root).is_dir():
-            raise UsageError(
-                f"{variable} ({where}) is {str(value)!r}, which is not a folder: "
-                f"set it to the folder that holds the images of {dataset.name!r}"
-            )
-        return root
+        variable = f"{variable} ({where})"
+        return _folder(self._place(value, variable), variable, str(value), dataset.name)
 
     def _place(self, value: Any, what: str) -> str:
         """An absolute path, or a URL, of one that may be relative to the file."""
@@ -68,6 +115,14 @@ class DataConfig:
             UsageError: the file is not listed, or is not there.
             StorageError: its object store cannot be asked.
         """
+        declared = self._declared(dataset)
+        if declared is not None:
+            if not is_file(declared.npz):
+                raise UsageError(
+                    f"{declared.npz}: missing; {declared.where} names it as its npz: put the npz "
+                    "there or change the entry"
+                )
+            return declared.npz
         files = self.names.get("DATASET_FILES")
         listed = files if isinstance(files, (list, tuple)) else []
         for split in listed:
@@ -84,42 +139,73 @@ class DataConfig:
         )
 
 
-def find_data_config(path: str | None) -> DataConfig:
-    """The file at ``path``, else ``./data_config.py``.
+def _folder(root: str, variable: str, value: str, name: str) -> str:
+    """A root that is a folder, if it is on this machine.
 
     Raises:
-        UsageError: the file is missing or does not run.
+        UsageError: it is none.
+    """
+    if "://" not in root and not Path(root).is_dir():
+        raise UsageError(
+            f"{variable} is {value!r}, which is not a folder: "
+            f"set it to the folder that holds the images of {name!r}"
+        )
+    return root
+
+
+def find_data_config(path: str | None, yaml: str | None = None) -> DataConfig:
+    """The file at ``path``, else ``./data_config.py``, and the data sets that it or the training
+    config ``yaml`` declares.
+
+    Without the file a ``yaml`` that declares data sets is enough for them.
+
+    Raises:
+        UsageError: a file is missing, does not run, or declares what is wrong.
     """
     chosen = Path(absolute(str(local_path(path or FILE_NAME, "--data-config")))).resolve()
+    declared = _declared_in(yaml) if yaml is not None else {}
     if not chosen.is_file():
         if path:
             raise UsageError(f"--data-config {path}: no such file")
-        raise UsageError(
+        missing = (
             f"no {FILE_NAME}: looked for {chosen}; go to the folder that has yours (ReFit's works "
             "as it is), or pass --data-config PATH"
         )
+        if not declared:
+            raise UsageError(missing)
+        return DataConfig(chosen, {}, declared, missing)
     try:
         names = runpy.run_path(str(chosen))
     except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
         raise UsageError(f"{chosen}: does not run: {type(error).__name__}: {error}") from error
-    return DataConfig(chosen, names)
+    own = parse_own_sets(names.get("DATASETS"), python_section(chosen))
+    twice = next((name for name in declared if name in own), None)
+    if twice is not None:
+        raise UsageError(f"{declared[twice].where}: {own[twice].where} is the same name; drop one")
+    return DataConfig(chosen, names, own | declared)
 
 
-def datasets_of_config(path: str) -> list[Dataset]:
+def _declared_in(yaml: str) -> dict[str, OwnSet]:
+    """The data sets that a training config declares."""
+    from refit_shard.loaders.stream.config import config_value, read_yaml
+
+    try:
+        content, place = read_yaml(yaml)
+        section = yaml_section(Path(absolute(str(place))))
+        return parse_own_sets(config_value(content, "datasets", where=str(place)), section)
+    except UsageError as error:
+        raise UsageError(f"--config {error}") from error
+
+
+def names_of_config(path: str) -> tuple[str, ...]:
     """The data sets that ``DATASET.LIST`` of a YAML config names.
 
     Raises:
-        UsageError: a loader would refuse the file, or a name is not known.
+        UsageError: a loader would refuse the file.
     """
     from refit_shard.loaders.stream.config import read_config
 
     try:
-        names = read_config(path).names
+        return read_config(path).names
     except UsageError as error:
         raise UsageError(f"--config {error}") from error
-    unknown = [name for name in names if name not in DATASETS]
-    if unknown:
-        raise UsageError(
-            f"--config {path}: unknown data set {unknown[0]!r}; known: {', '.join(DATASETS)}"
-        )
-    return [DATASETS[name] for name in names]

@@ -15,7 +15,7 @@ import pyarrow as pa
 from crc32c import crc32c
 from numpy.typing import NDArray
 
-from refit_shard.shards_spec.errors import FormatError, ShardError
+from refit_shard.shards_spec.own import HAS, RESERVED, STILL, Motion
 
 STRING = "string"
 RECORD_CRC = "record_crc32c"
@@ -37,7 +37,8 @@ class Field:
     ``dtype`` is a numpy scalar type name, or ``"string"``. ``shape`` is that of one row; Arrow
     stores it flattened. ``width``: bytes of a string in the ``.npy`` member, which depends on the
     data set. ``extrinsic`` columns exist only where the source has all of them. ``in_npy`` says
-    whether the ``.npy`` member beside the image holds it too.
+    whether the ``.npy`` member beside the image holds it too. ``motion``: how a label of the data
+    set's own moves with its image.
     """
 
     name: str
@@ -47,6 +48,11 @@ class Field:
     width: int = 0
     extrinsic: bool = False
     in_npy: bool = True
+    motion: Motion = STILL
+
+    def __str__(self) -> str:
+        shape = f"{list(self.shape)}" if self.shape else ""
+        return f"{self.name} {self.dtype}{shape} ({self.motion.kind})"
 
     @property
     def size(self) -> int:
@@ -148,75 +154,31 @@ def standard_fields(*, extrinsics: bool, key_bytes: int, imgname_bytes: int) -> 
     )
 
 
-def columns_of(fields: Iterable[Field]) -> list[dict[str, Any]]:
-    """The columns as a manifest states them: name, dtype, shape and, of strings, bytes."""
-    return [
-        {"name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
-        | ({"bytes": field.width} if field.dtype == STRING else {})
-        for field in fields
-    ]
+def with_own(fields: Sequence[Field], own: Sequence[Field]) -> tuple[Field, ...]:
+    """The columns with more of the data set's own, which stand before the record's checksum."""
+    return (*fields[:-1], *own, fields[-1])
 
 
-def _is_length(value: object) -> bool:
-    return type(value) is int and 1 <= value <= MAX_RECORD_BYTES
+def own_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
+    """Those of the columns that are the data set's own."""
+    return tuple(field for field in fields if field.name not in FIELD)
 
 
-def _parse_column(content: Any, where: str) -> Field:
-    """One column of a manifest: one of :data:`FIELDS`, or one of the data set's own."""
-    keys = {"name", "dtype", "shape"}
-    if not isinstance(content, dict) or content.keys() - {"bytes"} != keys:
-        raise ShardError(f"{where}: a column has other keys than {sorted(keys)}; damaged")
-    name, dtype, shape = content["name"], content["dtype"], content["shape"]
-    known = FIELD.get(name) if isinstance(name, str) else None
-    width = content.get("bytes", 0)
-    good = (
-        isinstance(name, str)
-        and _OWN_NAME.fullmatch(name) is not None
-        and dtype in DTYPES
-        and isinstance(shape, list)
-        and len(shape) <= 8
-        and all(map(_is_length, shape))
-        and (_is_length(width) and not shape if dtype == STRING else width == 0)
-    )
-    if not good:
-        raise ShardError(f"{where}: column {name!r:.40} is none that a build writes; damaged")
-    if known is None:
-        return Field(name=name, dtype=dtype, shape=tuple(shape), width=width, doc="own label")
-    if (known.dtype, known.shape) != (dtype, tuple(shape)):
-        raise FormatError(
-            f"{where}: column {name!r} must be {known.dtype}{list(known.shape)}, got "
-            f"{dtype}{shape}; use the refit-shard version that built these shards"
-        )
-    return replace(known, width=width)
-
-
-def parse_columns(content: Sequence[Any], where: str) -> tuple[Field, ...]:
-    """The columns that a manifest states: those of the field table that the data set has, in
-    their order, then the data set's own, then the record's checksum.
-
-    Raises:
-        FormatError: a column of the field table is missing, moved or of another type.
-        ShardError: they are none that a build writes.
+def is_own_name(name: str) -> bool:
+    """Whether a label of a data set's own may be called so: ``has_…`` says in a batch whether a
+    row's source has it.
     """
-    if len(content) > MAX_COLUMNS:
-        raise ShardError(f"{where}: more than {MAX_COLUMNS} columns; the file is damaged")
-    fields = tuple(_parse_column(one, where) for one in content)
-    names = [field.name for field in fields]
-    own = [name for name in names if name not in FIELD]
-    extrinsics = EXTRINSICS[0] in names
-    standard = [field.name for field in FIELDS if extrinsics or not field.extrinsic]
-    if names != [*standard[:-1], *own, RECORD_CRC] or len(set(own)) != len(own):
-        missing = [name for name in standard if name not in names]
-        raise FormatError(
-            f"{where}: these shards have other columns than this version of refit-shard reads "
-            f"({', '.join(missing) or 'their order'}); use the version that built them, or build "
-            "them again"
-        )
-    if sum(np.prod(field.shape, dtype=object) * max(8, field.width) for field in fields) > (
-        MAX_RECORD_BYTES
-    ):
-        raise ShardError(f"{where}: a row has more than {MAX_RECORD_BYTES} bytes; damaged")
-    return fields
+    taken = name in FIELD or name in RESERVED or name.startswith(HAS)
+    return _OWN_NAME.fullmatch(name) is not None and not taken
+
+
+def too_large(fields: Iterable[Field]) -> str:
+    """Why rows of these columns are more than the format allows, or nothing."""
+    listed = tuple(fields)
+    if len(listed) > MAX_COLUMNS:
+        return f"more than {MAX_COLUMNS} columns"
+    sizes = [np.prod(field.shape, dtype=object) * max(8, field.width) for field in listed]
+    return f"a row has more than {MAX_RECORD_BYTES} bytes" if sum(sizes) > MAX_RECORD_BYTES else ""
 
 
 def has_extrinsics(fields: Iterable[Field]) -> bool:

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from refit_shard.shards_spec.columns import columns_of, parse_columns
 from refit_shard.shards_spec.errors import FormatError, ShardError, UsageError
-from refit_shard.shards_spec.fields import Field, columns_of, has_extrinsics, parse_columns
+from refit_shard.shards_spec.fields import Field, has_extrinsics, own_fields
 from refit_shard.shards_spec.geometry import Envelope
 from refit_shard.shards_spec.names import MANIFEST, check_dataset_name, is_of_a_build
 from refit_shard.shards_spec.storage.folder import Folder
@@ -79,6 +80,11 @@ class Manifest:
     def extrinsics(self) -> bool:
         """Whether the rows have camera extrinsics."""
         return has_extrinsics(self.fields)
+
+    @property
+    def own(self) -> tuple[Field, ...]:
+        """The labels of the data set's own."""
+        return own_fields(self.fields)
 
     @property
     def content_hash(self) -> str:

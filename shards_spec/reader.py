@@ -26,6 +26,7 @@ from refit_shard.shards_spec.fields import (
     is_whole_record,
     npy_dtype,
     numpy_view,
+    own_fields,
 )
 from refit_shard.shards_spec.ipc import read_batch
 from refit_shard.shards_spec.manifest import Manifest, ShardEntry, read_manifest
@@ -231,6 +232,11 @@ class Sample:
         """The stored crop's JPEG."""
         return self._shard.jpeg(self._row)
 
+    @property
+    def own(self) -> tuple[Field, ...]:
+        """The labels of the data set's own."""
+        return own_fields(self._shard.fields.values())
+
     def __getitem__(self, name: str) -> Any:
         if self._shard.fields[name].dtype == STRING:
             return self._shard.column(name)[self._row].as_py()
@@ -280,6 +286,11 @@ class ShardSet:
 
     def __len__(self) -> int:
         return self.manifest.rows
+
+    @property
+    def own(self) -> tuple[Field, ...]:
+        """The labels of the data set's own, as :func:`webdataset_item` takes them."""
+        return self.manifest.own
 
     def shard(self, index: int) -> Shard:
         """The shard at ``index``, opened at most once in effect (threads may race harmlessly)."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.shards_spec.errors import UsageError
+from refit_shard.converter.annotations.keep import Keep
+from refit_shard.converter.annotations.remaps import Remaps
 
 BEDLAM_PORTRAIT_WIDTH = 720
 
@@ -27,17 +28,22 @@ def bedlam_on_its_side(width: int, imgname: str, principal: NDArray[np.float32] 
 # Rules that tell which frames are stored on their side. A rule that changes gets a new name: the
 # name is a part of the plan of the shards.
 _TURNED: dict[str, OnItsSide] = {"bedlam-closeup": bedlam_on_its_side}
+NEVER = "never"
+TURNS = (NEVER, *_TURNED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """What the converter must know of a data set beyond its npz.
 
-    ``root_variable``: its ROOT in ``data_config.py``. ``use_pose_3d``: ReFit trains on its 3D
+    ``root_variable``: what sets its root: its ROOT in ``data_config.py``, or of a data set of one's
+    own the place of its entry. ``use_pose_3d``: ReFit trains on its 3D
     joints. ``cropped``: its images are ReFit's crops already and are stored as they are.
     ``turned``: name of the rule that tells which frames are stored on their side; most data sets
     store all of them as their labels see them. ``page``: where users get it. ``expects_smpl``:
-    its npz holds SMPL fits, so one without them is not the right one.
+    its npz holds SMPL fits, so one without them is not the right one. ``remaps``: of frame names,
+    after those of the build. ``keep``: labels that are carried along, beside those of the build.
+    ``made_by``: the command that makes it from another data set.
     """
 
     name: str
@@ -46,7 +52,10 @@ class Dataset:
     use_pose_3d: bool = True
     cropped: bool = False
     expects_smpl: bool = False
-    turned: str = "never"
+    turned: str = NEVER
+    remaps: Remaps = ()
+    keep: tuple[Keep, ...] = ()
+    made_by: str = ""
 
     def on_its_side(self, width: int, imgname: str, principal: NDArray[np.float32] | None) -> bool:
         """Whether a stored frame must be turned 90 degrees clockwise to match its labels.
@@ -98,6 +107,7 @@ DATASETS: dict[str, Dataset] = {
             page="made from 3dpw_test",
             cropped=True,
             expects_smpl=True,
+            made_by="refit-shard subset-3dpw",
         ),
         Dataset(
             name="agora",
@@ -114,18 +124,3 @@ DATASETS: dict[str, Dataset] = {
         ),
     )
 }
-
-
-def find_dataset(name: str) -> Dataset:
-    """The registered data set ``name``.
-
-    Raises:
-        UsageError: there is none.
-    """
-    try:
-        return DATASETS[name]
-    except KeyError:
-        raise UsageError(
-            f"unknown data set {name!r}; known: {', '.join(DATASETS)}. For your own, "
-            "pass --npz FILE --root DIR --name NAME"
-        ) from None

@@ -2,74 +2,33 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.annotations.keep import check_columns
 from refit_shard.converter.annotations.source import Source, read_source
 from refit_shard.converter.build.accounting import misplaced
 from refit_shard.converter.build.identity import identity
 from refit_shard.converter.build.lock import build_lock
-from refit_shard.converter.build.plan import BuildOptions, Plan, make_plan
+from refit_shard.converter.build.plan import Plan, make_plan
 from refit_shard.converter.build.publish import Publisher, open_publisher
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.converter.build.run import run_here, run_on_ray
 from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask
 from refit_shard.shards_spec import jpeg
-from refit_shard.shards_spec.errors import BuildError, RefitShardError, UsageError
-from refit_shard.shards_spec.fields import standard_fields
+from refit_shard.shards_spec.errors import BuildError, RefitShardError
+from refit_shard.shards_spec.fields import standard_fields, with_own
 from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
 from refit_shard.shards_spec.manifest import Manifest, plan_hash
-from refit_shard.shards_spec.names import check_dataset_name, sample_key
+from refit_shard.shards_spec.names import sample_key
 from refit_shard.shards_spec.storage.folder import open_folder
-from refit_shard.shards_spec.storage.paths import absolute, location
-from refit_shard.shards_spec.values import hold, number, whole
+from refit_shard.shards_spec.storage.paths import absolute
 from refit_shard.shards_spec.writer import Quarantined, quarantine_bytes
 
 OnShard = Callable[[ShardResult], None]
 
 # Storage that fails shard after shard has failed as a whole: waiting for each would take hours.
 _FAILURES_IN_A_ROW = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildRequest:
-    """One data set to build. Paths of any kind are held as text.
-
-    ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
-    or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
-    ``shard_timeout``: seconds that a worker may take for one shard, by default 2 a row and at least
-    600. ``max_bad``: the share of rows that may end in quarantine. ``overwrite``: build all
-    shards anew beside those that stand, of whatever plan, which go once the new ones are whole.
-
-    Raises:
-        UsageError: a value is out of its bounds.
-    """
-
-    dataset: Dataset
-    npz: str
-    root: str
-    out: str
-    options: BuildOptions = field(default_factory=BuildOptions)
-    workers: int | None = None
-    address: str | None = None
-    shard_timeout: float | None = None
-    on_error: Literal["quarantine", "fail"] = "quarantine"
-    max_bad: float = 0.05
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        check_dataset_name(self.dataset.name)
-        for name in ("npz", "root", "out"):
-            hold(self, **{name: location(getattr(self, name), f"--{name}")})
-        hold(self, max_bad=number("--max-bad", self.max_bad, 0.0, 1.0))
-        if self.workers is not None:
-            hold(self, workers=whole("--workers", self.workers, 0, 4096))
-        for option in ("address", "shard_timeout"):
-            if self.workers == 0 and getattr(self, option) is not None:
-                name = "--" + option.replace("_", "-")
-                raise UsageError(f"--workers 0 builds in this process; it does not go with {name}")
-        if self.shard_timeout is not None:
-            hold(self, shard_timeout=number("--shard-timeout", self.shard_timeout, 1e-3, 1e6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +78,9 @@ def prepare(request: BuildRequest) -> Prepared:
         request.npz,
         request.root,
         use_pose_3d=dataset.use_pose_3d,
-        remaps=options.remaps,
+        remaps=request.remaps,
         limit=options.limit,
+        keep=request.keep,
     )
     envelope = CROPPED_ENVELOPE if dataset.cropped else FULL_ENVELOPE
     fields = standard_fields(
@@ -128,6 +88,8 @@ def prepare(request: BuildRequest) -> Prepared:
         key_bytes=len(sample_key(dataset.name, source.rows)),
         imgname_bytes=source.imgname_bytes,
     )
+    fields = with_own(fields, source.own)
+    check_columns(fields, request.npz)
     content = identity(dataset, source, options, envelope, fields)
     recipe = Recipe(
         dataset=dataset,
@@ -158,7 +120,8 @@ def make_task(prepared: Prepared, index: int) -> ShardTask:
         frames=plan.frame_of_row[rows],
         imgnames=[source.imgnames[row] for row in rows],
         paths=[source.paths[row] for row in rows],
-        labels={name: values[rows] for name, values in source.labels.items()},
+        labels={name: values[rows] for name, values in source.labels.items()}
+        | {name: values[rows] for name, values in source.kept.items()},
     )
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.source import Source
 from refit_shard.converter.build.plan import BuildOptions
-from refit_shard.shards_spec.fields import Field, columns_of
+from refit_shard.shards_spec.columns import columns_of
+from refit_shard.shards_spec.fields import Field
 from refit_shard.shards_spec.geometry import Envelope
 from refit_shard.shards_spec.manifest import FORMAT_VERSION
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refit_shard.converter.annotations.keep import Keep
 from refit_shard.converter.annotations.remaps import Remaps
 from refit_shard.converter.annotations.source import Source
 from refit_shard.shards_spec.values import hold, whole
@@ -22,7 +23,7 @@ class BuildOptions:
     ``box_px``: side in pixels that the person's box is stored at. ``quality``: of the JPEG.
     ``samples_per_shard``: rows that a shard holds, give or take a frame. ``limit``: only the
     first rows of the npz. ``seed``: of the permutation that spreads frames over shards.
-    ``remaps``: of frame names.
+    ``remaps``: of frame names. ``keep``: labels of one's own that are carried along.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -34,6 +35,7 @@ class BuildOptions:
     limit: int | None = None
     seed: int = 0
     remaps: Remaps = ()
+    keep: tuple[Keep, ...] = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -32,7 +32,7 @@ def check_before_build(prepared: Prepared, sample: int = SAMPLE) -> list[Finding
     outside = sum(one.reason == "path_outside_root" for one in source.faults.values())
     lost = limits.grade("path_outside_root", outside, source.rows) == "fail"
     if lost or look.grade("missing", limits) == "fail":
-        instead = "and" if not request.options.remaps else "with, in place of its remaps,"
+        instead = "and" if not request.remaps else "with, in place of its remaps,"
         command = f"the same command {instead}"
         findings += check_presence(prepared, limits, command)[0]
         look.faults.pop("missing", None)

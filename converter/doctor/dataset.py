@@ -112,7 +112,7 @@ def check_presence(
         lost = {source.imgnames[row] for row in outside}
         lost |= {n for n, path in zip(source.imgnames, source.paths, strict=True) if path in gone}
         standing = sorted({*source.imgnames} - lost)
-        cure = find_cure(root, sorted(lost), standing, prepared.request.options.remaps)
+        cure = find_cure(root, sorted(lost), standing, prepared.request.remaps)
     findings = []
     if count:
         detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"

@@ -39,13 +39,12 @@ FIXES: dict[str, str] = {
     "joints_not_metres": "S is x, y, z from the pelvis in metres: convert it in the npz",
     "path_outside_root": "names must lie below ROOT: build with --remap OLD=NEW",
 }
-_CROPPED = "run refit-shard subset-3dpw again"
 
 
 def fix_of(dataset: Dataset, reason: str) -> str:
     """The remedy for a frame's reason."""
-    if dataset.cropped:
-        return _CROPPED
+    if dataset.made_by:
+        return f"run {dataset.made_by} again"
     page = f" ({dataset.page})" if dataset.page and FIXES[reason].endswith(_AGAIN) else ""
     if reason == "missing" and dataset.page:
         page = f" ({dataset.page})"

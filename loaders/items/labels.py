@@ -1,39 +1,63 @@
 """Labels of a whole batch, augmented at once; meaning and order as in ReFit's item."""
 
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.loaders.items.policy import Draws
 from refit_shard.shards_spec.geometry import box_side, rotation, source_to_output_points
+from refit_shard.shards_spec.own import TABLES
 
 Array = NDArray[np.float64]
+Order = NDArray[np.int64]
+Float = TypeVar("Float", bound=np.floating[Any])
 
 # Left and right change places under a flip.
-J24_FLIP = np.array(
-    [5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, 12, 13, 14, 15, 16, 17, 18, 19, 21, 20, 23, 22]
-)
-_OPENPOSE_FLIP = np.array(
-    [0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21]
-)
-J49_FLIP = np.concatenate([_OPENPOSE_FLIP, 25 + J24_FLIP])
-SMPL_FLIP = np.array(
-    [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
-)
+J24_FLIP = np.array(TABLES["spin"].flip)
+J49_FLIP = np.array(TABLES["spin49"].flip)
+SMPL_FLIP = np.array(TABLES["smpl"].flip)
 
 
-def _mirror_joints(joints: NDArray[np.float32], flip: NDArray[np.bool_], order: Array) -> None:
+def _mirror_joints(joints: NDArray[Float], flip: NDArray[np.bool_], order: Order) -> None:
     mirrored = joints[flip][:, order]
     mirrored[:, :, 0] *= -1.0
     joints[flip] = mirrored
 
 
+class Placing(Protocol):
+    """Points (n, m, 2 or more) from source pixels to the crop; ``order``: of a flip."""
+
+    def __call__(
+        self,
+        source: NDArray[Float],
+        center: Array,
+        scale: Array,
+        draws: Draws,
+        res: int,
+        order: Order = J49_FLIP,
+    ) -> NDArray[Float]:
+        """Place them."""
+
+
+def placing(compat: str) -> Placing:
+    """How points are placed: as their pixels are, or under ``"refit"`` as ReFit places them."""
+    return keypoints_whole if compat == "refit" else keypoints
+
+
 def keypoints(
-    source: NDArray[np.float32], center: Array, scale: Array, draws: Draws, res: int
-) -> NDArray[np.float32]:
+    source: NDArray[Float],
+    center: Array,
+    scale: Array,
+    draws: Draws,
+    res: int,
+    order: Order = J49_FLIP,
+) -> NDArray[Float]:
     """Keypoints (n, 49, 3) from source pixels to the crop: x, y in -1 … 1 from edge to edge.
 
     They follow the pixels' own affine map, so a point is where its pixel is: a point in the middle
-    of output pixel u has x = 2 (u + 0.5) / res - 1.
+    of output pixel u has x = 2 (u + 0.5) / res - 1. Other points have an ``order`` of their own.
     """
     side = box_side(draws.sc * scale)
     points = source_to_output_points(
@@ -41,7 +65,7 @@ def keypoints(
     )
     result = source.copy()
     result[:, :, :2] = 2.0 * (points + 0.5) / res - 1.0
-    _mirror_joints(result, draws.flip, J49_FLIP)
+    _mirror_joints(result, draws.flip, order)
     return result
 
 
@@ -66,8 +90,13 @@ def _refit_transform(center: Array, side: Array, degrees: Array, res: int) -> Ar
 
 
 def keypoints_whole(
-    source: NDArray[np.float32], center: Array, scale: Array, draws: Draws, res: int
-) -> NDArray[np.float32]:
+    source: NDArray[Float],
+    center: Array,
+    scale: Array,
+    draws: Draws,
+    res: int,
+    order: Order = J49_FLIP,
+) -> NDArray[Float]:
     """Keypoints exactly as ReFit's: by the box before it is cut at whole pixels, truncated toward
     zero to whole output pixels, plus one.
     """
@@ -76,25 +105,32 @@ def keypoints_whole(
     mapped = np.einsum("nij,nmj->nmi", affine[:, :2, :2], points) + affine[:, None, :2, 2]
     result = source.copy()
     result[:, :, :2] = 2.0 * (np.trunc(mapped) + 1.0) / res - 1.0
-    _mirror_joints(result, draws.flip, J49_FLIP)
+    _mirror_joints(result, draws.flip, order)
     return result
 
 
-def pose_3d(source: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:
-    """Joints (n, 24, 4): turned in the image plane by -rot, then mirrored."""
+def points_3d(source: NDArray[Float], draws: Draws, order: Order = J24_FLIP) -> NDArray[Float]:
+    """Points (n, m, 3 or more): turned in the image plane by -rot, then mirrored."""
     result = source.copy()
     result[:, :, :2] = np.einsum("nij,nmj->nmi", rotation(-draws.rot), source[:, :, :2])
-    _mirror_joints(result, draws.flip, J24_FLIP)
+    _mirror_joints(result, draws.flip, order)
     return result
 
 
 def pose(source: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:
     """SMPL pose (n, 72): the root turned by R_z(-rot), then joints mirrored."""
+    return rotations(source.reshape(-1, 24, 3), draws, SMPL_FLIP).reshape(-1, 72)
+
+
+def rotations(
+    source: NDArray[Float], draws: Draws, order: Order, roots: Sequence[int] = (0,)
+) -> NDArray[Float]:
+    """Axis-angle rotations (n, joints, 3), rad: the roots turned by R_z(-rot), then mirrored."""
     result = source.astype(np.float64)
-    result[:, :3] = _turn_root(result[:, :3], -np.deg2rad(draws.rot))
-    flipped = result[draws.flip].reshape(-1, 24, 3)[:, SMPL_FLIP] * np.array([1.0, -1.0, -1.0])
-    result[draws.flip] = flipped.reshape(-1, 72)
-    return result.astype(np.float32)
+    for root in roots:
+        result[:, root] = _turn_root(result[:, root], -np.deg2rad(draws.rot))
+    result[draws.flip] = result[draws.flip][:, order] * np.array([1.0, -1.0, -1.0])
+    return result.astype(source.dtype)
 
 
 def _turn_root(root: Array, angle: Array) -> Array:

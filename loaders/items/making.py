@@ -1,6 +1,6 @@
 """From stored samples and parameters to items: the one place where an item is made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from refit_shard.loaders.items import labels as label_math
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.own import empty_labels, move_labels
 from refit_shard.loaders.items.pixels import MEAN, STD, image_kind, make_images
 from refit_shard.loaders.items.policy import Augmentation, Draws, explicit
 from refit_shard.loaders.native import Jpegs
 from refit_shard.shards_spec.errors import FrameError, UsageError
-from refit_shard.shards_spec.fields import EXTRINSICS
+from refit_shard.shards_spec.fields import EXTRINSICS, Field
 from refit_shard.shards_spec.geometry import beyond_window, box_side, output_to_source
+from refit_shard.shards_spec.own import HAS
 
 Batch = dict[str, Any]
 
@@ -30,8 +32,12 @@ class StoredSample(Protocol):
     def jpeg(self) -> bytes | memoryview:
         """The stored crop."""
 
+    @property
+    def own(self) -> Sequence[Field]:
+        """The labels of the data set's own that an item is to have."""
+
     def __getitem__(self, name: str) -> Any:
-        """A column of the field table."""
+        """A column of the field table, or an own label; KeyError where it is not there."""
 
     def check(self) -> None:
         """Raise ShardError if the labels are not those that were built."""
@@ -61,14 +67,14 @@ def make_labels(
     """Every numeric key of ReFit's item but the image, for a batch."""
     center = columns["center"]
     scale = columns["scale"]
-    place = label_math.keypoints_whole if options.compat == "refit" else label_math.keypoints
+    place = label_math.placing(options.compat)
     flip = draws.flip.astype(np.int64)
     orig_shape = columns["orig_shape"].astype(np.float64)
     made = {
         "keypoints": place(columns["keypoints"], center, scale, draws, options.res),
         "pose": label_math.pose(columns["pose"], draws),
         "betas": columns["betas"],
-        "pose_3d": label_math.pose_3d(columns["pose_3d"], draws),
+        "pose_3d": label_math.points_3d(columns["pose_3d"], draws),
         "scale": (draws.sc * scale).astype(np.float32),
         "center": label_math.center(center, orig_shape, draws).astype(np.float32),
         "orig_shape": orig_shape.astype(np.float32),
@@ -115,7 +121,7 @@ def render(
         raise UsageError(f"render: occluder {wanted} of {len(occluders or ())}")
     sample.check()
     draws = explicit([augmentation])
-    names = (*GATHERED, *EXTRINSICS) if _has_extrinsics(sample) else GATHERED
+    names = (*GATHERED, *EXTRINSICS) if _has(sample, EXTRINSICS[0]) else GATHERED
     columns = {name: np.asarray(sample[name])[None] for name in names}
     kind, data = image_kind(options), bytes(sample.jpeg)
     check_crc(data, int(columns["jpg_crc32c"][0]))
@@ -129,7 +135,24 @@ def render(
     made = make_labels(options, columns, draws)
     item: Batch = {"img": torch.from_numpy(images[0])}
     item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
-    return item | {"imgname": sample["imgname"]}
+    return item | {"imgname": sample["imgname"]} | _own(sample, options, columns, draws)
+
+
+def _own(
+    sample: StoredSample, options: RenderOptions, columns: Mapping[str, NDArray[Any]], draws: Draws
+) -> Batch:
+    """The item's own labels."""
+    own = empty_labels(sample.own, 1)
+    for field in sample.own:
+        if _has(sample, field.name):
+            value = sample[field.name]
+            own[field.name][0] = value.encode() if isinstance(value, str) else value
+            own[HAS + field.name][0] = True
+    moved = move_labels(options, sample.own, {**columns, **own}, draws)
+    return {
+        name: torch.from_numpy(np.array(values[0])) if isinstance(values, np.ndarray) else values[0]
+        for name, values in moved.items()
+    }
 
 
 def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> None:
@@ -148,9 +171,9 @@ def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> 
     )
 
 
-def _has_extrinsics(sample: StoredSample) -> bool:
+def _has(sample: StoredSample, name: str) -> bool:
     try:
-        sample[EXTRINSICS[0]]
+        sample[name]
     except KeyError:
         return False
     return True

@@ -1,7 +1,7 @@
 """Items from the tars alone, for people who live in webdataset."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from tokenize import TokenError
 from typing import Any
 
@@ -13,13 +13,13 @@ from torch.utils.data import get_worker_info
 from refit_shard.loaders.items.making import Batch, render
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.own import declared
 from refit_shard.loaders.items.policy import AugmentationPolicy, Draws, draw, neutral, single
 from refit_shard.shards_spec.errors import ShardError, UsageError
 from refit_shard.shards_spec.fields import (
     EXTRINSICS,
-    FIELD,
     RECORD_CRC,
-    STRING,
+    Field,
     is_whole_record,
     npy_dtype,
     standard_fields,
@@ -34,7 +34,8 @@ _MAX_NPY_BYTES = 1 << 20
 class TarSample:
     """The members of one sample of a tar, read as :class:`refit_shard.shards_spec.Sample` is."""
 
-    def __init__(self, sample: Mapping[str, Any]) -> None:
+    def __init__(self, sample: Mapping[str, Any], own: Sequence[Field] = ()) -> None:
+        self.own = own
         self.key = str(sample.get("__key__", ""))
         try:
             data, record = sample["jpg"], sample["npy"]
@@ -49,12 +50,13 @@ class TarSample:
         self._record: Any = _load_npy(record, self.key) if isinstance(record, bytes) else record
         if not _is_record(self._record):
             raise ShardError(f"{self.key}: its .npy is damaged (not a record of this format)")
+        declared(own, self._record, self.key)
 
     def __getitem__(self, name: str) -> Any:
         if name not in (self._record.dtype.names or ()):
             raise KeyError(name)
         value: Any = self._record[name][()]
-        return value.decode(errors="replace") if FIELD[name].dtype == STRING else value
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
 
     def check(self) -> None:
         """Refuse labels that are not those that were built.
@@ -117,7 +119,9 @@ class _Items:
         seed: int,
         options: RenderOptions,
         occluders: Occluders | None,
+        labels: Sequence[Field],
     ) -> None:
+        self._labels = tuple(labels)
         self._policy = policy
         self._seed = seed
         self._options = options
@@ -132,7 +136,7 @@ class _Items:
         return draw(self._policy, self._seed, place, 1, objects=objects, res=self._options.res)
 
     def __call__(self, sample: Mapping[str, Any]) -> Batch:
-        stored = TarSample(sample)
+        stored = TarSample(sample, self._labels)
         drawn = single(self._draw(stored.key))
         self._calls += 1
         try:
@@ -148,6 +152,7 @@ def webdataset_item(
     seed: int = 0,
     options: RenderOptions | None = None,
     occluders: Occluders | None = None,
+    labels: Sequence[Field] = (),
 ) -> Callable[[Mapping[str, Any]], Batch]:
     """A function for ``wds.WebDataset(urls).decode().map(…)``: ReFit's items from the tars alone.
 
@@ -158,9 +163,12 @@ def webdataset_item(
     ``torch.manual_seed`` before the first epoch (or a ``generator`` for the DataLoader) repeats a
     run.
 
+    ``labels``: the labels of the data sets' own that an item is to have, as ``ShardSet.own`` gives
+    them: a tar does not say how they move. Others are left out.
+
     Raises:
         ShardError, FrameError: from the function: a member of the tar is damaged.
-        UsageError: from the function: the policy is wider than the stored crop, or the image was
-            decoded before.
+        UsageError: from the function: the policy is wider than the stored crop, the image was
+            decoded before, or a label is of another kind than ``labels`` say.
     """
-    return _Items(policy, seed, options or RenderOptions(), occluders)
+    return _Items(policy, seed, options or RenderOptions(), occluders, labels)

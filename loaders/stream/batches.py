@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from refit_shard.loaders.items.making import GATHERED, make_labels
 from refit_shard.loaders.items.occluders import Occluders
+from refit_shard.loaders.items.own import common_labels, empty_labels, move_labels, put_labels
 from refit_shard.loaders.items.pixels import image_kind, make_images
 from refit_shard.loaders.items.policy import Draws, draw, neutral, select
 from refit_shard.loaders.native import Read, failure, read
@@ -118,6 +119,7 @@ class BatchMaker:
         self.sources = open_sources(sources, options, sequential=sequential, cache=self._cache)
         self.occluders = open_occluders(options)
         self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
+        self.own = common_labels({one.name: one.shards.own for one in self.sources})
         self._far = [index for index, source in enumerate(self.sources) if source.far]
         self.mix_from(None)
         if self._far:
@@ -190,6 +192,7 @@ class BatchMaker:
         made: dict[str, Any] = make_labels(self.options, columns, draws)
         made["imgname"] = [name.decode(errors="replace") for name in names]
         made["dataset_name"] = [self.sources[one].name for one in which.tolist()]
+        made |= move_labels(self.options, self.own, columns, draws)
         return Made(made, np.bincount(which, minlength=len(self.sources)), replaced)
 
     def _draws(self, begin: int, count: int) -> Draws:
@@ -251,7 +254,7 @@ class BatchMaker:
         names = (*GATHERED, *EXTRINSICS) if self.extrinsics else GATHERED
         columns = {name: np.empty((count, *FIELD[name].shape), FIELD[name].dtype) for name in names}
         columns["imgname"] = np.empty(count, object)
-        return columns
+        return columns | empty_labels(self.own, count)
 
     def _fill_places(
         self,
@@ -288,7 +291,7 @@ class BatchMaker:
         failed = make_images(
             self.options,
             got.jpegs.select(good),
-            {name: column[chosen] for name, column in columns.items()},
+            {name: columns[name][chosen] for name in GATHERED},
             select(draws, chosen.tolist()),
             self.occluders,
             pixels,
@@ -304,8 +307,9 @@ class BatchMaker:
         for index, records in enumerate(got.records):
             mine = places[which[places] == index]
             if len(mine):
-                for name, column in columns.items():
-                    column[mine] = records[name]
+                for name in (*GATHERED, *(EXTRINSICS if self.extrinsics else ()), "imgname"):
+                    columns[name][mine] = records[name]
+                put_labels(columns, self.own, mine, records)
 
     def passes(self, position: int) -> dict[str, float]:
         """Passes of each source at a position of the stream."""

@@ -3,6 +3,7 @@
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,11 +121,11 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
     )
 
 
-def read_config(path: AnyPath) -> TrainingConfig:
-    """A ReFit YAML file.
+def read_yaml(path: AnyPath) -> tuple[Any, Path]:
+    """What a YAML file holds, and where it is.
 
     Raises:
-        UsageError: it is missing, not YAML, or says nothing usable of the data.
+        UsageError: it is missing, too large, or not YAML.
     """
     place = local_path(path, "config")
     try:
@@ -138,4 +139,14 @@ def read_config(path: AnyPath) -> TrainingConfig:
         content = yaml.safe_load(data.decode())
     except Exception as error:  # a tag that does not fit its value fails in many ways
         raise UsageError(f"{place}: not YAML: {' '.join(str(error).split())}") from error
+    return content, place
+
+
+def read_config(path: AnyPath) -> TrainingConfig:
+    """A ReFit YAML file.
+
+    Raises:
+        UsageError: it is missing, not YAML, or says nothing usable of the data.
+    """
+    content, place = read_yaml(path)
     return parse_config(content, str(place))

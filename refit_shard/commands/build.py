@@ -21,17 +21,26 @@ Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/N
 
   refit-shard build --dataset bedlam --dataset agora
   refit-shard build --config configs/config_bedlam.yaml       every data set of its DATASET.LIST
+  refit-shard build --dataset bedlam --keep smplx_pose        with a label of your own
   refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format data set
   refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
 
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
-environment variable such as BEDLAM_ROOT overrides it. Before it begins, the labels and some frames
-are looked at; where they cannot be right, it stops and says what to mend (--skip-checks goes on).
-A build that was stopped goes on when the same command is given again: whole shards are kept, a
-damaged one is built anew, and rows whose frame was missing are tried again. Rows that cannot be
-used are listed with their reason in OUT/NAME/quarantine.feather. Shards of another npz or with
-other options are refused: --overwrite builds a new set beside the old one, which goes once the new
-one is whole.
+environment variable such as BEDLAM_ROOT overrides it. Data sets of your own may be declared there,
+in DATASETS, or under datasets: in the YAML, and are then called by their names (docs/data.md).
+
+--keep carries arrays of the npz along, as they are, to the batch: NAME[:MOTION[=TABLE]][:float64].
+MOTION says how one moves when its image is turned or mirrored: none, permute, points2d (pixels),
+points3d or axis_angle; TABLE what a mirror exchanges: spin, openpose, spin49, coco, smpl, smplh,
+smplx, hands, mano, mano_pair, or a JSON file with a permutation. smpl_pose, smplh_pose, smplx_pose
+and mano_pose know theirs.
+
+Before it begins, the labels and some frames are looked at; where they cannot be right, it stops and
+says what to mend (--skip-checks goes on). A build that was stopped goes on when the same command is
+given again: whole shards are kept, a damaged one is built anew, and rows whose frame was missing
+are tried again. Rows that cannot be used are listed with their reason in
+OUT/NAME/quarantine.feather. Shards of another npz or with other options are refused: --overwrite
+builds a new set beside the old one, which goes once the new one is whole.
 """
 
 
@@ -45,7 +54,11 @@ def add_parser(commands: Subparsers) -> None:
     )
     what = parser.add_argument_group("what to build")
     what.add_argument("--dataset", action="append", metavar="NAME", help="may be given repeatedly")
-    what.add_argument("--config", metavar="YAML", help="a training config: its DATASET.LIST")
+    what.add_argument(
+        "--config",
+        metavar="YAML",
+        help="a training config: its DATASET.LIST, or those of --dataset",
+    )
     what.add_argument("--npz", metavar="FILE|URL", help="your own annotations, with --root, --name")
     what.add_argument("--root", metavar="DIR|URL", help="the frames of --npz")
     what.add_argument("--name", metavar="NAME", help="the name of --npz")
@@ -58,6 +71,13 @@ def add_parser(commands: Subparsers) -> None:
         metavar="OLD=NEW",
         help="replace a prefix of imgname, or with * for what is kept a prefix and an ending: "
         "'*.png=*.jpg'; may be given repeatedly, the first that fits is used",
+    )
+    what.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="LABEL,…",
+        help="arrays of the npz to carry along; of several data sets those keep it that have it",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
@@ -113,11 +133,12 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     Raises:
         UsageError: they contradict each other, or a data set's place is not configured.
     """
-    from refit_shard.converter.annotations.datasets import DATASETS, Dataset, find_dataset
+    from refit_shard.converter.annotations.datasets import DATASETS, Dataset
+    from refit_shard.converter.annotations.keep import parse_keeps, those_there
     from refit_shard.converter.annotations.remaps import parse_remaps
     from refit_shard.converter.build.driver import BuildRequest
     from refit_shard.converter.build.plan import BuildOptions
-    from refit_shard.data_folder import datasets_of_config, find_data_config
+    from refit_shard.data_folder import find_data_config, names_of_config
     from refit_shard.shards_spec.names import check_dataset_name
     from refit_shard.shards_spec.storage.files import is_file
     from refit_shard.shards_spec.storage.paths import absolute, location
@@ -126,10 +147,10 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     if out.endswith(":"):
         raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
     own = [args.npz, args.root, args.name]
-    if sum((bool(args.dataset), bool(args.config), any(own))) != 1:
+    if bool(args.dataset or args.config) == any(own):
         raise UsageError(
-            "build: say what to build with one of --dataset NAME, --config YAML, "
-            "or --npz FILE --root DIR --name NAME"
+            "build: say what to build with --dataset NAME, --config YAML or both, "
+            "or with --npz FILE --root DIR --name NAME"
         )
     options = BuildOptions(
         box_px=args.box_px,
@@ -138,6 +159,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         limit=args.limit,
         seed=args.seed,
         remaps=parse_remaps(args.remap),
+        keep=parse_keeps(args.keep),
     )
     if any(own):
         if not all(own):
@@ -157,21 +179,21 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
         dataset = Dataset(name=args.name, root_variable="--root")
         places = [(dataset, npz, absolute(root))]
     else:
-        names = dict.fromkeys(args.dataset or [])
-        found = (
-            datasets_of_config(args.config)
-            if args.config
-            else [find_dataset(name) for name in names]
-        )
-        config = find_data_config(args.data_config)
+        names, where = args.dataset, ""
+        if args.config:
+            listed, where = names_of_config(args.config), f"--config {args.config}: "
+            names = args.dataset or listed
+        config = find_data_config(args.data_config, args.config)
+        found = [config.find(name, where) for name in dict.fromkeys(names)]
         places = [(dataset, config.npz(dataset), config.root(dataset)) for dataset in found]
+    kept = those_there(options.keep, [npz for _, npz, _ in places])
     return [
         BuildRequest(
             dataset=dataset,
             npz=npz,
             root=root,
             out=f"{out}/{dataset.name}",
-            options=options,
+            options=dataclasses.replace(options, keep=keep),
             workers=args.workers,
             address=args.address,
             shard_timeout=args.shard_timeout,
@@ -179,7 +201,7 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
             max_bad=args.max_bad,
             overwrite=args.overwrite,
         )
-        for dataset, npz, root in places
+        for (dataset, npz, root), keep in zip(places, kept, strict=True)
     ]
 
 
@@ -195,6 +217,8 @@ def _describe(prepared: "Prepared") -> None:
         f"{name}: found {', '.join(source.found)}; not there: {', '.join(source.absent) or 'none'}"
         + (f"; not used: {', '.join(source.unused)}" if source.unused else ""),
     ]
+    if source.own:
+        lines.append(f"{name}: kept {', '.join(map(str, source.own))}")
     lines += [f"{name}: {one.rows} rows cannot be used: {one}" for one in unusable_rows(source)]
     for line in lines:
         say(line, error=True)

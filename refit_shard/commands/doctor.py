@@ -1,7 +1,6 @@
 """``refit-shard doctor``: is my data folder ready?"""
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,14 +50,6 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def _is_set(config: "DataConfig", dataset: "Dataset") -> bool:
-    """Whether the data set's ROOT is filled in, wherever it leads."""
-    variable = dataset.root_variable
-    folders = config.names.get("DATASET_FOLDERS")
-    folder = folders.get(dataset.name) if isinstance(folders, dict) else None
-    return bool(os.environ.get(variable) or folder or config.names.get(variable))
-
-
 def _has_npz(config: "DataConfig", dataset: "Dataset") -> bool:
     try:
         config.npz(dataset)
@@ -98,7 +89,7 @@ def find_place(
         npz = config.npz(dataset)
     except (UsageError, StorageError) as error:
         detail, fix = _split(error)
-        fix = "make it: refit-shard subset-3dpw" if dataset.cropped else fix
+        fix = f"make it: {dataset.made_by}" if dataset.made_by else fix
         findings.append(Finding(name, "npz", "fail" if needed else "warn", detail, fix))
     if root is None or npz is None:
         return None, findings
@@ -113,12 +104,12 @@ def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]
     Without a training config: those whose ROOT is set; of those that share a ROOT one npz is
     enough.
     """
-    from refit_shard.converter.annotations.datasets import DATASETS
-    from refit_shard.data_folder import datasets_of_config
+    from refit_shard.data_folder import names_of_config
 
     if yaml is not None:
-        return [(dataset, True) for dataset in datasets_of_config(yaml)]
-    chosen = [dataset for dataset in DATASETS.values() if _is_set(config, dataset)]
+        names = names_of_config(yaml)
+        return [(config.find(name, f"--config {yaml}: "), True) for name in names]
+    chosen = [dataset for dataset in config.datasets.values() if config.is_set(dataset)]
     served = {one.root_variable for one in chosen if _has_npz(config, one)}
     return [(dataset, dataset.root_variable not in served) for dataset in chosen]
 
@@ -175,10 +166,12 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
     from refit_shard.converter.doctor.findings import Finding
     from refit_shard.data_folder import find_data_config
 
-    config = find_data_config(args.data_config)
+    config = find_data_config(args.data_config, args.config)
     build = "refit-shard build"
     if args.data_config:
         build += f" --data-config {shlex.quote(args.data_config)}"
+    if args.config and config.own:  # which it may declare
+        build += f" --config {shlex.quote(args.config)}"
     chosen = wanted(config, args.config)
     findings: list[Finding] = []
     if not chosen:

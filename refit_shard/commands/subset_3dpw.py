@@ -67,12 +67,12 @@ def _named_target(config: "DataConfig") -> str | None:
 
 
 def _prepare(args: argparse.Namespace) -> "SubsetPlan":
-    from refit_shard.converter.annotations.datasets import find_dataset
+    from refit_shard.converter.annotations.datasets import DATASETS
     from refit_shard.converter.subset.plan import SubsetRequest, plan_subset
     from refit_shard.data_folder import find_data_config
 
     config = find_data_config(args.data_config)
-    dataset = find_dataset("3dpw_test")
+    dataset = DATASETS["3dpw_test"]
     npz = config.npz(dataset)
     request = SubsetRequest(
         npz=npz,

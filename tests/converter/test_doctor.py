@@ -208,7 +208,8 @@ def test_a_bedlam_frame_on_its_side_is_told_from_a_wrong_one(tmp_path: Path) -> 
 
 
 def test_a_cropped_set_has_crops(own: Own) -> None:
-    cropped = Dataset(name="own", root_variable="R", cropped=True)
+    made_by = "refit-shard subset-3dpw"
+    cropped = Dataset(name="own", root_variable="R", cropped=True, made_by=made_by)
     one = only(examine(own, dataset=cropped), "frames", "wrong_size", "a crop is 256x256")
     assert one.fix == "run refit-shard subset-3dpw again"
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refit_shard.shards_spec.columns import columns_of
 from refit_shard.shards_spec.errors import FormatError, RefitShardError, ShardError
-from refit_shard.shards_spec.fields import Field, columns_of, standard_fields
+from refit_shard.shards_spec.fields import Field, standard_fields
 from refit_shard.shards_spec.geometry import Envelope
 from refit_shard.shards_spec.manifest import Manifest, ShardEntry, parse_manifest
 from tests.searches import examples

@@ -1,0 +1,236 @@
+"""Labels of one's own: which arrays of an npz are carried along, and how each moves.
+
+``NAME[:MOTION[=TABLE]][:float64]`` says of one array that it is kept: ``contact``,
+``smplx_pose``, ``ears:points2d=flip.json``. A TABLE is a name of :data:`TABLES` or a JSON file
+with the permutation of a mirror.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.converter.annotations.npz import Npz
+from refit_shard.shards_spec.errors import RefitShardError, SourceError, UsageError
+from refit_shard.shards_spec.fields import (
+    DTYPES,
+    STRING,
+    Field,
+    is_own_name,
+    npy_dtype,
+    npy_header,
+    too_large,
+)
+from refit_shard.shards_spec.own import KINDS, STILL, TABLES, Motion, Table, check_flip
+from refit_shard.shards_spec.storage.paths import AnyPath, local_path
+
+_WIDE = "float64"
+_MAX_TABLE_BYTES = 1 << 20
+_MAX_HEADER = 10_000  # numpy reads no more without being told to
+# How labels move that are called so, where nothing else is said.
+_BY_NAME = {
+    "smpl_pose": "axis_angle=smpl",
+    "smplh_pose": "axis_angle=smplh",
+    "smplx_pose": "axis_angle=smplx",
+    "mano_pose": "axis_angle=mano",
+}
+_FORM = (
+    "must be NAME[:MOTION[=TABLE]][:float64], MOTION one of "
+    f"{', '.join(KINDS)}, TABLE one of {', '.join(TABLES)} or a JSON file"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """One array of an npz to be carried along.
+
+    ``kind``, ``table``: of its :class:`Motion`. ``wide``: float64 stays, instead of becoming
+    float32.
+    """
+
+    name: str
+    kind: str = "none"
+    table: Table | None = None
+    wide: bool = False
+
+    def motion(self, dtype: str, shape: tuple[int, ...], where: str) -> Motion:
+        """How its rows of this dtype and shape move.
+
+        Raises:
+            SourceError: they cannot move so.
+        """
+        table = self.table
+        if table is None and self.kind != "none":
+            points = self.kind.startswith("points") and math.prod(shape[:-1]) == 1
+            if not points:
+                raise SourceError(
+                    f"{where}: {self.kind} needs what a mirror exchanges: {self.kind}=TABLE, one "
+                    f"of {', '.join(TABLES)} or a JSON file with a permutation"
+                )
+            table = Table(flip=(0,))
+        if table is None:
+            return STILL
+        roots = table.roots if self.kind == "axis_angle" else ()
+        motion = Motion(kind=self.kind, flip=table.flip, roots=roots)
+        misfit = motion.misfit(dtype, shape)
+        if misfit:
+            raise SourceError(f"{where}: {misfit}")
+        return motion
+
+
+def parse_keeps(texts: Iterable[str], base: AnyPath = ".") -> tuple[Keep, ...]:
+    """What the texts say; each may hold several, with commas between. JSON files are looked for
+    below ``base``.
+
+    Raises:
+        UsageError: one is not of the form, or is there twice.
+    """
+    listed = [one.strip() for text in texts for one in text.split(",")]
+    keeps = tuple(_parse(text, base) for text in listed)
+    names = [keep.name for keep in keeps]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"keep: {twice!r} is there twice")
+    return keeps
+
+
+def those_there(keeps: Sequence[Keep], npzs: Sequence[str]) -> list[tuple[Keep, ...]]:
+    """What each of the npz files is to keep: of several each keeps what it has, one must have all.
+
+    A file that cannot be read is asked for all; the build says what is wrong with it.
+
+    Raises:
+        UsageError: none of several has one of them.
+    """
+    if len(npzs) < 2 or not keeps:
+        return [tuple(keeps)] * len(npzs)
+    found = []
+    for path in npzs:
+        try:
+            with closing(Npz(path)) as npz:
+                found.append(tuple(keep for keep in keeps if keep.name in npz.entries))
+        except RefitShardError:
+            found.append(tuple(keeps))
+    lost = next((keep.name for keep in keeps if all(keep not in one for one in found)), None)
+    if lost is not None:
+        raise UsageError(f"keep {lost!r}: no npz of these data sets has it: {', '.join(npzs)}")
+    return found
+
+
+def _parse(text: str, base: AnyPath) -> Keep:
+    name, *said = text.split(":")
+    wide = _WIDE in said
+    said = [one for one in said if one != _WIDE]
+    kind, equals, table = (said or [_BY_NAME.get(name, "none")])[0].partition("=")
+    if not name or len(said) > 1 or kind not in KINDS or bool(equals) != bool(table):
+        raise UsageError(f"keep {text!r:.80}: {_FORM}")
+    if kind == "none" and table:
+        raise UsageError(f"keep {text!r:.80}: none takes no TABLE")
+    if not is_own_name(name):
+        raise UsageError(
+            f"keep {name!r:.80}: a label of your own cannot be called so: letters, digits and _, "
+            "no name of the field table, of an npz's or a batch's own keys, none with has_; save "
+            "the array under another name"
+        )
+    found = _table(table, base, f"keep {text!r:.80}") if table else None
+    return Keep(name=name, kind=kind, table=found, wide=wide)
+
+
+def _table(name: str, base: AnyPath, where: str) -> Table:
+    if name in TABLES:
+        return TABLES[name]
+    path = Path(base) / local_path(name, where)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_TABLE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{where}: {path}: {error.strerror}; a TABLE is one of {', '.join(TABLES)}, or a JSON "
+            "file with a permutation"
+        ) from error
+    try:
+        content = json.loads(data[:_MAX_TABLE_BYTES])
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: {path}: not JSON ({error})") from error
+    return Table(flip=check_flip(content, f"{where}: {path}"))
+
+
+Kept = tuple[tuple[Field, ...], dict[str, NDArray[Any]]]
+
+
+def read_kept(npz: Npz, keeps: Sequence[Keep], total: int, rows: int) -> Kept:
+    """Columns and values (rows, …) of the kept labels: the first ``rows`` of ``total``.
+
+    Strings are their UTF-8 bytes. NaN stays: what a label of one's own means, only its user knows.
+
+    Raises:
+        SourceError: one is missing, or is none that a shard can hold.
+    """
+    fields, values = [], {}
+    for keep in keeps:
+        field, values[keep.name] = _read(npz, keep, total, rows)
+        fields.append(field)
+    return tuple(fields), values
+
+
+def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, NDArray[Any]]:
+    name, where = keep.name, f"{npz.path}: kept label {keep.name!r}"
+    if name not in npz.entries:
+        raise SourceError(f"{where}: is not there; found: {', '.join(npz.entries) or 'none'}")
+    entry = npz.entries[name]
+    if entry.shape[:1] != (total,):
+        raise SourceError(f"{where}: must have {total} rows like 'imgname', got {entry.shape}")
+    shape = entry.shape[1:]
+    if 0 in shape or len(shape) > 8 or (entry.dtype.kind in "US" and shape):
+        raise SourceError(f"{where}: a row of shape {shape} of {entry.dtype} cannot be kept")
+    column: NDArray[Any] = npz.read(name)[:rows]  # refuses objects
+    if column.dtype.kind in "US":
+        column = _utf8(column, where)
+        dtype, width = STRING, max(1, column.dtype.itemsize)
+        column = column.astype(f"S{width}")
+    else:
+        dtype, width = column.dtype.name, 0
+        if dtype == _WIDE and not keep.wide:
+            dtype = "float32"
+        if dtype not in DTYPES:
+            raise SourceError(f"{where}: must be numbers or strings, got {column.dtype}")
+        with np.errstate(over="ignore"):
+            column = column.astype(dtype, copy=False)
+    motion = keep.motion(dtype, shape, where)
+    made = Field(name=name, dtype=dtype, shape=shape, width=width, doc="own label", motion=motion)
+    return made, column
+
+
+def check_columns(fields: Sequence[Field], where: str) -> None:
+    """Refuse more or larger labels than a shard's record may hold.
+
+    Raises:
+        SourceError: with the limit.
+    """
+    size = len(npy_header(npy_dtype(fields)))
+    wrong = too_large(fields) or (
+        f"their names and shapes take {size} bytes in a .npy's header, more than {_MAX_HEADER}"
+        if size > _MAX_HEADER
+        else ""
+    )
+    if wrong:
+        raise SourceError(f"{where}: too many labels are kept: {wrong}")
+
+
+def _utf8(column: NDArray[Any], where: str) -> NDArray[np.bytes_]:
+    """Strings as their UTF-8 bytes."""
+    found = []
+    for row, value in enumerate(column.tolist()):
+        try:
+            data = value if isinstance(value, bytes) else value.encode()
+            data.decode()
+        except UnicodeError as error:  # as text it may hold half a surrogate pair
+            raise SourceError(f"{where}: row {row}: {value!r:.80} is not UTF-8") from error
+        found.append(data)
+    return np.array(found, np.bytes_)

@@ -1,0 +1,137 @@
+"""Data sets of one's own: the ``datasets:`` of a training YAML, and ``DATASETS`` of a
+``data_config.py``. An entry says where a data set is and what is peculiar to it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from refit_shard.converter.annotations.datasets import DATASETS, TURNS, Dataset
+from refit_shard.converter.annotations.keep import parse_keeps
+from refit_shard.converter.annotations.remaps import parse_remaps
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.names import check_dataset_name
+from refit_shard.shards_spec.storage.paths import absolute, location
+from refit_shard.shards_spec.values import flag, one_of
+
+PLACES = ("npz", "root")
+FLAGS = ("cropped", "use_pose_3d", "expects_smpl")
+TEXTS = ("page", "turned")
+LISTS = ("remaps", "keep")
+_KEYS = (*PLACES, *FLAGS, *TEXTS, *LISTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSet:
+    """A data set as an entry declares it. ``npz``, ``root``: absolute paths or URLs; empty for a
+    registered one, to which an entry only adds. ``where``: the entry, for errors.
+    """
+
+    dataset: Dataset
+    npz: str
+    root: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """Where entries stand: a file, the name of the section, and how the file writes a key of it."""
+
+    path: Path
+    name: str
+    key: str
+
+    def where(self, *keys: object) -> str:
+        """An entry, or one of its keys."""
+        return self.name + "".join(self.key.format(f"{key!s:.80}") for key in keys)
+
+
+def yaml_section(path: Path) -> Section:
+    """Of a training YAML."""
+    return Section(path, "datasets", ".{}")
+
+
+def python_section(path: Path) -> Section:
+    """Of a ``data_config.py``."""
+    return Section(path, "DATASETS", "['{}']")
+
+
+def parse_own_sets(content: Any, section: Section) -> dict[str, OwnSet]:
+    """The data sets that a section declares, by name. Paths are relative to the file's folder.
+
+    Raises:
+        UsageError: with the key that is wrong.
+    """
+    if content is None:
+        return {}
+    if not isinstance(content, Mapping):
+        raise UsageError(
+            f"{section.path}: {section.name} must hold an entry for each data set of your own, got "
+            f"{content!r:.60}"
+        )
+    return {str(name): _parse_entry(name, entry, section) for name, entry in content.items()}
+
+
+def _parse_entry(name: Any, entry: Any, section: Section) -> OwnSet:
+    where = f"{section.path}: {section.where(name)}"
+    try:
+        check_dataset_name(name if isinstance(name, str) else repr(name))
+    except UsageError as error:
+        raise UsageError(f"{section.path}: {section.name}: {error}") from error
+    if not isinstance(entry, Mapping):
+        raise UsageError(f"{where}: must hold npz and root, got {entry!r:.60}")
+    registered = DATASETS.get(name)
+    allowed = _KEYS if registered is None else LISTS
+    for key in entry:
+        if key not in allowed:
+            why = f"; known: {', '.join(allowed)}"
+            if registered is not None and key in _KEYS:
+                why = (
+                    f": {name!r} is a registered data set, to which an entry adds only "
+                    f"{' and '.join(LISTS)}; give yours another name"
+                )
+            raise UsageError(f"{section.path}: {section.where(name, key)}{why}")
+
+    traits = {key: _value(key, entry[key], name, section) for key in entry}
+    if registered is not None:
+        return OwnSet(dataset=replace(registered, **traits), npz="", root="", where=where)
+    missing = [key for key in PLACES if key not in entry]
+    if missing:
+        raise UsageError(
+            f"{section.path}: {section.where(name, missing[0])} is missing: the entry must say "
+            "where the annotations (npz) and the folder of the frames (root) are"
+        )
+    npz, root = (traits.pop(key) for key in PLACES)
+    variable = f"{section.where(name, 'root')} of {section.path}"
+    return OwnSet(
+        dataset=Dataset(name=name, root_variable=variable, **traits),
+        npz=npz,
+        root=root,
+        where=where,
+    )
+
+
+def _value(key: str, value: Any, name: str, section: Section) -> Any:
+    """A key's value, checked."""
+    where = f"{section.path}: {section.where(name, key)}"
+    base = section.path.parent
+    if key in FLAGS:
+        return flag(where, value)
+    if key in LISTS:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(one, str) for one in texts):
+            raise UsageError(f"{where}: must be a list of texts, got {value!r:.60}")
+        try:
+            return parse_remaps(texts) if key == "remaps" else parse_keeps(texts, base)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
+    if key == "turned":
+        one_of(where, value, TURNS)
+        return value
+    if key in TEXTS:
+        if not isinstance(value, str):
+            raise UsageError(f"{where}: must be a text, got {value!r:.60}")
+        return value
+    place = location(value, where)
+    return place if "://" in place else absolute(str(base / place))

@@ -1,0 +1,147 @@
+"""The labels of a data set's own: their names, and how each moves with its image.
+
+Augmentation turns an image by ``rot`` degrees counter-clockwise about its box's middle, scales it,
+and then mirrors it left to right. A :class:`Motion` says what that does to a label. Of points and
+joints a mirror also exchanges left and right, by a permutation: place i gets what was at
+``flip[i]``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refit_shard.shards_spec.errors import UsageError
+
+KINDS = ("none", "permute", "points2d", "points3d", "axis_angle")
+HAS = "has_"
+MAX_FLIP = 1 << 16
+
+# The keys of a batch and of an npz that have a meaning already, beside the field table's names.
+RESERVED = frozenset(
+    (
+        *("img", "flip", "occ", "is_flipped", "rot", "sc", "rot_angle", "pn", "sample_index"),
+        *("dataset_name", "gt_verts", "sample", "part", "openpose", "shape", "S"),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What changes places under a mirror, and which of the joints are turned with the image:
+    ``roots``, whose rotations are in the camera's frame, not in that of a parent.
+    """
+
+    flip: tuple[int, ...]
+    roots: tuple[int, ...] = (0,)
+
+
+def _shifted(table: Sequence[int], by: int) -> tuple[int, ...]:
+    return tuple(one + by for one in table)
+
+
+# SPIN's 24 joints and OpenPose's BODY_25, as SPIN's constants.py mirrors them.
+_SPIN = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, *range(12, 20), 21, 20, 23, 22)
+_OPENPOSE = (
+    *(0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17),
+    *(22, 23, 24, 19, 20, 21),
+)
+# SMPL's 24 joints, SPIN's constants.py. The first 22 are those of SMPL-H and of SMPL-X.
+_SMPL = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
+_BODY = _SMPL[:22]
+# Fifteen joints of the left hand, then those of the right one, as in MANO (smplx, body_models.py).
+_HANDS = (*range(15, 30), *range(15))
+
+# By the names that a user gives. SMPL-X: joint_names.py of the package smplx; after the body come
+# jaw, left and right eye, and the hands.
+TABLES: Mapping[str, Table] = {
+    "spin": Table(flip=_SPIN),
+    "openpose": Table(flip=_OPENPOSE),
+    "spin49": Table(flip=_OPENPOSE + _shifted(_SPIN, 25)),
+    "coco": Table(flip=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)),
+    "smpl": Table(flip=_SMPL),
+    "smplh": Table(flip=_BODY + _shifted(_HANDS, 22)),
+    "smplx": Table(flip=(*_BODY, 22, 24, 23, *_shifted(_HANDS, 25))),
+    "hands": Table(flip=_HANDS, roots=()),
+    "mano": Table(flip=tuple(range(16))),
+    "mano_pair": Table(flip=(*range(16, 32), *range(16)), roots=(0, 16)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """How a label moves with its image.
+
+    ``kind``: ``"none"``: not at all. ``"permute"``: a mirror permutes the first axis.
+    ``"points2d"``: the last axis is x, y in source pixels, then what is carried along; it becomes
+    -1 … 1 from edge to edge of the crop. ``"points3d"``: x, y, z in the camera's frame, then what
+    is carried along; turned in the image plane. ``"axis_angle"``: rotations of joints, three
+    numbers each, rad; ``roots`` are turned.
+    ``flip``: the permutation of a mirror; empty for ``"none"``.
+    """
+
+    kind: str = "none"
+    flip: tuple[int, ...] = ()
+    roots: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As a manifest states it."""
+        return {"kind": self.kind, "flip": list(self.flip), "roots": list(self.roots)}
+
+    def misfit(self, dtype: str, shape: tuple[int, ...]) -> str:
+        """Why it cannot be that of a label of this dtype and row shape, or nothing."""
+        count = len(self.flip)
+        if self.kind == "none":
+            return "none has no permutation" if self.flip or self.roots else ""
+        if self.kind == "permute":
+            fits = shape[:1] == (count,)
+            return "" if fits else f"the permutation has {count} entries, a row {list(shape)}"
+        if not dtype.startswith("float"):
+            return f"{self.kind} must be floating-point numbers, got {dtype}"
+        if self.kind == "axis_angle":
+            fits = math.prod(shape) == 3 * count
+            return "" if fits else f"{count} joints have {3 * count} numbers, a row {list(shape)}"
+        least = 2 if self.kind == "points2d" else 3
+        if not shape or shape[-1] < least:
+            return f"the last axis must hold {least} or more numbers a point, a row is {shape}"
+        points = math.prod(shape[:-1])
+        return "" if points == count else f"the permutation has {count} entries, a row {points}"
+
+
+STILL = Motion()
+
+
+def check_flip(flip: Any, where: str) -> tuple[int, ...]:
+    """A permutation that is its own inverse, as a mirror's is.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(flip, (list, tuple)) or not 1 <= len(flip) <= MAX_FLIP:
+        raise UsageError(f"{where}: must be a list of 1 to {MAX_FLIP} whole numbers from 0")
+    if not all(type(one) is int and 0 <= one < len(flip) for one in flip):
+        raise UsageError(f"{where}: must hold whole numbers from 0 to {len(flip) - 1}")
+    wrong = next((place for place, one in enumerate(flip) if flip[one] != place), None)
+    if wrong is not None:
+        raise UsageError(
+            f"{where}: {wrong} gets what is at {flip[wrong]}, which gets what is at "
+            f"{flip[flip[wrong]]}: a mirror exchanges pairs"
+        )
+    return tuple(flip)
+
+
+def parse_motion(content: Any) -> Motion:
+    """The motion that a manifest states for a column.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(content, dict) or content.keys() != {"kind", "flip", "roots"}:
+        raise UsageError("'motion' must hold kind, flip and roots")
+    kind, roots = content["kind"], content["roots"]
+    flip = check_flip(content["flip"], "'motion'")
+    if kind not in KINDS[1:] or not isinstance(roots, list):
+        raise UsageError(f"'motion' is none of {', '.join(KINDS[1:])}")
+    if not all(type(one) is int and 0 <= one < len(flip) for one in roots):
+        raise UsageError("'motion': 'roots' are not among the joints")
+    return Motion(kind=kind, flip=flip, roots=tuple(roots))
