@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from refit_shard import __version__
 from refit_shard.commands import (
+    add_labels,
     build,
     doctor,
     import_occluders,
@@ -35,6 +36,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
 
   refit-shard doctor                       is the data folder ready?
   refit-shard build --dataset bedlam       images and annotations -> data/shards/bedlam
+  refit-shard add-labels data/shards/bedlam my.npz --keep contact   labels of your own
   refit-shard verify data/shards/bedlam    re-read and check everything
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
@@ -56,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     for module in (
         doctor,
         build,
+        add_labels,
         verify,
         info,
         preview,

@@ -247,9 +247,9 @@ def numpy_view(field: Field, column: pa.Array) -> NDArray[Any]:
 
     Booleans are bits in Arrow and strings are ragged, so these two kinds are unpacked.
     """
-    if field.shape:
-        return np.asarray(column.flatten().to_numpy()).reshape(-1, *field.shape)
-    return np.asarray(column.to_numpy(zero_copy_only=field.dtype not in (STRING, "bool")))
+    values = column.flatten() if field.shape else column
+    found = np.asarray(values.to_numpy(zero_copy_only=field.dtype not in (STRING, "bool")))
+    return found.reshape(-1, *field.shape) if field.shape else found
 
 
 def markdown_table(fields: Iterable[Field] = FIELDS) -> str:

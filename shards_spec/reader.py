@@ -248,6 +248,14 @@ class Sample:
         Raises:
             ShardError: the record that the index's columns make has another checksum.
         """
+        self.record()
+
+    def record(self) -> NDArray[np.void]:
+        """The labels as the record in the tar holds them, a structured scalar.
+
+        Raises:
+            ShardError: the record that the index's columns make has another checksum.
+        """
         record = np.zeros((), npy_dtype(self._shard.fields.values()))
         for name in record.dtype.names or ():
             value = self[name]
@@ -257,6 +265,7 @@ class Sample:
                 f"{self._shard.where}.arrow: row {self._row}: the labels are damaged (crc32c); run "
                 "refit-shard verify"
             )
+        return record
 
     @property
     def labels(self) -> dict[str, Any]:

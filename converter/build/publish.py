@@ -145,6 +145,11 @@ def open_publisher(
     return Publisher(folder=folder, standing=standing, target=target, candidates=kept)
 
 
+def pending_note(folder: Folder, dataset: str) -> Note | None:
+    """The note of an overwriting that was interrupted there, or None."""
+    return _survey(folder, dataset)[0].pending
+
+
 def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
     """What stands in the folder; and the words for a manifest of another format version."""
     names = folder.names()

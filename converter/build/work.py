@@ -266,7 +266,7 @@ class ShardBuilder:
         )
 
 
-def find_shard(recipe: Recipe, folder: Folder, index: int, stem: str) -> ShardResult | None:
+def find_shard(plan_hash: str, folder: Folder, index: int, stem: str) -> ShardResult | None:
     """The shard of this plan that stands on disk whole, or None.
 
     Raises:
@@ -278,7 +278,7 @@ def find_shard(recipe: Recipe, folder: Folder, index: int, stem: str) -> ShardRe
         where = f"{folder.url}/{stem}.arrow"
         batch = parse_index(pa.py_buffer(data), where)
         seal = read_seal(batch, where)
-        if seal.plan_hash != recipe.plan_hash:
+        if seal.plan_hash != plan_hash:
             return None
         tar = _fingerprint(folder, f"{stem}.tar")
     except StorageError as error:
@@ -345,7 +345,7 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
     folder = open_folder(recipe.out, "--out")
     whole = []
     for stem in task.candidates:
-        found = find_shard(recipe, folder, task.index, stem)
+        found = find_shard(recipe.plan_hash, folder, task.index, stem)
         if found is not None:
             if not would_now_succeed(recipe, task, found.quarantined):
                 return found

@@ -16,6 +16,9 @@ from refit_shard.shards_spec.own import HAS, Motion
 
 Columns = Mapping[str, NDArray[Any]]
 
+# torch has had these since 2.3 only. uint64 keeps its bits.
+_TENSOR_DTYPES = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
+
 
 def common_labels(sets: Mapping[str, Iterable[Field]]) -> tuple[Field, ...]:
     """The own labels of several data sets, by their names: each once, the first set's first.
@@ -76,7 +79,9 @@ def move_labels(
             with np.errstate(invalid="ignore", over="ignore"):  # NaN is theirs to have
                 moved = _moved(options, field.motion, values, columns, draws)
             moved[~has] = 0
-            made[field.name] = moved
+            made[field.name] = moved.astype(
+                _TENSOR_DTYPES.get(field.dtype, field.dtype), copy=False
+            )
         made[HAS + field.name] = has
     return made
 

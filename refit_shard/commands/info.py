@@ -8,7 +8,8 @@ from refit_shard.shards_spec.errors import ShardError
 
 HELP = """\
 Rows, bytes, shards, format, ranges of box sizes, and the share of rows with SMPL parameters, 3D
-joints, gender and camera. PATH is a data set's folder or a folder of data sets.
+joints, gender and camera, and labels of one's own. PATH is a data set's folder or a folder of data
+sets.
 """
 
 COLUMNS = [
@@ -54,6 +55,7 @@ def describe(url: str) -> dict[str, Any]:
         "quality": manifest.quality,
         "envelope": {"scale": manifest.envelope.scale, "rotation": manifest.envelope.rotation},
         "extrinsics": manifest.extrinsics,
+        "labels": [str(field) for field in manifest.own],
         "box_side_px": {"min": low, "median": median, "max": high},
         "share": {
             "smpl": float(np.mean(column("has_smpl"))),
@@ -114,4 +116,7 @@ def run(args: argparse.Namespace) -> int:
             for data in found
         )
     )
+    for data in found:
+        if data["labels"]:
+            say(f"{data['dataset']}: own labels: {', '.join(data['labels'])}")
     return code

@@ -1,0 +1,187 @@
+"""What labels a finished set gets, and which row of the npz each of its rows takes them from."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.converter.annotations.keep import Keep, check_columns, read_kept
+from refit_shard.converter.annotations.npz import Npz
+from refit_shard.shards_spec.columns import columns_of
+from refit_shard.shards_spec.errors import SourceError, UsageError
+from refit_shard.shards_spec.fields import Field, with_own
+from refit_shard.shards_spec.manifest import Manifest, plan_hash
+from refit_shard.shards_spec.reader import ShardSet, open_index
+from refit_shard.shards_spec.storage.paths import location
+from refit_shard.shards_spec.values import hold, whole
+
+SOURCE_ROW = "source_row"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsRequest:
+    """``shards``: the finished set, by path or URL; ``npz``: what holds the labels ``keep``.
+
+    ``workers``: threads, None for all cores.
+
+    Raises:
+        UsageError: a value is out of its bounds.
+    """
+
+    shards: str
+    npz: str
+    keep: tuple[Keep, ...]
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        hold(self, shards=location(self.shards, "SET"), npz=location(self.npz, "FILE.npz"))
+        if not self.keep:
+            raise UsageError("--keep: name the labels to add")
+        if self.workers is not None:
+            hold(self, workers=whole("--workers", self.workers, 1, 4096))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsPlan:
+    """``standing``: the manifest of the set as it is. ``own``, ``values``: the new columns, and
+    their values a row of the npz. ``places``: for each source row its row of the npz, or -1.
+    ``content``: everything that decides the bytes of the new shards. ``done``: the set has them.
+    """
+
+    request: LabelsRequest
+    standing: Manifest
+    own: tuple[Field, ...]
+    values: dict[str, NDArray[Any]]
+    places: NDArray[np.int64]
+    content: dict[str, Any]
+    joined_by: str
+    done: bool
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The columns of the new shards."""
+        return self.standing.fields if self.done else with_own(self.standing.fields, self.own)
+
+    @property
+    def plan_hash(self) -> str:
+        """Of the new shards."""
+        return plan_hash(self.content)
+
+
+def plan_labels(request: LabelsRequest) -> LabelsPlan:
+    """Read the labels and find out which row gets which; nothing is written.
+
+    Raises:
+        SourceError: the npz cannot be used, or is of other rows.
+        UsageError: the set has labels of these names already.
+        ShardError: the set is not finished, or damaged.
+    """
+    data_set = ShardSet.open(request.shards)
+    manifest = data_set.manifest
+    with closing(Npz(request.npz)) as npz:
+        total = _rows_of(npz, request.keep)
+        places, joined_by = _join(npz, total, manifest.source_rows)
+        own, values = read_kept(npz, request.keep, total, total)
+        names = npz.read("imgname") if "imgname" in npz.entries else None
+        added = {"columns": [field.name for field in own], "source_sha256": npz.sha256()}
+    earlier = manifest.plan.get("labels", [])
+    done = added in earlier and set(own) <= set(manifest.own)
+    if not done:
+        _check_new(request, manifest, own)
+    check_rows(data_set, request.npz, places, names)
+    labels = earlier if done else [*earlier, added]
+    fields = manifest.fields if done else with_own(manifest.fields, own)
+    return LabelsPlan(
+        request=request,
+        standing=manifest,
+        own=own,
+        values=values,
+        places=places,
+        content={**manifest.plan, "columns": columns_of(fields), "labels": labels},
+        joined_by=joined_by,
+        done=done,
+    )
+
+
+def _rows_of(npz: Npz, keep: tuple[Keep, ...]) -> int:
+    """How many rows the npz has: by its source_row, its imgname, or the first of the labels."""
+    for key in (SOURCE_ROW, "imgname", *(one.name for one in keep)):
+        entry = npz.entries.get(key)
+        if entry is not None and entry.shape:
+            return int(entry.shape[0])
+    raise SourceError(
+        f"{npz.path}: has none of the labels; found: {', '.join(npz.entries) or 'none'}"
+    )
+
+
+def _join(npz: Npz, total: int, source_rows: int) -> tuple[NDArray[np.int64], str]:
+    """For each source row of the set its row of the npz, or -1; and what told so."""
+    if SOURCE_ROW not in npz.entries:
+        if total != source_rows:
+            raise SourceError(
+                f"{npz.path}: has {total} rows, the set was built from an npz of {source_rows}: "
+                f"give one with the same rows, or with the array {SOURCE_ROW!r} that says which "
+                "they are"
+            )
+        by = "row and imgname" if "imgname" in npz.entries else "row alone"
+        return np.arange(total), by
+    rows = npz.read(SOURCE_ROW)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise SourceError(
+            f"{npz.path}: {SOURCE_ROW!r} must be whole numbers of shape (N,), got {rows.dtype} "
+            f"of shape {rows.shape}"
+        )
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < source_rows:
+        raise SourceError(f"{npz.path}: {SOURCE_ROW!r} must hold 0 to {source_rows - 1}")
+    places = np.full(source_rows, -1)
+    places[rows] = np.arange(total)
+    if np.count_nonzero(places >= 0) != total:
+        raise SourceError(f"{npz.path}: {SOURCE_ROW!r} holds a row twice")
+    return places, SOURCE_ROW
+
+
+def _check_new(request: LabelsRequest, manifest: Manifest, own: tuple[Field, ...]) -> None:
+    known = {field.name for field in manifest.fields}
+    again = next((field.name for field in own if field.name in known), None)
+    if again is not None:
+        raise UsageError(
+            f"{request.shards}: has the label {again!r} already; to have it otherwise, build the "
+            "set again with --keep, or add it under another name"
+        )
+    check_columns(with_own(manifest.fields, own), request.npz)
+
+
+def check_rows(
+    data_set: ShardSet, npz: str, places: NDArray[np.int64], names: NDArray[Any] | None
+) -> None:
+    """Refuse an npz that lacks a row of the set, or calls one's frame otherwise.
+
+    ``names``: the npz's imgname, if it has any.
+
+    Raises:
+        SourceError: with the first row.
+        ShardError: an index is missing or damaged.
+    """
+    for entry in data_set.manifest.shards:
+        index = open_index(data_set.folder, entry, data_set.manifest.fields)
+        rows = index.column(SOURCE_ROW).to_numpy()
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(places):
+            raise SourceError(f"{npz}: {entry.name} holds source rows that the set does not have")
+        taken = places[rows]
+        if (taken < 0).any():
+            raise SourceError(
+                f"{npz}: has no row for {np.count_nonzero(taken < 0)} of the {len(rows)} rows of "
+                f"{entry.name}, the first with source_row {rows[taken < 0][0]}"
+            )
+        if names is None:
+            continue
+        for row, name, other in zip(
+            rows.tolist(), index.column("imgname").to_pylist(), names[taken].tolist(), strict=True
+        ):
+            if name != (other.decode(errors="replace") if isinstance(other, bytes) else other):
+                raise SourceError(
+                    f"{npz}: is of other rows: imgname of source row {row} is {other!r:.80}, in "
+                    f"the set {name!r:.80}"
+                )

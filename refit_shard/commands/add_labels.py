@@ -1,0 +1,87 @@
+"""``refit-shard add-labels``: labels of one's own for shards that stand."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from refit_shard.commands import Subparsers
+
+if TYPE_CHECKING:
+    from refit_shard.converter.labels.plan import LabelsPlan
+    from refit_shard.converter.labels.work import LabelsSummary
+
+HELP = """\
+Add arrays of an npz to a finished set of shards, without its frames and without decoding an image:
+
+  refit-shard add-labels data/shards/bedlam contact.npz --keep contact:permute=flip.json
+
+SET is a data set's folder or URL. FILE.npz has the rows of the npz that the set was built from, in
+their order; with imgname in it the frames' names are compared. Or it has an array source_row that
+says for each of its rows which of those it is; then it needs only the rows that are in the set.
+--keep is that of build (refit-shard build --help).
+
+The set is written anew beside the one that stands, read again, and takes its place in one moment;
+until then it takes twice the room. If it was stopped, the same command goes on.
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "add-labels",
+        help="add labels of your own to finished shards",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("set", metavar="SET", help="folder or URL of a finished set")
+    parser.add_argument("npz", metavar="FILE.npz", help="the labels, a file or URL")
+    parser.add_argument(
+        "--keep", action="append", required=True, metavar="LABEL,…", help="which ones to add"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="threads, default all cores")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def _add(plan: "LabelsPlan", *, quiet: bool) -> "tuple[LabelsSummary, float]":
+    from refit_shard.console import Meter
+    from refit_shard.converter.build.work import ShardResult
+    from refit_shard.converter.labels.work import add_labels
+
+    with Meter(f"add-labels {plan.standing.dataset}", plan.standing.rows, quiet=quiet) as meter:
+
+        def on_shard(result: ShardResult) -> None:
+            meter.advance(result.entry.rows, result.entry.tar_bytes)
+
+        return add_labels(plan, on_shard), meter.seconds
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the set anew with the labels."""
+    import dataclasses
+
+    from refit_shard.console import as_json, human_bytes, human_seconds, say
+    from refit_shard.converter.annotations.keep import parse_keeps
+    from refit_shard.converter.labels.plan import LabelsRequest, plan_labels
+
+    keep = parse_keeps(args.keep)
+    plan = plan_labels(
+        LabelsRequest(shards=args.set, npz=args.npz, keep=keep, workers=args.workers)
+    )
+    try:
+        summary, seconds = _add(plan, quiet=args.json)
+    except KeyboardInterrupt:
+        line = "stopped; the set is as it was: give the same command again to go on"
+        say(f"refit-shard: {line}", error=True)
+        raise
+    if args.json:
+        as_json({**dataclasses.asdict(summary), "seconds": round(seconds, 3)})
+        return 0
+    if plan.done:
+        say(f"{summary.out}: has {', '.join(summary.labels)} already; nothing to do")
+        return 0
+    say(
+        f"{summary.out}: {', '.join(summary.labels)} added to {summary.rows} rows in "
+        f"{summary.shards} shards ({summary.kept_shards} kept), {human_bytes(summary.bytes)}, "
+        f"joined by {summary.joined_by}, {human_seconds(seconds)}"
+    )
+    return 0
