@@ -75,8 +75,10 @@ def parse_own_sets(content: Any, section: Section) -> dict[str, OwnSet]:
 
 def _parse_entry(name: Any, entry: Any, section: Section) -> OwnSet:
     where = f"{section.path}: {section.where(name)}"
+    if not isinstance(name, str):
+        raise UsageError(f"{section.path}: {section.name}: {name!r:.80}: a name must be a text")
     try:
-        check_dataset_name(name if isinstance(name, str) else repr(name))
+        check_dataset_name(name)
     except UsageError as error:
         raise UsageError(f"{section.path}: {section.name}: {error}") from error
     if not isinstance(entry, Mapping):

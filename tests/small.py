@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from refit_shard import Sample, ShardSet
 from refit_shard.cli import main
 from refit_shard.shards_spec.fields import record_crc
 
@@ -89,6 +90,13 @@ def index_rows(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*-??????.arrow")):
         rows += [{"shard": path.stem, **row} for row in read_arrow(path).to_pylist()]
     return rows
+
+
+def samples_of(folder: Path | str) -> list[Sample]:
+    """Every sample of a data set, in the npz's order."""
+    data_set = ShardSet.open(folder)
+    samples = [data_set[number] for number in range(len(data_set))]
+    return sorted(samples, key=lambda sample: int(sample["source_row"]))
 
 
 def quarantine(folder: Path) -> dict[int, str]:

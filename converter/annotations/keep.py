@@ -28,7 +28,7 @@ from refit_shard.shards_spec.fields import (
     too_large,
 )
 from refit_shard.shards_spec.own import KINDS, STILL, TABLES, Motion, Table, check_flip
-from refit_shard.shards_spec.storage.paths import AnyPath, local_path
+from refit_shard.shards_spec.storage.paths import local_path
 
 _WIDE = "float64"
 _MAX_TABLE_BYTES = 1 << 20
@@ -84,7 +84,7 @@ class Keep:
         return motion
 
 
-def parse_keeps(texts: Iterable[str], base: AnyPath = ".") -> tuple[Keep, ...]:
+def parse_keeps(texts: Iterable[str], base: str | Path = ".") -> tuple[Keep, ...]:
     """What the texts say; each may hold several, with commas between. JSON files are looked for
     below ``base``.
 
@@ -123,7 +123,7 @@ def those_there(keeps: Sequence[Keep], npzs: Sequence[str]) -> list[tuple[Keep, 
     return found
 
 
-def _parse(text: str, base: AnyPath) -> Keep:
+def _parse(text: str, base: str | Path) -> Keep:
     name, *said = text.split(":")
     wide = _WIDE in said
     said = [one for one in said if one != _WIDE]
@@ -142,7 +142,7 @@ def _parse(text: str, base: AnyPath) -> Keep:
     return Keep(name=name, kind=kind, table=found, wide=wide)
 
 
-def _table(name: str, base: AnyPath, where: str) -> Table:
+def _table(name: str, base: str | Path, where: str) -> Table:
     if name in TABLES:
         return TABLES[name]
     path = Path(base) / local_path(name, where)

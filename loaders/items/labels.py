@@ -41,7 +41,7 @@ class Placing(Protocol):
         """Place them."""
 
 
-def placing(compat: str) -> Placing:
+def placing(compat: str | None) -> Placing:
     """How points are placed: as their pixels are, or under ``"refit"`` as ReFit places them."""
     return keypoints_whole if compat == "refit" else keypoints
 

@@ -34,7 +34,7 @@ def open_shards(name: str, url: str) -> ShardSet:
     if MANIFEST not in open_folder(url).names():
         raise UsageError(
             f"{name}: no finished shards at {url}; build them with: refit-shard build "
-            f"--dataset {name}"
+            f"--dataset {name}, with the --config that declares it if it is your own"
         )
     return ShardSet.open(url)
 

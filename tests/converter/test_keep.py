@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from refit_shard import ShardSet
 from refit_shard.converter.annotations.keep import parse_keeps
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.own import TABLES
-from tests.small import Own, error_line, hashes, index_rows, own, refit
+from tests.small import Own, error_line, hashes, index_rows, own, refit, samples_of
 
 ROWS = 6
 
@@ -29,9 +28,7 @@ def kept(tree: Own, **arrays: NDArray[Any]) -> dict[str, Any]:
     result = tree.build("--keep", ",".join(arrays))
     assert result.code == 0, result.err
     assert refit("verify", tree.out).code == 0
-    data_set = ShardSet.open(str(tree.out))
-    samples = sorted((data_set[i] for i in range(ROWS)), key=lambda one: int(one["source_row"]))
-    return {name: [sample[name] for sample in samples] for name in arrays}
+    return {name: [sample[name] for sample in samples_of(tree.out)] for name in arrays}
 
 
 @pytest.mark.parametrize(
@@ -55,8 +52,7 @@ def test_float64_becomes_float32_unless_told(tree: Own) -> None:
     values = np.random.default_rng(0).normal(size=(ROWS, 2))
     tree.save(short=values, long=values)
     assert tree.build("--keep", "short", "--keep", "long:float64").code == 0
-    sample = ShardSet.open(str(tree.out))[0]
-    row = int(sample["source_row"])
+    row, sample = 3, samples_of(tree.out)[3]
     assert sample["short"].dtype == np.float32
     assert np.array_equal(sample["short"], values[row].astype(np.float32))
     assert sample["long"].dtype == np.float64
