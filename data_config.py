@@ -47,6 +47,9 @@ DATASET_FOLDERS = {
     "agora": AGORA_ROOT,
 }
 
+# Data sets of your own, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see docs/data.md.
+DATASETS: dict[str, dict[str, object]] = {}
+
 PASCAL_OCCLUDERS = "data/dataset_extras/pascal_occluders.pkl"
 JOINT_REGRESSOR_TRAIN_EXTRA = "data/smpl/J_regressor_extra.npy"
 JOINT_REGRESSOR_H36M = "data/smpl/J_regressor_h36m.npy"

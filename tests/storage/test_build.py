@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -435,3 +436,25 @@ def test_a_worker_that_comes_late_leaves_an_attempt_which_the_next_build_removes
     assert refit("verify", remote.out).code == 0
     assert remote.build().code == 0
     assert remote.found() == whole
+
+
+def test_labels_are_added_in_the_store_as_on_disk(remote: Remote, tmp_path: Path) -> None:
+    """From an npz in the store; what fails for good leaves the old set, and the command goes on."""
+    remote.assert_whole(remote.build())
+    np.savez(tmp_path / "labels.npz", mine=np.arange(8), word=np.array(list("abcdefgh")))
+    here = tmp_path / "here"
+    shutil.copytree(remote.local.tree.out, here)
+    keep = ("--keep", "mine,word")
+    assert refit("add-labels", here, tmp_path / "labels.npz", *keep).code == 0
+    remote.store.put("labels.npz", (tmp_path / "labels.npz").read_bytes())
+    command = ("add-labels", f"{remote.out}/own", f"{remote.store.url}/labels.npz", *keep)
+    remote.store.proxy.plant("^(PUT|POST) .*-g1-000001", error(500, "InternalError"))
+    failed = refit(*command)
+    assert failed.code == 1
+    assert "run the same command again" in error_line(failed)
+    assert refit("verify", f"{remote.out}/own").code == 0
+    remote.store.proxy.clear()
+    done = refit(*command)
+    assert done.code == 0, done.err
+    assert remote.found() == hashes(here)
+    assert refit("verify", f"{remote.out}/own").code == 0
