@@ -157,7 +157,7 @@ def find_data_config(path: str | None, yaml: str | None = None) -> DataConfig:
     """The file at ``path``, else ``./data_config.py``, and the data sets that it or the training
     config ``yaml`` declares.
 
-    Without the file a ``yaml`` that declares data sets is enough for them.
+    That ``./data_config.py`` is missing is an error only where a registered data set is asked for.
 
     Raises:
         UsageError: a file is missing, does not run, or declares what is wrong.
@@ -171,8 +171,6 @@ def find_data_config(path: str | None, yaml: str | None = None) -> DataConfig:
             f"no {FILE_NAME}: looked for {chosen}; go to the folder that has yours (ReFit's works "
             "as it is), or pass --data-config PATH"
         )
-        if not declared:
-            raise UsageError(missing)
         return DataConfig(chosen, {}, declared, missing)
     try:
         names = runpy.run_path(str(chosen))

@@ -103,9 +103,14 @@ def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]
 
     Without a training config: those whose ROOT is set; of those that share a ROOT one npz is
     enough.
+
+    Raises:
+        UsageError: there is no data_config.py, and nothing else that says where data sets are.
     """
     from refit_shard.data_folder import names_of_config
 
+    if config.missing and not config.own:
+        raise UsageError(config.missing)
     if yaml is not None:
         names = names_of_config(yaml)
         return [(config.find(name, f"--config {yaml}: "), True) for name in names]

@@ -59,9 +59,9 @@ def test_the_module_runs_as_a_program_and_says_its_commands() -> None:
     ("args", "said"),
     [
         (["--dataset", "cocoo"], "unknown data set 'cocoo'; known: coco, mpii"),
-        ([], "say what to build with one of --dataset NAME"),
-        (["--dataset", "coco", "--npz", "x"], "say what to build with one of"),
-        (["--dataset", "coco", "--config", "x"], "say what to build with one of"),
+        ([], "say what to build with --dataset NAME, --config YAML"),
+        (["--dataset", "coco", "--npz", "x"], "say what to build with --dataset"),
+        (["--config", "x", "--npz", "y"], "say what to build with --dataset"),
         (["--npz", "x.npz"], "--npz, --root and --name go together"),
         (["--npz", "x.npz", "--root", ".", "--name", "a"], "--npz x.npz: no such file"),
         (["--npz", __file__, "--root", "nowhere", "--name", "a"], "--root nowhere: no such folder"),
