@@ -182,7 +182,10 @@ def read_kept(npz: Npz, keeps: Sequence[Keep], total: int, rows: int) -> Kept:
 def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, NDArray[Any]]:
     name, where = keep.name, f"{npz.path}: kept label {keep.name!r}"
     if name not in npz.entries:
-        raise SourceError(f"{where}: is not there; found: {', '.join(npz.entries) or 'none'}")
+        found = ", ".join(npz.entries) or "none"
+        raise SourceError(
+            f"{where}: is not there; found: {found}; save it, or leave it out of keep"
+        )
     entry = npz.entries[name]
     if entry.shape[:1] != (total,):
         raise SourceError(f"{where}: must have {total} rows like 'imgname', got {entry.shape}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from refit_shard.converter.annotations.keep import Keep, check_columns, read_kept
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.shards_spec.columns import columns_of
-from refit_shard.shards_spec.errors import SourceError, UsageError
+from refit_shard.shards_spec.errors import ShardError, SourceError, UsageError
 from refit_shard.shards_spec.fields import Field, with_own
 from refit_shard.shards_spec.manifest import Manifest, plan_hash
 from refit_shard.shards_spec.reader import ShardSet, open_index
@@ -87,6 +87,8 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
         names = npz.read("imgname") if "imgname" in npz.entries else None
         added = {"columns": [field.name for field in own], "source_sha256": npz.sha256()}
     earlier = manifest.plan.get("labels", [])
+    if not isinstance(earlier, list):
+        raise ShardError(f"{request.shards}: 'labels' of the plan is no list; damaged")
     done = added in earlier and set(own) <= set(manifest.own)
     if not done:
         _check_new(request, manifest, own)

@@ -22,7 +22,7 @@ from refit_shard.converter.labels.plan import LabelsPlan
 from refit_shard.shards_spec.errors import RefitShardError, ShardError, UsageError
 from refit_shard.shards_spec.fields import RECORD_CRC, npy_dtype
 from refit_shard.shards_spec.manifest import Manifest, ShardEntry, read_manifest
-from refit_shard.shards_spec.names import OVERWRITE, quarantine_name
+from refit_shard.shards_spec.names import OVERWRITE, quarantine_name, sample_key
 from refit_shard.shards_spec.process import available_cores
 from refit_shard.shards_spec.reader import Shard
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
@@ -146,6 +146,9 @@ def _samples(plan: LabelsPlan, shard: Shard) -> Iterator[tuple[NDArray[np.void],
     for row in range(len(shard)):
         sample = shard.sample(row)
         old, jpeg = sample.record(), bytes(sample.jpeg)
+        key = sample_key(plan.standing.dataset, int(old["source_row"]))
+        if sample["key"] != key:
+            raise ShardError(f"{shard.where}.arrow: row {row}: its key is not {key}; damaged")
         if crc32c(jpeg) != int(old["jpg_crc32c"]):
             raise ShardError(
                 f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the set again, "

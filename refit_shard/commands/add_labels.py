@@ -1,13 +1,8 @@
 """``refit-shard add-labels``: labels of one's own for shards that stand."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
-
-if TYPE_CHECKING:
-    from refit_shard.converter.labels.plan import LabelsPlan
-    from refit_shard.converter.labels.work import LabelsSummary
 
 HELP = """\
 Add arrays of an npz to a finished set of shards, without its frames and without decoding an image:
@@ -42,39 +37,34 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def _add(plan: "LabelsPlan", *, quiet: bool) -> "tuple[LabelsSummary, float]":
-    from refit_shard.console import Meter
-    from refit_shard.converter.build.work import ShardResult
-    from refit_shard.converter.labels.work import add_labels
-
-    with Meter(f"add-labels {plan.standing.dataset}", plan.standing.rows, quiet=quiet) as meter:
-
-        def on_shard(result: ShardResult) -> None:
-            meter.advance(result.entry.rows, result.entry.tar_bytes)
-
-        return add_labels(plan, on_shard), meter.seconds
-
-
 def run(args: argparse.Namespace) -> int:
     """Write the set anew with the labels."""
     import dataclasses
 
-    from refit_shard.console import as_json, human_bytes, human_seconds, say
+    from refit_shard.console import Meter, as_json, human_bytes, human_seconds, say
     from refit_shard.converter.annotations.keep import parse_keeps
+    from refit_shard.converter.build.work import ShardResult
     from refit_shard.converter.labels.plan import LabelsRequest, plan_labels
+    from refit_shard.converter.labels.work import add_labels
 
     keep = parse_keeps(args.keep)
     plan = plan_labels(
         LabelsRequest(shards=args.set, npz=args.npz, keep=keep, workers=args.workers)
     )
+    title = f"add-labels {plan.standing.dataset}"
     try:
-        summary, seconds = _add(plan, quiet=args.json)
+        with Meter(title, plan.standing.rows, quiet=args.json) as meter:
+
+            def on_shard(result: ShardResult) -> None:
+                meter.advance(result.entry.rows, result.entry.tar_bytes)
+
+            summary = add_labels(plan, on_shard)
     except KeyboardInterrupt:
         line = "stopped; the set is as it was: give the same command again to go on"
         say(f"refit-shard: {line}", error=True)
         raise
     if args.json:
-        as_json({**dataclasses.asdict(summary), "seconds": round(seconds, 3)})
+        as_json({**dataclasses.asdict(summary), "seconds": round(meter.seconds, 3)})
         return 0
     if plan.done:
         say(f"{summary.out}: has {', '.join(summary.labels)} already; nothing to do")
@@ -82,6 +72,6 @@ def run(args: argparse.Namespace) -> int:
     say(
         f"{summary.out}: {', '.join(summary.labels)} added to {summary.rows} rows in "
         f"{summary.shards} shards ({summary.kept_shards} kept), {human_bytes(summary.bytes)}, "
-        f"joined by {summary.joined_by}, {human_seconds(seconds)}"
+        f"joined by {summary.joined_by}, {human_seconds(meter.seconds)}"
     )
     return 0

@@ -64,6 +64,7 @@ def test_a_yaml_alone_builds_and_trains(home: Path) -> None:
     )
     doctor = refit("doctor", "--config", config)
     assert "ok    cats           frames" in doctor.out
+    assert "ok    cats           keep             carried along: tail float32[2]" in doctor.out
     assert f"datasets.dogs.root of {config} is {home}/dogs/frames" in doctor.out
     built = refit(*BUILD, "--config", config)
     assert built.code == 0, built.err

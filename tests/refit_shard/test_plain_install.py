@@ -93,6 +93,7 @@ def test_simulate_needs_no_package_of_the_extra(tree: Own, tmp_path: Path) -> No
         ["preview", "{out}", "--out", "{new}.png"],
         ["import-occluders", "{npz}", "--out", "{new}"],
         ["subset-3dpw", "--data-config", "{config}"],
+        ["add-labels", "{out}", "{npz}", "--keep", "mine"],
     ],
     ids=lambda args: args[0],
 )
