@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from refit_shard import ShardSet
+from refit_shard.converter.annotations.keep import parse_keeps
+from refit_shard.converter.build.work import ShardResult
 from refit_shard.converter.frames import decode, encode
+from refit_shard.converter.labels.plan import LabelsPlan, LabelsRequest, plan_labels
+from refit_shard.converter.labels.work import add_labels
 from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import ShardError, UsageError
 from refit_shard.shards_spec.names import OVERWRITE
 from tests.converter.kills import kill_at
 from tests.small import (
@@ -248,3 +253,35 @@ def test_killed_at_any_step_a_whole_set_stands_and_the_command_goes_on(
     assert seen[True] > 2
     assert seen[False] > 20
     assert tars(tree.out) == wanted
+
+
+def planned(tree: Own) -> LabelsPlan:
+    """The plan of the labels, as the command makes it."""
+    npz = str(tree.folder / "labels.npz")
+    return plan_labels(LabelsRequest(shards=str(tree.out), npz=npz, keep=parse_keeps([KEEP])))
+
+
+def test_what_was_written_is_read_again_before_it_takes_the_old_one_s_place(tree: Own) -> None:
+    before = ShardSet.open(str(tree.out)).manifest
+
+    def spoil(result: ShardResult) -> None:
+        path = tree.out / f"{result.entry.name}.tar"
+        data = bytearray(path.read_bytes())
+        data[700] ^= 1
+        path.write_bytes(data)
+
+    with pytest.raises(ShardError, match=r"the new shards are not whole: own-g1-00000\d\.tar"):
+        add_labels(planned(tree), spoil)
+    assert ShardSet.open(str(tree.out)).manifest == before
+    assert refit("verify", tree.out).code == 0
+    assert add(tree).code == 0
+    assert refit("verify", tree.out).code == 0
+
+
+def test_a_set_that_was_built_again_meanwhile_is_left_alone(tree: Own) -> None:
+    plan = planned(tree)
+    assert tree.build("--samples-per-shard", 6, "--overwrite").code == 0
+    before = hashes(tree.out)
+    with pytest.raises(UsageError, match="built again meanwhile"):
+        add_labels(plan, lambda _: None)
+    assert hashes(tree.out) == before
