@@ -18,7 +18,6 @@ from refit_shard.loaders.native import Jpegs
 from refit_shard.shards_spec.errors import FrameError, UsageError
 from refit_shard.shards_spec.fields import EXTRINSICS, Field
 from refit_shard.shards_spec.geometry import beyond_window, box_side, output_to_source
-from refit_shard.shards_spec.own import HAS
 
 Batch = dict[str, Any]
 
@@ -143,12 +142,11 @@ def _own(
 ) -> Batch:
     """The item's own labels."""
     own = empty_labels(sample.own, 1)
-    for field in sample.own:
-        if _has(sample, field.name):
-            value = sample[field.name]
-            own[field.name][0] = value.encode() if isinstance(value, str) else value
-            own[HAS + field.name][0] = True
-    moved = move_labels(options, sample.own, {**columns, **own}, draws)
+    has = {field.name: np.array([_has(sample, field.name)]) for field in sample.own}
+    for name in (name for name, there in has.items() if there[0]):
+        value = sample[name]
+        own[name] = np.array(value.encode() if isinstance(value, str) else value)[None]
+    moved = move_labels(options, sample.own, {**columns, **own}, has, draws)
     return {
         name: torch.from_numpy(np.array(values[0])) if isinstance(values, np.ndarray) else values[0]
         for name, values in moved.items()

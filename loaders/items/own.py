@@ -30,6 +30,7 @@ def common_labels(sets: Mapping[str, Iterable[Field]]) -> tuple[Field, ...]:
     for name, fields in sets.items():
         for field in fields:
             first, other = found.setdefault(field.name, (name, field))
+            found[field.name] = first, max(other, field, key=lambda one: one.width)
             if _kind(field) != _kind(other):
                 raise UsageError(
                     f"{name} and {first} both have the label {field.name!r}, of other kinds: "
@@ -44,50 +45,45 @@ def _kind(field: Field) -> tuple[str, tuple[int, ...], Motion]:
 
 
 def empty_labels(fields: Iterable[Field], count: int) -> dict[str, NDArray[Any]]:
-    """Zeros of ``count`` rows for each label, and no row's source has it."""
-    made: dict[str, NDArray[Any]] = {}
-    for field in fields:
-        dtype = object if field.dtype == STRING else field.dtype
-        made[field.name] = np.zeros((count, *field.shape), dtype)
-        made[HAS + field.name] = np.zeros(count, bool)
-    return made
+    """Zeros of ``count`` rows for each label."""
+    return {
+        field.name: np.zeros(
+            (count, *field.shape), f"S{field.width}" if field.dtype == STRING else field.dtype
+        )
+        for field in fields
+    }
 
 
-def put_labels(
-    columns: Columns, fields: Iterable[Field], places: NDArray[np.int64], records: NDArray[np.void]
-) -> None:
-    """Put the labels that these records hold where they belong in the columns."""
-    for field in fields:
-        if field.name in (records.dtype.names or ()):
-            columns[field.name][places] = records[field.name]
-            columns[HAS + field.name][places] = True
+def presence(
+    fields: Iterable[Field], sets: Sequence[Iterable[Field]], which: NDArray[np.int64]
+) -> dict[str, NDArray[np.bool_]]:
+    """For each label whether the data set has it that a row is of: ``which`` (n,) of ``sets``."""
+    known = [{field.name for field in one} for one in sets]
+    return {field.name: np.array([field.name in one for one in known])[which] for field in fields}
 
 
 def move_labels(
-    options: RenderOptions, fields: Iterable[Field], columns: Columns, draws: Draws
+    options: RenderOptions, fields: Iterable[Field], columns: Columns, has: Columns, draws: Draws
 ) -> dict[str, Any]:
     """The labels as a batch has them: arrays, of strings a list; after each ``has_…`` (n,) bool.
 
-    ``columns``: the labels, ``center`` and ``scale``. A row whose source lacks one has zeros.
+    ``columns``: the labels, ``center`` and ``scale``; ``has``: by the label, whether a row's data
+    set has it. Where not, it is zeros.
     """
     made: dict[str, Any] = {}
     for field in fields:
-        values, has = columns[field.name], columns[HAS + field.name]
+        values, there = columns[field.name], has[field.name]
         if field.dtype == STRING:
-            made[field.name] = [_text(value) for value in values.tolist()]
+            made[field.name] = [value.decode(errors="replace") for value in values.tolist()]
         else:
             with np.errstate(invalid="ignore", over="ignore"):  # NaN is theirs to have
                 moved = _moved(options, field.motion, values, columns, draws)
-            moved[~has] = 0
+            moved[~there] = 0
             made[field.name] = moved.astype(
                 _TENSOR_DTYPES.get(field.dtype, field.dtype), copy=False
             )
-        made[HAS + field.name] = has
+        made[HAS + field.name] = there
     return made
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
 def _moved(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from refit_shard.loaders.items.making import GATHERED, make_labels
 from refit_shard.loaders.items.occluders import Occluders
-from refit_shard.loaders.items.own import common_labels, empty_labels, move_labels, put_labels
+from refit_shard.loaders.items.own import common_labels, empty_labels, move_labels, presence
 from refit_shard.loaders.items.pixels import image_kind, make_images
 from refit_shard.loaders.items.policy import Draws, draw, neutral, select
 from refit_shard.loaders.native import Read, failure, read
@@ -192,7 +192,8 @@ class BatchMaker:
         made: dict[str, Any] = make_labels(self.options, columns, draws)
         made["imgname"] = [name.decode(errors="replace") for name in names]
         made["dataset_name"] = [self.sources[one].name for one in which.tolist()]
-        made |= move_labels(self.options, self.own, columns, draws)
+        has = presence(self.own, [source.shards.own for source in self.sources], which)
+        made |= move_labels(self.options, self.own, columns, has, draws)
         return Made(made, np.bincount(which, minlength=len(self.sources)), replaced)
 
     def _draws(self, begin: int, count: int) -> Draws:
@@ -307,9 +308,8 @@ class BatchMaker:
         for index, records in enumerate(got.records):
             mine = places[which[places] == index]
             if len(mine):
-                for name in (*GATHERED, *(EXTRINSICS if self.extrinsics else ()), "imgname"):
+                for name in columns.keys() & {*(records.dtype.names or ())}:
                     columns[name][mine] = records[name]
-                put_labels(columns, self.own, mine, records)
 
     def passes(self, position: int) -> dict[str, float]:
         """Passes of each source at a position of the stream."""
