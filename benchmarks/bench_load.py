@@ -3,14 +3,14 @@
     python -m benchmarks.bench_load
 
 Stored crops and occluders come from :mod:`benchmarks.crops`. Measured in samples/s, in turns (see
-:func:`benchmarks.harness.interleaved`), each in a fresh process that may use two cores:
+:func:`benchmarks.harness.interleaved`), each in a fresh process that may use one or two cores:
 
 - *bare decode*: simplejpeg decodes the stored JPEGs, held in memory, to RGB into memory that is
   used again; on one core, and on two by two threads. It decodes whole crops, and does nothing else.
   *Without markers* decodes the same crops encoded again without restart markers, which make the
   stored ones larger and slower to decode whole;
 - the loader: :class:`loaders.StreamingLoader` with ReFit's augmentation and occluders, batches of
-  64, with 1 and 2 workers, after a warm-up.
+  64, with 1 worker on one core and 2 on two, after a warm-up.
 
 Ratios are taken round by round. Then the stages of a sample's time on one core, and the decoding of
 what is shown alone (:mod:`benchmarks.load_stages`).
@@ -34,10 +34,11 @@ from benchmarks.harness import (
     ratios,
     spread,
 )
-from benchmarks.load_cases import CORES, Amounts, Decoding, Loading, measure
+from benchmarks.load_cases import Amounts, Decoding, Loading, measure
 from benchmarks.load_stages import measure_stages
 from benchmarks.peers.transform import Kind
 
+CORES = 2
 PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "crc32c", "torch")
 
 
