@@ -1,5 +1,6 @@
 """From stored samples and parameters to items: the one place where an item is made."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -202,22 +203,31 @@ def finalize(
     }
     pn = moved.pop("pn")
     levels = moved["img"].permute(0, 3, 1, 2).to(torch.float32) * pn[:, :, None, None]
-    scale = torch.from_numpy(1 / (255 * STD.astype(np.float64))).to(levels)[:, None, None]
-    shift = torch.from_numpy(MEAN / STD.astype(np.float64)).to(levels)[:, None, None]
+    scale, shift = _constants(levels.device)
     made = (levels.clamp_(max=255.0).floor_() * scale - shift).contiguous()
     moved["img"] = made if image == "normalized" else made.to(torch.bfloat16)
     return moved
 
 
+@functools.cache
+def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift of whole levels, float32 (3, 1, 1); sent once, since that is waited for."""
+    deviation = STD.astype(np.float64)
+    scale, shift = (
+        torch.from_numpy(values.astype(np.float32)[:, None, None]).to(device)
+        for values in (1 / (255 * deviation), MEAN / deviation)
+    )
+    return scale, shift
+
+
 def _sent(value: torch.Tensor, device: torch.device | str | None) -> torch.Tensor:
-    """A tensor on a device; its memory may be used for something else at once."""
+    """A tensor on a device, or on its way there.
+
+    A copy from pageable memory would wait until the device has nothing else to do. PyTorch keeps
+    page-locked memory until what was sent from it has arrived.
+    """
     if device is None:
         return value
-    if torch.device(device).type == "cuda" and not value.is_cuda:
-        value = pin(value)  # what is pageable would be sent only once the device has nothing to do
+    if torch.device(device).type == "cuda" and not (value.is_cuda or value.is_pinned()):
+        value = value.pin_memory()
     return value.to(device, non_blocking=True)
-
-
-def pin(value: torch.Tensor) -> torch.Tensor:
-    """The tensor in page-locked memory of PyTorch's, which keeps it until it has been sent."""
-    return value if value.is_pinned() else value.pin_memory()

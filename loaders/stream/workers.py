@@ -27,6 +27,8 @@ Batch = dict[str, Any]
 
 # Beside those being made: the one that the loop works on, the next one, and a few that it may keep.
 _SPARE_PIECES = 8
+# Threads that read, beside one a worker: each has 32 reads in flight where storage answers late.
+_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,9 @@ def _make(
 def batches_in_order(
     maker: Maker[ReadT], slices: Iterable[Slice], *, batch_size: int, workers: int, prefetch: int
 ) -> Generator[Finished, None, None]:
-    """Each slice's batch, in order; every worker is up to ``prefetch`` batches ahead, of which it
-    draws one and as many as are left are being read, or ready. A worker is two threads: one reads
-    batches, the other draws them.
+    """Each slice's batch, in order; every worker is up to ``prefetch`` batches ahead: it draws one
+    while the others are being read, or are ready. So how far reads are ahead is the caller's
+    choice, and takes no memory beside that of the batches in flight.
 
     With no workers a batch is made here, when it is asked for. Closing the iterator ends the
     threads.
@@ -151,14 +153,15 @@ def batches_in_order(
         for begin, end in slices:
             yield _make(maker, memory, partial(maker.read, begin, end), end - begin)
         return
-    yield from _ahead(maker, memory, iter(slices), workers, workers * prefetch)
+    yield from _ahead(maker, memory, iter(slices), workers, prefetch)
 
 
 def _ahead(
-    maker: Maker[ReadT], memory: BatchMemory, slices: Iterator[Slice], workers: int, most: int
+    maker: Maker[ReadT], memory: BatchMemory, slices: Iterator[Slice], workers: int, prefetch: int
 ) -> Generator[Finished, None, None]:
-    """Each slice's batch, in order, ``most`` of them given to the threads at a time."""
-    readers: _Crew[ReadT] = _Crew(workers, "read")
+    """Each slice's batch, in order, by threads that read and others that draw."""
+    most = workers * prefetch
+    readers: _Crew[ReadT] = _Crew(max(workers, min(most - workers, _READERS)), "read")
     drawers: _Crew[Finished] = _Crew(workers, "draw")
     given: deque[Future[Finished]] = deque()
     try:

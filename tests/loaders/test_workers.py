@@ -88,6 +88,37 @@ def test_as_many_threads_as_asked_for(shards: Path) -> None:
             assert workers("draw") == workers("read") == num_workers
             assert children() == before
         assert workers("") == 0
+    for num_workers, prefetch, readers in ((1, 1, 1), (1, 4, 3), (2, 100, 16), (20, 2, 20)):
+        iterator = iter(stream(shards, num_workers=num_workers, prefetch=prefetch))
+        next(iterator)
+        assert (workers("draw"), workers("read")) == (num_workers, readers)
+        iterator.close()
+
+
+def test_what_comes_next_is_read_while_a_batch_is_drawn(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each but the last is drawn only once the next one is read; in time, or this would hang."""
+    read, make = BatchMaker.read, BatchMaker.make
+    done = {begin: threading.Event() for begin in range(0, 96, 12)}
+
+    def read_and_say(maker: BatchMaker, begin: int, end: int) -> Any:
+        found = read(maker, begin, end)
+        done[begin].set()
+        return found
+
+    def make_after(maker: BatchMaker, samples: Any, images: Any) -> Any:
+        if samples.begin + 12 in done:
+            assert done[samples.begin + 12].wait(60)
+        return make(maker, samples, images)
+
+    expected = all_items(stream(shards, epoch_samples=96))
+    monkeypatch.setattr(BatchMaker, "read", read_and_say)
+    monkeypatch.setattr(BatchMaker, "make", make_after)
+    for num_workers in (1, 3):
+        assert all_items(stream(shards, num_workers=num_workers, epoch_samples=96)) == expected
+        for event in done.values():
+            event.clear()
 
 
 def test_an_iterator_in_a_cycle_ends_its_workers_by_itself(shards: Path) -> None:
@@ -147,11 +178,11 @@ def test_an_iterator_that_is_left_ends_while_its_batches_are_made(
 
     monkeypatch.setattr(BatchMaker, stage, work_slowly)
     before = remains()
-    iterator = iter(stream(shards, num_workers=2, prefetch=20, epoch_samples=10**6))
+    iterator = iter(stream(shards, num_workers=2, prefetch=60, epoch_samples=10**6))
     next(iterator)
     iterator.close()
     assert remains() == before
-    assert len(begun) < 10
+    assert len(begun) < 90
 
 
 def test_validation_inside_of_training(shards: Path) -> None:

@@ -79,7 +79,7 @@ int64_t microseconds() {
 }  // namespace
 
 void refit_read(RefitRead* reads, int64_t count, int32_t threads, int64_t patience) {
-    int64_t done = 0, before = microseconds(), took = -1;
+    int64_t done = 0, before = microseconds(), took = 0;
     while (done < count && took < patience) {
         reads[done].code = read_one(&reads[done]);
         ++done;

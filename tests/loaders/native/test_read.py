@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from refit_shard import ShardSet
 from refit_shard.loaders import native
-from refit_shard.loaders.native import Code, Reader
+from refit_shard.loaders.native import Code, Reader, interface
 from refit_shard.shards_spec.errors import FrameError, RefitShardError, ShardError, StorageError
 from refit_shard.shards_spec.records import ByteFile, LocalFile, NpyLayout, OpenTars, RecordReader
 from tests.small import own
@@ -121,6 +122,38 @@ class Bytes:
         return self.data[offset : offset + nbytes]
 
 
+class Together(Bytes):
+    """One that answers seven reads when all are asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.barrier = threading.Barrier(7)
+
+    def read_at(self, nbytes: int, offset: int) -> bytes:
+        """Some of the bytes, once six others are asked for too."""
+        self.barrier.wait(60)
+        return super().read_at(nbytes, offset)
+
+
+def test_a_store_is_asked_for_many_samples_at_a_time(made: Set) -> None:
+    _, _, codes, _ = made.read(Together(made.tar.read_bytes()), threads=7)
+    assert codes == [Code.OK] * 7
+
+
+class Failing(Bytes):
+    """A store that is gone."""
+
+    def read_at(self, nbytes: int, offset: int) -> bytes:
+        """None of the bytes."""
+        raise OSError(errno.EIO, f"{nbytes} bytes from {offset} are gone")
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_a_store_that_fails_says_where(made: Set, threads: int) -> None:
+    with pytest.raises(StorageError, match=r"^t\.tar: row \d: \d+ bytes from \d+ are gone$"):
+        made.read(Failing(made.tar.read_bytes()), threads=threads)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_store_gives_the_same(made: Set, threads: int) -> None:
     """And what is damaged there is named too."""
@@ -141,3 +174,24 @@ def test_a_failed_read_says_why(made: Set) -> None:
     error = native.failure(codes[0], details[0], "t.tar: row 0")
     assert isinstance(error, StorageError)
     assert str(error) == f"t.tar: row 0: {os.strerror(errno.EISDIR)}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("begin", -1), ("to", -1), ("length", -1), ("begin", 1), ("to", 1), ("length", 2**62)),
+        *(("begin", 2**63 - 1), ("to", 2**63 - 1), ("begin", -(2**63))),
+    ],
+)
+def test_no_span_leads_out_of_a_record_or_a_row(name: str, value: int) -> None:
+    """The library itself refuses it, whatever Python may ask for."""
+    data, row = np.zeros(4096, np.uint8), np.zeros(16, np.uint8)
+    span = np.array([(0, 0, 16)], interface.SPAN)
+    span[name] = value
+    (read,) = reads = np.zeros(1, interface.READ)
+    read["data"], read["row"] = interface.address(data), interface.address(row)
+    read["header"], read["spans"] = read["data"], interface.address(span)
+    read["length"], read["record_length"], read["row_length"] = 528, 16, 16
+    read["span_count"], read["descriptor"] = 1, -1
+    interface.library().refit_read(interface.address(reads), 1, 1, 0)
+    assert reads["code"].tolist() == [Code.BAD_CALL]
