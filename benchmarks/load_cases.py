@@ -20,7 +20,6 @@ from refit_shard.converter.frames.encode import encoder_options
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.records import OpenTars, RecordReader
 
-CORES = 2  # that the loader may use, its loop included
 _EPOCH_SAMPLES = 1 << 40  # one epoch holds every measurement
 
 
@@ -123,7 +122,7 @@ def loading_rate(case: Loading, crops: Crops, amounts: Amounts) -> float:
     """Samples/s of the loader, after a warm-up: the first touch of a batch's memory is slow.
 
     Workers deliver in turns, so what is counted is whole turns of theirs. They end with
-    this process.
+    this process, which may use as many cores as it has workers.
     """
     pin(case.cores)
     made = options(case.image, crops, amounts.batch, case.cores)

@@ -13,24 +13,24 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 
 from benchmarks.crops import Crops
 from benchmarks.load_cases import decode_for, options, pin, stored_jpegs
 from benchmarks.peers.transform import Kind
-from refit_shard.loaders.native import Drawer, ImageKind
+from refit_shard.loaders.native import Drawer, ImageKind, Reader
 from refit_shard.loaders.stream import batches
 from refit_shard.loaders.stream.batches import BatchMaker
-from refit_shard.shards_spec.records import RecordReader
 
-# Functions by stage, in the order of a sample's way; make() itself is what is left.
+# Functions by stage, in the order of a sample's way; read() and make() themselves are what is left.
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "draws and order": [(BatchMaker, "_draws"), (BatchMaker, "_rows")],
-    "places in the tars": [(RecordReader, "place")],
-    "read, checksums": [(batches, "read")],
+    "places in the tars": [(BatchMaker, "_places")],
+    "read, checksums": [(Reader, "read")],
     "decode, warp, occlude, write": [(Drawer, "draw")],
     "maps, occluders' table": [(batches, "make_images")],
-    "labels": [(BatchMaker, "_scatter"), (batches, "make_labels")],
-    "the rest": [(BatchMaker, "make")],
+    "labels": [(BatchMaker, "_labels")],
+    "the rest": [(BatchMaker, "read"), (BatchMaker, "make")],
 }
 
 
@@ -84,10 +84,10 @@ class Positions:
     def make(self, count: int) -> None:
         """Make ``count`` batches."""
         shape, dtype = self.maker.image
-        images = np.empty((self.batch, *shape), dtype)
+        images = torch.empty((self.batch, *shape), dtype=dtype)
         for _ in range(count):
             end = self.next_one + self.batch
-            self.maker.make(self.next_one, end, images)
+            self.maker.make(self.maker.read(self.next_one, end), images)
             self.next_one = end
 
 

@@ -7,6 +7,7 @@ run does not fill its memory with what it has read.
 import os
 import resource
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,8 @@ from refit_shard.shards_spec.forks import ForkLock
 from refit_shard.shards_spec.manifest import Manifest
 from refit_shard.shards_spec.reader import ShardSet, open_index
 from refit_shard.shards_spec.storage.folder import Folder
+
+Ints = NDArray[np.int64]
 
 TAR_BLOCK = 512
 _MOST_OPEN_TARS = 512
@@ -141,17 +144,32 @@ class OpenTars:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a sample lies: ``size`` bytes from ``offset`` of an open tar, the JPEG before the rest.
+class Places:
+    """Where samples lie, one entry each: int64, (n,).
 
-    ``where``: the tar and the row, for an error.
+    ``asked``: which of the samples that were asked for it is. ``tar``: the number of its tar in
+    ``tars``. It has ``sizes`` bytes from ``offsets`` on, the first ``jpeg_lengths`` of them JPEG.
     """
 
-    tar: ByteFile
-    offset: int
-    jpeg_length: int
-    size: int
-    where: str
+    tars: list[ByteFile]
+    asked: Ints
+    tar: Ints
+    offsets: Ints
+    jpeg_lengths: Ints
+    sizes: Ints
+
+    @classmethod
+    def joined(cls, parts: Sequence["Places"]) -> "Places":
+        """Those of all parts, one after the other."""
+        firsts = np.cumsum([0, *(len(part.tars) for part in parts[:-1])])
+        return cls(
+            [tar for part in parts for tar in part.tars],
+            np.concatenate([part.asked for part in parts]),
+            np.concatenate([part.tar + first for part, first in zip(parts, firsts, strict=True)]),
+            np.concatenate([part.offsets for part in parts]),
+            np.concatenate([part.jpeg_lengths for part in parts]),
+            np.concatenate([part.sizes for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
@@ -163,7 +181,7 @@ class Stored:
 
 
 class RecordReader:
-    """Reads samples of a finished data set by their number, in the order of its shards.
+    """Finds samples of a finished data set by their number, in the order of its shards.
 
     It may be used by many threads at once, and after a fork. ``tars`` may be shared with others.
     """
@@ -171,8 +189,14 @@ class RecordReader:
     def __init__(self, data_set: ShardSet, tars: OpenTars) -> None:
         self._set = data_set
         self.layout = NpyLayout.of(data_set.manifest)
-        self._places: dict[int, tuple[NDArray[np.uint64], NDArray[np.uint32]]] = {}
         self._tars = tars
+        shards = data_set.manifest.shards
+        self._names = [f"{entry.name}.tar" for entry in shards]
+        self._ends = np.cumsum([entry.rows for entry in shards], dtype=np.int64)
+        # A shard's part is filled in when it is first asked for, and takes no memory before.
+        self._offsets = np.zeros(len(data_set), np.uint64)
+        self._lengths = np.zeros(len(data_set), np.uint32)
+        self._known: set[int] = set()
 
     @property
     def dtype(self) -> np.dtype[np.void]:
@@ -183,17 +207,13 @@ class RecordReader:
         manifest = self._set.manifest
         return open_index(self._set.folder, manifest.shards[shard], manifest.fields)
 
-    def _places_in(self, shard: int) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-        """Offsets and lengths of the JPEGs of a shard."""
-        found = self._places.get(shard)
-        if found is None:
-            index = self._index(shard)
-            offsets, lengths = (
-                numpy_view(FIELD[name], index.column(name)).copy()
-                for name in ("jpg_offset", "jpg_length")
-            )
-            found = self._places[shard] = (offsets, lengths)
-        return found
+    def _learn(self, shard: int) -> None:
+        """Note where the JPEGs of a shard lie."""
+        index = self._index(shard)
+        end = int(self._ends[shard])
+        for name, noted in (("jpg_offset", self._offsets), ("jpg_length", self._lengths)):
+            noted[end - index.num_rows : end] = numpy_view(FIELD[name], index.column(name))
+        self._known.add(shard)
 
     def describe(self, index: int) -> str:
         """Where a sample lies, for an error: shard, key and offset as far as they can be read."""
@@ -204,23 +224,52 @@ class RecordReader:
             found += f", key {table['key'][row]}, offset {table['jpg_offset'][row]}"
         return found
 
-    def place(self, index: int) -> Place:
-        """Where one sample lies.
+    def where(self, index: int) -> str:
+        """The tar and the row of a sample, for an error."""
+        shard, row = self._set.locate(index)
+        return f"{self._set.folder.url}/{self._names[shard]}: row {row}"
+
+    def places(self, indices: Ints) -> tuple[Places, dict[int, ShardError]]:
+        """Where samples lie; and by their number among the ``indices`` (n,), what is wrong with
+        those whose tar or index is missing, damaged or cut short.
 
         Raises:
-            ShardError: the tar is missing or cut short.
-            StorageError: it cannot be opened.
+            StorageError: a tar or an index cannot be opened.
         """
-        shard, row = self._set.locate(index)
-        offsets, lengths = self._places_in(shard)
-        offset, length = int(offsets[row]), int(lengths[row])
-        name = f"{self._set.manifest.shards[shard].name}.tar"
-        tar, size = self._tars.get(self._set.folder, name)
-        end = length + (-length % TAR_BLOCK) + TAR_BLOCK + self.layout.size
-        where = f"{self._set.folder.url}/{name}: row {row}"
-        if offset + end > size:
-            raise ShardError(f"{where} ends at byte {offset + end} of {size}; the tar is cut short")
-        return Place(tar, offset, length, end, where)
+        shards: list[int] = np.searchsorted(self._ends, indices, side="right").tolist()
+        opened, failed = self._open(shards)
+        wrong = {number: failed[one] for number, one in enumerate(shards) if one in failed}
+        asked = np.array([number for number in range(len(shards)) if number not in wrong], np.int64)
+        slots = {shard: slot for slot, shard in enumerate(opened)}
+        tar = np.array([slots[one] for one in shards if one in slots], np.int64)
+        rows = indices[asked]
+        offsets, lengths = self._offsets[rows], self._lengths[rows].astype(np.int64)
+        sizes = lengths + -lengths % TAR_BLOCK + TAR_BLOCK + self.layout.size
+        room = np.array([size for _, size in opened.values()], np.int64)[tar] - sizes
+        whole = (room >= 0) & (offsets <= np.maximum(room, 0).astype(np.uint64))
+        for number in np.flatnonzero(~whole).tolist():
+            end, size = int(offsets[number]) + int(sizes[number]), int(room[number] + sizes[number])
+            where = self.where(int(rows[number]))
+            wrong[int(asked[number])] = ShardError(
+                f"{where} ends at byte {end} of {size}; the tar is cut short"
+            )
+        tars = [one for one, _ in opened.values()]
+        columns = (asked, tar, offsets.astype(np.int64), lengths, sizes)
+        return Places(tars, *(column[whole] for column in columns)), wrong
+
+    def _open(
+        self, shards: Sequence[int]
+    ) -> tuple[dict[int, tuple[ByteFile, int]], dict[int, ShardError]]:
+        """The open tars of shards with their sizes, and the errors of those that are not there."""
+        opened, failed = {}, {}
+        for shard in dict.fromkeys(shards):
+            try:
+                if shard not in self._known:
+                    self._learn(shard)
+                opened[shard] = self._tars.get(self._set.folder, self._names[shard])
+            except ShardError as error:
+                failed[shard] = error
+        return opened, failed
 
     def read(self, index: int) -> Stored:
         """One sample.
@@ -230,17 +279,19 @@ class RecordReader:
                 damaged.
             StorageError: it cannot be read.
         """
-        place = self.place(index)
+        where = self.where(index)
+        places, wrong = self.places(np.array([index]))
+        for error in wrong.values():
+            raise error
+        (tar,), size = places.tars, int(places.sizes[0])
         try:
-            data = place.tar.read_at(place.size, place.offset)
+            data = tar.read_at(size, int(places.offsets[0]))
         except OSError as error:
-            raise explain(error, place.where) from error
-        labels = place.size - self.layout.size
+            raise explain(error, where) from error
+        labels = size - self.layout.size
         record = data[labels + len(self.layout.header) :]
-        if len(data) != place.size or not data.startswith(self.layout.header, labels):
-            raise ShardError(f"{place.where}: no labels behind the JPEG; run refit-shard verify")
+        if len(data) != size or not data.startswith(self.layout.header, labels):
+            raise ShardError(f"{where}: no labels behind the JPEG; run refit-shard verify")
         if not is_whole_record(record):
-            raise ShardError(
-                f"{place.where}: the labels are damaged (crc32c); run refit-shard verify"
-            )
-        return Stored(data[: place.jpeg_length], record)
+            raise ShardError(f"{where}: the labels are damaged (crc32c); run refit-shard verify")
+        return Stored(data[: int(places.jpeg_lengths[0])], record)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.loaders.items.policy import Draws
-from refit_shard.shards_spec.geometry import box_side, rotation, source_to_output_points
+from refit_shard.shards_spec.geometry import box_side, rotation, source_to_output_points, turned
 from refit_shard.shards_spec.own import TABLES
 
 Array = NDArray[np.float64]
@@ -63,8 +63,11 @@ def keypoints(
     points = source_to_output_points(
         source[:, :, :2].astype(np.float64), center, side, draws.rot, np.zeros_like(draws.flip), res
     )
+    points += 0.5
+    points *= 2.0 / res
+    points -= 1.0
     result = source.copy()
-    result[:, :, :2] = 2.0 * (points + 0.5) / res - 1.0
+    result[:, :, :2] = points
     _mirror_joints(result, draws.flip, order)
     return result
 
@@ -85,8 +88,8 @@ def _refit_transform(center: Array, side: Array, degrees: Array, res: int) -> Ar
     turn = np.zeros((count, 3, 3))
     turn[:, :2, :2] = rotation(-degrees)
     turn[:, 2, 2] = 1.0
-    turned: Array = back @ (turn @ (to_middle @ box))
-    return np.where((degrees != 0.0)[:, None, None], turned, box)
+    whole: Array = back @ (turn @ (to_middle @ box))
+    return np.where((degrees != 0.0)[:, None, None], whole, box)
 
 
 def keypoints_whole(
@@ -102,7 +105,7 @@ def keypoints_whole(
     """
     affine = _refit_transform(center, box_side(draws.sc * scale), draws.rot, res)
     points = source[:, :, :2].astype(np.float64)
-    mapped = np.einsum("nij,nmj->nmi", affine[:, :2, :2], points) + affine[:, None, :2, 2]
+    mapped = turned(affine[:, :2, :2], points) + affine[:, None, :2, 2]
     result = source.copy()
     result[:, :, :2] = 2.0 * (np.trunc(mapped) + 1.0) / res - 1.0
     _mirror_joints(result, draws.flip, order)
@@ -112,7 +115,7 @@ def keypoints_whole(
 def points_3d(source: NDArray[Float], draws: Draws, order: Order = J24_FLIP) -> NDArray[Float]:
     """Points (n, m, 3 or more): turned in the image plane by -rot, then mirrored."""
     result = source.copy()
-    result[:, :, :2] = np.einsum("nij,nmj->nmi", rotation(-draws.rot), source[:, :, :2])
+    result[:, :, :2] = turned(rotation(-draws.rot), source[:, :, :2])
     _mirror_joints(result, draws.flip, order)
     return result
 
@@ -148,8 +151,8 @@ def _turn_root(root: Array, angle: Array) -> Array:
     sign = np.where(product_w < 0.0, -1.0, 1.0)
     product, product_w = product * sign[:, None], product_w * sign
     length = np.linalg.norm(product, axis=1)
-    turned = 2.0 * np.arctan2(length, product_w)
-    factor = np.divide(turned, length, out=np.full_like(turned, 2.0), where=length > 1e-12)
+    whole = 2.0 * np.arctan2(length, product_w)
+    factor = np.divide(whole, length, out=np.full_like(whole, 2.0), where=length > 1e-12)
     result: Array = product * factor[:, None]
     return result
 
@@ -164,5 +167,4 @@ def center(source: Array, orig_shape: Array, draws: Draws) -> Array:
     sign = np.where(draws.flip, -1.0, 1.0)
     moved = source - middle
     moved[:, 0] *= sign
-    turned: Array = np.einsum("nij,nj->ni", rotation(-draws.rot * sign), moved) + middle
-    return turned
+    return turned(rotation(-draws.rot * sign), moved[:, None])[:, 0] + middle

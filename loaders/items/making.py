@@ -1,7 +1,8 @@
 """From stored samples and parameters to items: the one place where an item is made."""
 
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from refit_shard.loaders.items.options import RenderOptions
 from refit_shard.loaders.items.own import empty_labels, move_labels
 from refit_shard.loaders.items.pixels import MEAN, STD, image_kind, make_images
 from refit_shard.loaders.items.policy import Augmentation, Draws, explicit
-from refit_shard.loaders.native import Jpegs
+from refit_shard.loaders.native import ImageKind, Jpegs
 from refit_shard.shards_spec.errors import FrameError, UsageError
 from refit_shard.shards_spec.fields import EXTRINSICS, Field
 from refit_shard.shards_spec.geometry import beyond_window, box_side, output_to_source
+from refit_shard.shards_spec.values import one_of
 
 Batch = dict[str, Any]
 
@@ -48,6 +50,26 @@ GATHERED = (
     *("img_focal", "img_center", "keypoints", "pose", "betas", "pose_3d"),
     *("has_smpl", "has_pose_3d", "gender", "source_row"),
 )
+
+
+_DTYPES = {
+    ImageKind.UINT8: torch.uint8,
+    ImageKind.FLOAT32: torch.float32,
+    ImageKind.BFLOAT16: torch.bfloat16,
+}
+
+
+def tensor_dtype(kind: ImageKind) -> torch.dtype:
+    """Of an image as a tensor."""
+    return _DTYPES[kind]
+
+
+def image_array(images: torch.Tensor) -> NDArray[Any]:
+    """The memory of images as :class:`loaders.native.Drawer` writes it; numpy has no bfloat16."""
+    if images.dtype == torch.bfloat16:
+        return images.view(torch.int16).numpy().view(np.uint16)
+    array: NDArray[Any] = images.numpy()
+    return array
 
 
 def check_crc(data: bytes | memoryview, expected: int) -> None:
@@ -124,15 +146,14 @@ def render(
     columns = {name: np.asarray(sample[name])[None] for name in names}
     kind, data = image_kind(options), bytes(sample.jpeg)
     check_crc(data, int(columns["jpg_crc32c"][0]))
-    images = np.empty((1, *kind.shape(options.res)), kind.dtype)
-    failed = make_images(
-        options, Jpegs.of([data]), columns, draws, occluders, images, np.zeros(1, np.int64)
-    )
+    images = torch.empty((1, *kind.shape(options.res)), dtype=tensor_dtype(kind))
+    pixels, first = image_array(images), np.zeros(1, np.int64)
+    failed = make_images(options, Jpegs.of([data]), columns, draws, occluders, pixels, first)
     if failed:
         raise failed[0]
     _check_held(columns, draws, options.res)
     made = make_labels(options, columns, draws)
-    item: Batch = {"img": torch.from_numpy(images[0])}
+    item: Batch = {"img": images[0]}
     item |= {name: torch.from_numpy(np.array(values[0])) for name, values in made.items()}
     return item | {"imgname": sample["imgname"]} | _own(sample, options, columns, draws)
 
@@ -177,24 +198,57 @@ def _has(sample: StoredSample, name: str) -> bool:
     return True
 
 
-def finalize(batch: Batch, device: torch.device | str | None = None) -> Batch:
+def finalize(
+    batch: Batch,
+    device: torch.device | str | None = None,
+    image: Literal["normalized", "bfloat16"] = "normalized",
+) -> Batch:
     """Turn a ``image="uint8"`` batch into ReFit's, on the device: factors, normalisation, layout.
 
     Tensors are moved to ``device``; ``pn`` is used up. Truncation to whole levels is as on the
-    CPU, so both give the same levels.
+    CPU, so both give the same levels. ``image``: which kind of batch is made, as
+    :class:`RenderOptions` has it.
+
+    To a CUDA device tensors go by way of page-locked memory, so the caller need not wait for what
+    the device is doing: the next batch is sent while a step is computed.
 
     Raises:
-        UsageError: the batch is not one of ``image="uint8"``.
+        UsageError: the batch is not one of ``image="uint8"``, or ``image`` is another one.
     """
+    one_of("image", image, ("normalized", "bfloat16"))
     if "pn" not in batch or batch["img"].dtype != torch.uint8:
         raise UsageError('finalize: needs a batch of a loader with image="uint8"')
     moved = {
-        name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        name: _sent(value, device) if isinstance(value, torch.Tensor) else value
         for name, value in batch.items()
     }
     pn = moved.pop("pn")
-    image = moved["img"].permute(0, 3, 1, 2).to(torch.float32) * pn[:, :, None, None]
-    scale = torch.from_numpy(1 / (255 * STD.astype(np.float64))).to(image)[:, None, None]
-    shift = torch.from_numpy(MEAN / STD.astype(np.float64)).to(image)[:, None, None]
-    moved["img"] = (image.clamp_(max=255.0).floor_() * scale - shift).contiguous()
+    levels = moved["img"].permute(0, 3, 1, 2).to(torch.float32) * pn[:, :, None, None]
+    scale, shift = _constants(levels.device)
+    made = (levels.clamp_(max=255.0).floor_() * scale - shift).contiguous()
+    moved["img"] = made if image == "normalized" else made.to(torch.bfloat16)
     return moved
+
+
+@functools.cache
+def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift of whole levels, float32 (3, 1, 1); sent once, since that is waited for."""
+    deviation = STD.astype(np.float64)
+    scale, shift = (
+        torch.from_numpy(values.astype(np.float32)[:, None, None]).to(device)
+        for values in (1 / (255 * deviation), MEAN / deviation)
+    )
+    return scale, shift
+
+
+def _sent(value: torch.Tensor, device: torch.device | str | None) -> torch.Tensor:
+    """A tensor on a device, or on its way there.
+
+    A copy from pageable memory would wait until the device has nothing else to do. PyTorch keeps
+    page-locked memory until what was sent from it has arrived.
+    """
+    if device is None:
+        return value
+    if torch.device(device).type == "cuda" and not (value.is_cuda or value.is_pinned()):
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)

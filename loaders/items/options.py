@@ -10,19 +10,20 @@ from refit_shard.shards_spec.values import hold, one_of, whole
 class RenderOptions:
     """How one item is made.
 
-    ``image``: ``"normalized"`` is float32 (3, res, res), ``"uint8"`` is (res, res, 3) before the
-    channel factors, for :func:`refit_shard.finalize`. ``compat="refit"`` gives keypoints truncated
-    to whole pixels, as ReFit's are.
+    ``image``: ``"normalized"`` is float32 (3, res, res), ``"bfloat16"`` is the same rounded to the
+    nearest bfloat16, ``"uint8"`` is (res, res, 3) before the channel factors, for
+    :func:`refit_shard.finalize`. ``compat="refit"`` gives keypoints truncated to whole pixels, as
+    ReFit's are.
 
     Raises:
         UsageError: a value is not one of these.
     """
 
-    image: Literal["normalized", "uint8"] = "normalized"
+    image: Literal["normalized", "bfloat16", "uint8"] = "normalized"
     res: int = 256
     compat: Literal["refit"] | None = None
 
     def __post_init__(self) -> None:
-        one_of("image", self.image, ("normalized", "uint8"))
+        one_of("image", self.image, ("normalized", "bfloat16", "uint8"))
         one_of("compat", self.compat, (None, "refit"))
         hold(self, res=whole("res", self.res, 16, 4096))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,16 @@ from numpy.typing import NDArray
 
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
-from refit_shard.loaders.items.policy import Draws, Occlusion
-from refit_shard.loaders.native import PASTE, Code, Drawer, ImageKind, Jpegs, failure
+from refit_shard.loaders.items.policy import Draws
+from refit_shard.loaders.native import Code, Drawer, ImageKind, Jpegs, failure
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError, RefitShardError
-from refit_shard.shards_spec.geometry import box_side, output_to_source, source_to_stored
+from refit_shard.shards_spec.geometry import (
+    box_side,
+    determinants,
+    output_to_source,
+    source_to_stored,
+)
 
 Image = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -22,15 +28,25 @@ Ints = NDArray[np.int64]
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
+# Columns that decide what an image shows.
+SHOWN = ("center", "scale", "window", "k", "height", "width")
+
 _FARTHEST = 1e9  # px
 _LEAST_AREA = 1e-12  # stored pixels an output pixel
 
 _drawers = threading.local()
 
 
+_KINDS = {
+    "normalized": ImageKind.FLOAT32,
+    "bfloat16": ImageKind.BFLOAT16,
+    "uint8": ImageKind.UINT8,
+}
+
+
 def image_kind(options: RenderOptions) -> ImageKind:
     """What is made of an item's image."""
-    return ImageKind.FLOAT32 if options.image == "normalized" else ImageKind.UINT8
+    return _KINDS[options.image]
 
 
 def _drawer(res: int, kind: ImageKind) -> Drawer:
@@ -56,17 +72,10 @@ def usable(
 
     No build writes others, but shards come from anywhere.
     """
-    area = np.abs(np.linalg.det(maps[:, :, :2]))
-    near = np.abs(maps).reshape(len(maps), -1).max(1) < _FARTHEST
+    area = np.abs(determinants(maps))
+    near = np.abs(maps).max((1, 2)) < _FARTHEST
     image = ((sides > 0) & (sides <= jpeg.MAX_SIDE)).all(1)
     return np.asarray(image & near & (area > _LEAST_AREA) & (scale > 0))  # NaN is none of these
-
-
-def paste_table(occlusion: Sequence[Sequence[Occlusion]]) -> tuple[NDArray[np.void], Ints]:
-    """The occluders of all samples, and each one's first and how many it has, (n, 2)."""
-    flat = [(one.x, one.y, one.size, one.index) for mine in occlusion for one in mine]
-    counts = np.array([len(mine) for mine in occlusion], np.int64)
-    return np.array(flat, PASTE), np.stack([np.cumsum(counts) - counts, counts], 1)
 
 
 def make_images(
@@ -79,43 +88,30 @@ def make_images(
     places: Ints,
 ) -> dict[int, RefitShardError]:
     """Make the image of each stored JPEG, the i-th in ``outs[places[i]]``; the errors of those that
-    cannot be made, by number.
+    cannot be made, by number. ``columns``: those of :data:`SHOWN`.
     """
     sides = np.stack([columns["height"], columns["width"]], 1)
     with np.errstate(over="ignore", invalid="ignore"):
         maps = affines(columns, draws, options.res)
         maps[~usable(maps, sides, columns["scale"])] = np.nan
-    pastes, spans = paste_table(() if occluders is None else draws.occlusion)
-    if occluders is None:
-        spans = np.zeros((len(maps), 2), np.int64)
-
-    def draw(chosen: Ints, decoded: Mapping[int, Image]) -> dict[int, tuple[int, int]]:
-        codes, details = _drawer(options.res, image_kind(options)).draw(
-            jpegs.select(chosen),
-            sides[chosen],
-            maps[chosen],
-            draws.pn[chosen],
-            outs,
-            places[chosen],
-            cut_outs=None if occluders is None else occluders.cut_outs,
-            pastes=pastes,
-            paste_spans=spans[chosen],
-            decoded=decoded,
-        )
-        bad = np.flatnonzero(codes)
-        found = zip(codes[bad].tolist(), details[bad].tolist(), strict=True)
-        return dict(zip(chosen[bad].tolist(), found, strict=True))
-
-    bad = draw(np.arange(len(maps)), {})
-    others = [number for number, (code, _) in bad.items() if code == Code.NOT_OURS]
+    cut_outs = None if occluders is None else occluders.cut_outs
+    drawer = _drawer(options.res, image_kind(options))
+    draw = partial(drawer.draw, outs=outs, cut_outs=cut_outs, pastes=draws.pastes)
+    codes, details = draw(jpegs, sides, maps, draws.pn, places=places, paste_spans=draws.spans)
+    others = np.flatnonzero(codes == Code.NOT_OURS).tolist()
     decoded, failed = _decode_others(jpegs, sides, others)
-    bad = {number: said for number, said in bad.items() if number not in others}
     if decoded:
-        bad |= draw(np.array(list(decoded)), dict(enumerate(decoded.values())))
-    made = {
-        number: failure(*said, "an image") for number, said in bad.items() if number not in failed
-    }
-    return made | failed
+        again = np.array(list(decoded))
+        codes[again], details[again] = draw(
+            *(jpegs.select(again), sides[again], maps[again], draws.pn[again]),
+            places=places[again],
+            paste_spans=draws.spans[again],
+            decoded=dict(enumerate(decoded.values())),
+        )
+    for number in np.flatnonzero(codes).tolist():
+        if number not in failed:
+            failed[number] = failure(int(codes[number]), int(details[number]), "an image")
+    return failed
 
 
 def _decode_others(

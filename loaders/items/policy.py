@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from refit_shard.loaders.native import PASTE
 from refit_shard.loaders.philox import uniforms
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.geometry import Envelope
@@ -104,14 +105,28 @@ class AugmentationPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Parameters of n items: arrays (n,), ``pn`` (n, 3) float32; ``occlusion`` a tuple an item."""
+    """Parameters of n items: arrays (n,), ``pn`` (n, 3) float32.
+
+    ``pastes`` (m,): occluders, of :data:`PASTE`; ``spans`` (n, 2): of each item the number of its
+    first one, and how many it has.
+    """
 
     occ: NDArray[np.bool_]
     flip: NDArray[np.bool_]
     rot: Floats
     sc: Floats
     pn: NDArray[np.float32]
-    occlusion: tuple[tuple[Occlusion, ...], ...]
+    pastes: NDArray[np.void]
+    spans: NDArray[np.int64]
+
+    @property
+    def occlusion(self) -> tuple[tuple[Occlusion, ...], ...]:
+        """The occluders of each item."""
+        every = [
+            Occlusion(index=index, x=x, y=y, size=size)
+            for x, y, size, index in self.pastes.tolist()
+        ]
+        return tuple(tuple(every[first : first + n]) for first, n in self.spans.tolist())
 
 
 def neutral(count: int) -> Draws:
@@ -119,8 +134,8 @@ def neutral(count: int) -> Draws:
     return explicit([Augmentation()] * count)
 
 
-def select(draws: Draws, chosen: Sequence[int]) -> Draws:
-    """The parameters of some of the items."""
+def select(draws: Draws, chosen: ArrayLike) -> Draws:
+    """The parameters of some of the items, by their numbers."""
     index = np.asarray(chosen)
     return Draws(
         occ=draws.occ[index],
@@ -128,7 +143,8 @@ def select(draws: Draws, chosen: Sequence[int]) -> Draws:
         rot=draws.rot[index],
         sc=draws.sc[index],
         pn=draws.pn[index],
-        occlusion=tuple(draws.occlusion[one] for one in chosen),
+        pastes=draws.pastes,
+        spans=draws.spans[index],
     )
 
 
@@ -150,16 +166,25 @@ def _normal(first: Floats, second: Floats) -> Floats:
     return values
 
 
-def _occlusions(
-    values: Floats, policy: AugmentationPolicy, objects: int, res: int
-) -> tuple[Occlusion, ...]:
-    """The occluders of one item from its uniforms: count, then object, x, y, size of each."""
+def _pastes(
+    values: Floats, occ: NDArray[np.bool_], policy: AugmentationPolicy, objects: int, res: int
+) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+    """The occluders of the items that ``occ`` names, and each item's, as in :class:`Draws`.
+
+    ``values``: an item's uniforms: how many, then object, x, y and size of each.
+    """
     low, high = policy.occluder_size
-    count = 1 + int(values[0] * MAX_OCCLUDERS)
-    return tuple(
-        Occlusion(index=int(pick * objects), x=x * res, y=y * res, size=low + (high - low) * size)
-        for pick, x, y, size in values[1 : 1 + 4 * count].reshape(count, 4).tolist()
-    )
+    counts = np.where(occ, 1 + (values[:, 0] * MAX_OCCLUDERS).astype(np.int64), 0)
+    every = values[:, 1 : 1 + 4 * MAX_OCCLUDERS].reshape(-1, MAX_OCCLUDERS, 4)
+    pick, x, y, size = every[np.arange(MAX_OCCLUDERS) < counts[:, None]].T
+    made = np.empty(len(pick), PASTE)
+    made["cut_out"] = pick * objects
+    made["x"], made["y"], made["size"] = x * res, y * res, low + (high - low) * size
+    return made, _spans(counts)
+
+
+def _spans(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.stack([np.cumsum(counts) - counts, counts], 1)
 
 
 def draw(
@@ -171,6 +196,7 @@ def draw(
     """
     u = uniforms(seed, "augment", first, count, _WORDS)
     occ = (u[:, 0] < policy.occlude) & (objects > 0)
+    pastes, spans = _pastes(u[:, _BASE - 1 :], occ, policy, objects, res)
     rot = policy.rot_sigma * _normal(u[:, 2], u[:, 3])
     sc = 1.0 + policy.scale_sigma * _normal(u[:, 4], u[:, 5])
     return Draws(
@@ -179,10 +205,8 @@ def draw(
         rot=np.clip(rot, -policy.rot_clip, policy.rot_clip),
         sc=np.clip(sc, 1.0 - policy.scale_clip, 1.0 + policy.scale_clip),
         pn=(1.0 + policy.colour * (2.0 * u[:, 6:9] - 1.0)).astype(np.float32),
-        occlusion=tuple(
-            _occlusions(u[index, _BASE - 1 :], policy, objects, res) if occ[index] else ()
-            for index in range(count)
-        ),
+        pastes=pastes,
+        spans=spans,
     )
 
 
@@ -192,11 +216,13 @@ def explicit(augmentations: Sequence[Augmentation]) -> Draws:
     def column(name: str, dtype: Any) -> NDArray[Any]:
         return np.array([getattr(one, name) for one in augmentations], dtype)
 
+    pasted = [paste for one in augmentations for paste in one.occluders]
     return Draws(
         occ=np.array([bool(one.occluders) for one in augmentations], bool),
         flip=column("flip", bool),
         rot=column("rot", np.float64),
         sc=column("sc", np.float64),
         pn=column("pn", np.float32),
-        occlusion=tuple(one.occluders for one in augmentations),
+        pastes=np.array([(o.x, o.y, o.size, o.index) for o in pasted], PASTE),
+        spans=_spans(np.array([len(one.occluders) for one in augmentations], np.int64)),
     )

@@ -1,19 +1,21 @@
 """Making one batch from its positions: the work of a worker, of several at once."""
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from refit_shard.loaders.items.making import GATHERED, make_labels
+from refit_shard.loaders.items.making import GATHERED, image_array, make_labels, tensor_dtype
 from refit_shard.loaders.items.occluders import Occluders
-from refit_shard.loaders.items.own import common_labels, empty_labels, move_labels, presence
-from refit_shard.loaders.items.pixels import image_kind, make_images
+from refit_shard.loaders.items.own import common_labels, move_labels, presence
+from refit_shard.loaders.items.pixels import SHOWN, image_kind, make_images
 from refit_shard.loaders.items.policy import Draws, draw, neutral, select
-from refit_shard.loaders.native import Read, failure, read
+from refit_shard.loaders.native import Read, Reader, failure
 from refit_shard.loaders.remote.cache import Cache
 from refit_shard.loaders.stream.ahead import Ahead
 from refit_shard.loaders.stream.mix import Mixer, Origin, make_mixer
@@ -28,8 +30,8 @@ from refit_shard.loaders.stream.ranks import find_rank
 from refit_shard.loaders.stream.source import Source
 from refit_shard.loaders.stream.workers import Batch, Made, Slice, batches_in_order
 from refit_shard.shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
-from refit_shard.shards_spec.fields import EXTRINSICS, FIELD
-from refit_shard.shards_spec.records import OpenTars, Place
+from refit_shard.shards_spec.fields import EXTRINSICS
+from refit_shard.shards_spec.records import OpenTars, Places
 from refit_shard.shards_spec.storage.paths import AnyPath, location
 
 Ints = NDArray[np.int64]
@@ -99,8 +101,27 @@ def open_sources(
     return opened
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What was read of a batch that begins at position ``begin`` of the stream.
+
+    ``which``, ``numbers`` (n,): source and draw of each of its places; ``labels`` (n,): what was
+    read of each. ``got``: JPEGs that were read, and ``at`` and ``rows``, their places and their
+    samples' numbers. ``bad``: by place, what is wrong with the samples that are not good.
+    """
+
+    begin: int
+    which: Ints
+    numbers: Ints
+    labels: NDArray[np.void]
+    got: Read
+    at: Ints
+    rows: Ints
+    bad: dict[int, ShardError]
+
+
 class BatchMaker:
-    """``make(begin, end, pixels)`` gives the batch of these positions.
+    """``read`` and then ``make`` give the batch of some positions; by many threads at once.
 
     ``sequential``: position n is row n of the npz, for evaluation.
     """
@@ -118,8 +139,11 @@ class BatchMaker:
             self._cache = Cache(options.cache, parse_bytes("cache_bytes", options.cache_bytes))
         self.sources = open_sources(sources, options, sequential=sequential, cache=self._cache)
         self.occluders = open_occluders(options)
-        self.extrinsics = all(source.shards.manifest.extrinsics for source in self.sources)
         self.own = common_labels({one.name: one.shards.own for one in self.sources})
+        names = ["imgname", *GATHERED, *(field.name for field in self.own)]
+        if all(source.shards.manifest.extrinsics for source in self.sources):
+            names += EXTRINSICS
+        self._reader = Reader([source.records.layout for source in self.sources], names)
         self._far = [index for index, source in enumerate(self.sources) if source.far]
         self.mix_from(None)
         if self._far:
@@ -178,23 +202,54 @@ class BatchMaker:
         return max(source.rows for source in self.sources)
 
     @property
-    def image(self) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def image(self) -> tuple[tuple[int, ...], torch.dtype]:
         """Shape and type of an image."""
         kind = image_kind(self.options)
-        return kind.shape(self.options.res), kind.dtype
+        return kind.shape(self.options.res), tensor_dtype(kind)
 
-    def make(self, begin: int, end: int, pixels: NDArray[Any]) -> Made:
-        """Make the samples of positions begin … end - 1, their images in ``pixels``."""
+    def read(self, begin: int, end: int) -> Samples:
+        """Read the samples of positions begin … end - 1, as far as they are good."""
         which, numbers = self.mixer.assign(begin, end - begin)
-        draws = self._draws(begin, end - begin)
-        columns, replaced = self._fill(pixels, which, numbers, draws)
-        names = columns.pop("imgname").tolist()
-        made: dict[str, Any] = make_labels(self.options, columns, draws)
-        made["imgname"] = [name.decode(errors="replace") for name in names]
+        labels = np.zeros(end - begin, self._reader.dtype)
+        return self._read(begin, which, numbers, labels, np.arange(end - begin))
+
+    def make(self, samples: Samples, images: torch.Tensor) -> Made:
+        """Make a batch of what was read, its images in ``images``.
+
+        A bad sample raises, or its place is filled by the next draw of its source that is good.
+        """
+        which, pixels = samples.which, image_array(images)
+        draws = self._draws(samples.begin, len(which))
+        replaced: dict[int, str] = {}
+        tries = 0
+        while bad := samples.bad | self._draw(samples, draws, pixels):
+            place = min(bad)
+            if self.options.on_error == "raise":
+                raise bad[place]
+            tries += 1
+            if tries > _REPLACEMENTS:
+                raise ShardError(
+                    f"{self.sources[which[place]].name}: {_REPLACEMENTS} samples in a row are "
+                    "damaged; run refit-shard verify"
+                )
+            replaced = {place: str(error) for place, error in bad.items()} | replaced
+            again = np.array(sorted(bad), np.int64)
+            samples = self._read(
+                samples.begin, which, samples.numbers, samples.labels, again, tries
+            )
+        columns = {name: samples.labels[name] for name in self._reader.dtype.names or ()}
+        made = self._labels(columns, draws)
         made["dataset_name"] = [self.sources[one].name for one in which.tolist()]
         has = presence(self.own, [source.shards.own for source in self.sources], which)
         made |= move_labels(self.options, self.own, columns, has, draws)
-        return Made(made, np.bincount(which, minlength=len(self.sources)), replaced)
+        counts = np.bincount(which, minlength=len(self.sources))
+        return Made(made, counts, tuple(replaced[place] for place in sorted(replaced)))
+
+    def _labels(self, columns: dict[str, NDArray[Any]], draws: Draws) -> dict[str, Any]:
+        names: list[bytes] = columns.pop("imgname").tolist()
+        made: dict[str, Any] = make_labels(self.options, columns, draws)
+        made["imgname"] = [name.decode(errors="replace") for name in names]
+        return made
 
     def _draws(self, begin: int, count: int) -> Draws:
         if not self.options.augment:
@@ -209,107 +264,82 @@ class BatchMaker:
             res=self.options.res,
         )
 
-    def _fill(
-        self, pixels: NDArray[Any], which: Ints, numbers: Ints, draws: Draws
-    ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
-        """Fill in the images; gives the columns of their samples, and a line for each replaced.
+    def _read(
+        self,
+        begin: int,
+        which: Ints,
+        numbers: Ints,
+        labels: NDArray[np.void],
+        at: Ints,
+        tries: int = 0,
+    ) -> Samples:
+        """Read the samples of some places of a batch, each ``tries`` draws after its own."""
+        rows = self._rows(which[at], numbers[at] + tries)
+        places, wrong = self._places(which[at], rows)
+        at_read, rows_read = at[places.asked], rows[places.asked]
 
-        A bad sample raises, or its place is filled by the next draw of its source that is good.
-        """
-        count = len(which)
-        columns = self._empty_columns(count)
-        waiting, tries = np.arange(count), 0
-        replaced: dict[int, str] = {}
-        while len(waiting):
-            if tries > _REPLACEMENTS:
-                name = self.sources[which[waiting[0]]].name
-                raise ShardError(
-                    f"{name}: {_REPLACEMENTS} samples in a row are damaged; run refit-shard verify"
-                )
-            bad: list[int] = []
-            rows = self._rows(which[waiting], numbers[waiting] + tries)
+        def where(number: int) -> str:
+            source = self.sources[int(which[at_read[number]])]
+            return source.records.where(int(rows_read[number]))
 
-            def on_bad(place: int, row: int, error: RefitShardError, bad: list[int] = bad) -> None:
-                source = self.sources[which[place]]
-                where = f"{source.name}: {source.records.describe(row)}"
-                if self.options.on_error == "raise":
-                    raise ShardError(f"{where}: {error}") from error
-                replaced.setdefault(place, f"{where}: {error}")
-                bad.append(place)
+        got = self._reader.read(which[at_read], places, where, labels, at_read)
+        errors: list[tuple[int, int, RefitShardError]]
+        errors = [(int(at[number]), int(rows[number]), error) for number, error in wrong.items()]
+        for number in np.flatnonzero(got.codes).tolist():
+            error = failure(int(got.codes[number]), int(got.details[number]), where(number))
+            if isinstance(error, StorageError):
+                raise error
+            errors.append((int(at_read[number]), int(rows_read[number]), error))
+        bad = {place: self._blame(which[place], row, error) for place, row, error in errors}
+        return Samples(begin, which, numbers, labels, got, at_read, rows_read, bad)
 
-            self._fill_places(waiting.tolist(), rows, which, columns, pixels, draws, on_bad)
-            waiting, tries = np.array(bad, np.int64), tries + 1
-        return columns, tuple(replaced.values())
-
-    def _rows(self, which: Ints, numbers: Ints) -> list[int]:
+    def _rows(self, which: Ints, numbers: Ints) -> Ints:
         """The sample of each draw, in its source."""
         rows = np.empty_like(numbers)
         for index, source in enumerate(self.sources):
             mine = which == index
             if mine.any():
                 rows[mine] = source.rows_of(numbers[mine])
-        found: list[int] = rows.tolist()
-        return found
+        return rows
 
-    def _empty_columns(self, count: int) -> dict[str, NDArray[Any]]:
-        names = (*GATHERED, *EXTRINSICS) if self.extrinsics else GATHERED
-        columns = {name: np.empty((count, *FIELD[name].shape), FIELD[name].dtype) for name in names}
-        columns["imgname"] = np.empty(count, object)
-        return columns | empty_labels(self.own, count)
+    def _places(self, which: Ints, rows: Ints) -> tuple[Places, dict[int, ShardError]]:
+        """Where samples lie, and by their number, what is wrong with those that lie nowhere."""
+        parts: list[Places] = []
+        wrong: dict[int, ShardError] = {}
+        for index, source in enumerate(self.sources):
+            mine = np.flatnonzero(which == index)
+            if len(mine):
+                found, lost = source.records.places(rows[mine])
+                parts.append(replace(found, asked=mine[found.asked]))
+                wrong |= {int(mine[number]): error for number, error in lost.items()}
+        return Places.joined(parts), wrong
 
-    def _fill_places(
-        self,
-        places: list[int],
-        rows: list[int],
-        which: Ints,
-        columns: dict[str, NDArray[Any]],
-        pixels: NDArray[Any],
-        draws: Draws,
-        on_bad: Callable[[int, int, RefitShardError], None],
-    ) -> None:
-        """Read and make the samples of some places of a batch; ``on_bad`` hears of the others."""
-        there: list[int] = []
-        found: list[Place] = []
-        for number, (place, row) in enumerate(zip(places, rows, strict=True)):
-            try:
-                found.append(self.sources[which[place]].records.place(row))
-            except ShardError as error:
-                on_bad(place, row, error)
-            else:
-                there.append(number)
-        at = np.array([places[number] for number in there], np.int64)
-        got = read([source.records.layout for source in self.sources], which[at], found)
-        for number in np.flatnonzero(got.codes).tolist():
-            bad = failure(int(got.codes[number]), int(got.details[number]), found[number].where)
-            if isinstance(bad, StorageError):
-                raise bad
-            on_bad(int(at[number]), rows[there[number]], bad)
-        good = np.flatnonzero(got.codes == 0)
-        if not len(good):
-            return
-        self._scatter(got, which, at, columns)
-        chosen = at[good]
+    def _blame(self, index: int, row: int, error: RefitShardError) -> ShardError:
+        """The error of a sample, with its data set, shard and key."""
+        source = self.sources[index]
+        blamed = ShardError(f"{source.name}: {source.records.describe(row)}: {error}")
+        blamed.__cause__ = error.with_traceback(None)  # or it would hold open tars
+        return blamed
+
+    def _draw(self, samples: Samples, draws: Draws, pixels: NDArray[Any]) -> dict[int, ShardError]:
+        """Make the images of what was read; gives the errors of those that cannot be made, by
+        place.
+        """
+        good = np.flatnonzero(samples.got.codes == 0)
+        at, rows = samples.at[good], samples.rows[good]
         failed = make_images(
             self.options,
-            got.jpegs.select(good),
-            {name: columns[name][chosen] for name in GATHERED},
-            select(draws, chosen.tolist()),
+            samples.got.jpegs.select(good),
+            {name: samples.labels[name][at] for name in SHOWN},
+            select(draws, at),
             self.occluders,
             pixels,
-            chosen,
+            at,
         )
-        for number, bad in failed.items():
-            on_bad(int(chosen[number]), rows[there[good[number]]], bad)
-
-    def _scatter(
-        self, got: Read, which: Ints, places: Ints, columns: Mapping[str, NDArray[Any]]
-    ) -> None:
-        """Put the records' fields where they belong in the columns, source by source."""
-        for index, records in enumerate(got.records):
-            mine = places[which[places] == index]
-            if len(mine):
-                for name in columns.keys() & {*(records.dtype.names or ())}:
-                    columns[name][mine] = records[name]
+        return {
+            int(at[number]): self._blame(samples.which[at[number]], int(rows[number]), error)
+            for number, error in failed.items()
+        }
 
     def passes(self, position: int) -> dict[str, float]:
         """Passes of each source at a position of the stream."""

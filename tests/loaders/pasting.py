@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard import Occluders
-from refit_shard.loaders.items.pixels import paste_table
-from refit_shard.loaders.items.policy import Occlusion
+from refit_shard.loaders.items.policy import Augmentation, Occlusion, explicit
 from refit_shard.loaders.native import Drawer, ImageKind, Jpegs
 
 WHOLE = np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
@@ -19,7 +18,7 @@ def pasted(
     """A square picture (side, side, 3) with these on it."""
     side = len(image)
     outs = np.zeros((1, side, side, 3), np.uint8)
-    pastes, spans = paste_table([occlusions])
+    draws = explicit([Augmentation(occluders=tuple(occlusions))])
     codes, _ = Drawer(side, ImageKind.UINT8).draw(
         Jpegs.of([b""]),
         np.full((1, 2), side, np.int32),
@@ -28,8 +27,8 @@ def pasted(
         outs,
         np.zeros(1, np.int64),
         cut_outs=occluders.cut_outs,
-        pastes=pastes,
-        paste_spans=spans,
+        pastes=draws.pastes,
+        paste_spans=draws.spans,
         decoded={0: image},
     )
     assert codes.tolist() == [0]

@@ -47,6 +47,8 @@ def items(batch: Batch) -> list[str]:
             digest.update(f"{key} ".encode())
             if isinstance(value, torch.Tensor):
                 digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+                if value.dtype == torch.bfloat16:  # numpy has none
+                    value = value.view(torch.int16)
                 digest.update(np.ascontiguousarray(value.numpy()).tobytes())
             else:
                 digest.update(value.encode())

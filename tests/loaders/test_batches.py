@@ -42,7 +42,7 @@ def assert_same(batch: Batch, expected: Batch) -> None:
             assert batch[key] == value, key
 
 
-@pytest.mark.parametrize("image", ["normalized", "uint8"])
+@pytest.mark.parametrize("image", ["normalized", "bfloat16", "uint8"])
 @pytest.mark.parametrize("compat", [None, "refit"])
 def test_a_batch_is_the_collated_items(shards: Path, image: str, compat: str | None) -> None:
     """The loader's batch is ``default_collate`` of ``render`` at its positions, key for key."""
@@ -130,6 +130,45 @@ def test_finalize_gives_the_normalized_batch(shards: Path) -> None:
         assert off.mean() < 1e-4
         assert_same(finished, expected)
         assert batch["img"].dtype == torch.uint8, "the batch that was given is not changed"
+
+
+def rounded(values: torch.Tensor) -> list[int]:
+    """The bits of float32 values rounded to the nearest bfloat16, ties to even: as integers."""
+    bits = values.numpy().view(np.uint32).astype(np.uint64).ravel()
+    low, kept = bits & 0xFFFF, bits >> 16
+    up = (low > 0x8000) | ((low == 0x8000) & (kept & 1 == 1))
+    return [int(one) for one in kept + up]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bfloat16_is_float32_rounded(shards: Path, num_workers: int) -> None:
+    """To the nearest, ties to even; labels are the same."""
+    how: dict[str, Any] = {"num_workers": num_workers, "res": 40}
+    plain, half = stream(shards, **how), stream(shards, image="bfloat16", **how)
+    for expected, batch in zip(plain, half, strict=True):
+        image, other = batch.pop("img"), expected.pop("img")
+        assert image.dtype == torch.bfloat16
+        assert image.shape == (12, 3, 40, 40)
+        assert image.is_contiguous()
+        bits = image.view(torch.int16).numpy().view(np.uint16).ravel().tolist()
+        assert bits == rounded(other)
+        assert_same(batch, expected)
+
+
+def test_finalize_gives_bfloat16_if_asked(shards: Path) -> None:
+    """Its own float32 rounded to the nearest; and nothing else than the two kinds."""
+    raw = next(iter(stream(shards, image="uint8")))
+    made, half = finalize(raw), finalize(raw, "cpu", image="bfloat16")
+    image = half.pop("img")
+    assert image.dtype == torch.bfloat16
+    assert image.is_contiguous()
+    assert image.view(torch.int16).numpy().view(np.uint16).ravel().tolist() == rounded(made["img"])
+    del made["img"]
+    assert_same(half, made)
+    with pytest.raises(UsageError, match="image: must be one of"):
+        finalize(raw, image="uint8")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="uint8"):
+        finalize(next(iter(stream(shards, image="bfloat16"))))
 
 
 def test_finalize_refuses_another_batch(shards: Path) -> None:

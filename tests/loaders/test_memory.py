@@ -28,7 +28,6 @@ from refit_shard.loaders.stream.memory import BatchMemory
 from tests.loaders.streams import Batch, all_items, items, stream
 
 SHAPE = (6, 4, 4, 3)
-FLOAT = np.dtype(np.float32)
 
 HOLDERS: list[Callable[[torch.Tensor], Any]] = [
     lambda tensor: tensor,
@@ -66,44 +65,43 @@ def test_a_piece_is_free_once_all_that_shares_it_is_gone(
     hold: Callable[[torch.Tensor], Any],
 ) -> None:
     """By reference counts alone: nobody calls the collector in a training loop."""
-    memory = BatchMemory(1, SHAPE, FLOAT)
-    number = memory.take()
-    assert number == 0
+    memory = BatchMemory(1, SHAPE, torch.float32)
     gc.disable()
     try:
-        tensor = memory.lend(number, 5)
+        tensor = memory.take(5)
+        piece = tensor.data_ptr()
         held = hold(tensor)
-        assert memory.take() is None
+        assert memory.take(6).data_ptr() != piece
         del tensor
-        assert memory.take() is None
+        assert memory.take(6).data_ptr() != piece
         del held
-        assert memory.take() == 0
+        assert memory.take(6).data_ptr() == piece
     finally:
         gc.enable()
 
 
 def test_a_copy_holds_nothing() -> None:
-    memory = BatchMemory(1, SHAPE, FLOAT)
-    tensor = memory.lend(memory.take() or 0, 6)
+    memory = BatchMemory(1, SHAPE, torch.float32)
+    tensor = memory.take(6)
+    piece = tensor.data_ptr()
     copies = [tensor.clone(), tensor.numpy().copy(), tensor + 1, tensor.tolist()]
     copies += [pickle.loads(pickle.dumps(tensor)), copy.deepcopy(tensor)]  # noqa: S301
     del tensor
-    assert memory.take() == 0
+    assert memory.take(6).data_ptr() == piece
     assert copies
 
 
-def test_what_is_lent_is_the_piece_itself() -> None:
-    """Of the shape, type and length asked for; pieces do not overlap."""
-    memory = BatchMemory(3, SHAPE, FLOAT)
-    numbers = [memory.take() for _ in range(3)]
-    assert sorted(numbers) == [0, 1, 2]  # type: ignore[type-var]
-    assert memory.take() is None
-    for number in range(3):
-        memory.array(number, 6)[:] = number + 1
-    lent = [memory.lend(number, 2 + number) for number in range(3)]
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_what_is_lent_is_of_the_shape_that_was_asked_for(dtype: torch.dtype) -> None:
+    """And of the type; pieces do not overlap, and when there is none left memory is new."""
+    memory = BatchMemory(3, SHAPE, dtype)
+    lent = [memory.take(2 + number) for number in range(5)]
+    for number, tensor in enumerate(lent):
+        tensor.fill_(number + 1)
     for number, tensor in enumerate(lent):
         assert tensor.shape == (2 + number, *SHAPE[1:])
-        assert tensor.dtype == torch.float32
+        assert tensor.dtype == dtype
+        assert tensor.is_contiguous()
         assert (tensor == number + 1).all()
 
 
@@ -265,7 +263,7 @@ def test_a_child_that_goes_on_with_the_loop_has_its_own_batches(shards: Path) ->
 
 def test_forks_of_another_thread_are_no_less_safe() -> None:
     """A batch that is lent while a thread forks is kept in the child too."""
-    memory = BatchMemory(2, SHAPE, FLOAT)
+    memory = BatchMemory(2, SHAPE, torch.float32)
     held: list[torch.Tensor] = []
     forked: list[Child] = []
 
@@ -273,16 +271,14 @@ def test_forks_of_another_thread_are_no_less_safe() -> None:
         forked.append(Child(lambda: [str(float(tensor.sum())) for tensor in held]))
 
     for number in range(2):
-        assert memory.take() == number
-        memory.array(number, 6)[:] = number + 1
-        held.append(memory.lend(number, 6))
+        held.append(memory.take(6).fill_(number + 1))
+    pieces = {tensor.data_ptr() for tensor in held}
     thread = threading.Thread(target=fork)
     thread.start()
     thread.join(60)
     held.clear()
-    assert sorted([memory.take(), memory.take()]) == [0, 1]  # type: ignore[type-var]
-    for number in range(2):
-        memory.array(number, 6)[:] = 100
+    again = [memory.take(6).fill_(100) for _ in range(2)]
+    assert {tensor.data_ptr() for tensor in again} == pieces
     assert forked[0].says() == [str(float((number + 1) * 6 * 48)) for number in range(2)]
     forked[0].end()
 

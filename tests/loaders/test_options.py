@@ -95,7 +95,10 @@ def test_ratios_that_mean_shares_are_taken_so(
         ({"res": 0}, "res: must be .* got 0"),
         ({"epoch_samples": 0}, "epoch_samples: must be .* got 0"),
         ({"mixing": "exactly"}, "mixing: must be one of 'exact', 'iid', got 'exactly'"),
-        ({"image": "float16"}, "image: must be one of 'normalized', 'uint8', got 'float16'"),
+        (
+            {"image": "float16"},
+            "image: must be one of 'normalized', 'bfloat16', 'uint8', got 'float16'",
+        ),
         ({"compat": "spin"}, "compat: must be one of None, 'refit', got 'spin'"),
         ({"on_error": "ignore"}, "on_error: must be one of 'raise', 'replace', got 'ignore'"),
         ({"rank": 2, "world_size": 2}, "rank: must be a whole number from 0 to 1, got 2"),

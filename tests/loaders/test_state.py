@@ -133,6 +133,7 @@ CHANGE = r"; a deliberate change: load_state_dict\(state, changed=\('{}',\)\)"
         (None, {"window": 2}, r"sources\.bedlam\.window is None, this loader's is 2 \(shards"),
         (None, {"res": 16}, r"res is 32, this loader's is 16"),
         (None, {"image": "uint8"}, r"image is 'normalized', this loader's is 'uint8'"),
+        (None, {"image": "bfloat16"}, r"image is 'normalized', this loader's is 'bfloat16'"),
         (None, {"compat": "refit"}, r"compat is None, this loader's is 'refit'"),
         (None, {"augment": False}, r"augment is True, this loader's is False"),
         (

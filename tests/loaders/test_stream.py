@@ -17,7 +17,7 @@ ROWS = {"bedlam": 40, "agora": 9, "coco": 19}
 
 
 @pytest.mark.parametrize("mixing", ["exact", "iid"])
-@pytest.mark.parametrize("image", ["normalized", "uint8"])
+@pytest.mark.parametrize("image", ["normalized", "bfloat16", "uint8"])
 def test_workers_and_prefetch_change_nothing(shards: Path, mixing: str, image: str) -> None:
     """Two epochs, byte for byte, whatever works ahead; also with more workers than shards."""
 

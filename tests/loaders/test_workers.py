@@ -43,22 +43,22 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("num_workers", "stage"), [(0, "make"), (2, "make"), (2, "read")])
 def test_an_error_in_a_worker_is_that_error_here(
-    shards: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, num_workers: int
+    shards: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, num_workers: int, stage: str
 ) -> None:
     """In its place in the stream, of its kind; ours say what they said and no more."""
-    make = BatchMaker.make
+    work = getattr(BatchMaker, stage)
 
-    def make_or_fail(maker: BatchMaker, begin: int, end: int, pixels: Any) -> Any:
-        if begin >= 48:
+    def work_or_fail(maker: BatchMaker, what: Any, *rest: Any) -> Any:
+        if (what if stage == "read" else what.begin) >= 48:
             raise failure
-        return make(maker, begin, end, pixels)
+        return work(maker, what, *rest)
 
     all_items(stream(shards, num_workers=2))
     before = remains()
     with monkeypatch.context() as patched:
-        patched.setattr(BatchMaker, "make", make_or_fail)
+        patched.setattr(BatchMaker, stage, work_or_fail)
         loader = stream(shards, num_workers=num_workers, epoch_samples=360)
         found: list[str] = []
         with pytest.raises(type(failure)) as caught:
@@ -75,19 +75,50 @@ def test_an_error_in_a_worker_is_that_error_here(
     assert found == all_items(stream(shards, epoch_samples=48))
 
 
-def workers() -> int:
-    """Threads that make batches."""
-    return sum(thread.name.startswith("refit-shard") for thread in threading.enumerate())
+def workers(kind: str = "draw") -> int:
+    """Threads that draw batches, or that read them."""
+    return sum(one.name.startswith(f"refit-shard-{kind}") for one in threading.enumerate())
 
 
 def test_as_many_threads_as_asked_for(shards: Path) -> None:
-    """From the first batch to the last; and no process."""
+    """So many that read and so many that draw, from the first batch to the last; no process."""
     before = children()
     for num_workers in (0, 1, 3):
         for _ in stream(shards, num_workers=num_workers, epoch_samples=96):
-            assert workers() == num_workers
+            assert workers("draw") == workers("read") == num_workers
             assert children() == before
-        assert workers() == 0
+        assert workers("") == 0
+    for num_workers, prefetch, readers in ((1, 1, 1), (1, 4, 3), (2, 100, 16), (20, 2, 20)):
+        iterator = iter(stream(shards, num_workers=num_workers, prefetch=prefetch))
+        next(iterator)
+        assert (workers("draw"), workers("read")) == (num_workers, readers)
+        iterator.close()
+
+
+def test_what_comes_next_is_read_while_a_batch_is_drawn(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each but the last is drawn only once the next one is read; in time, or this would hang."""
+    read, make = BatchMaker.read, BatchMaker.make
+    done = {begin: threading.Event() for begin in range(0, 96, 12)}
+
+    def read_and_say(maker: BatchMaker, begin: int, end: int) -> Any:
+        found = read(maker, begin, end)
+        done[begin].set()
+        return found
+
+    def make_after(maker: BatchMaker, samples: Any, images: Any) -> Any:
+        if samples.begin + 12 in done:
+            assert done[samples.begin + 12].wait(60)
+        return make(maker, samples, images)
+
+    expected = all_items(stream(shards, epoch_samples=96))
+    monkeypatch.setattr(BatchMaker, "read", read_and_say)
+    monkeypatch.setattr(BatchMaker, "make", make_after)
+    for num_workers in (1, 3):
+        assert all_items(stream(shards, num_workers=num_workers, epoch_samples=96)) == expected
+        for event in done.values():
+            event.clear()
 
 
 def test_an_iterator_in_a_cycle_ends_its_workers_by_itself(shards: Path) -> None:
@@ -110,10 +141,10 @@ def test_a_cycle_may_be_collected_by_a_worker_itself(
     make = BatchMaker.make
     gone = threading.Event()
 
-    def make_and_collect(maker: BatchMaker, begin: int, end: int, pixels: Any) -> Any:
+    def make_and_collect(maker: BatchMaker, *given: Any) -> Any:
         gone.wait(10)
         gc.collect()
-        return make(maker, begin, end, pixels)
+        return make(maker, *given)
 
     iterator = iter(stream(shards, num_workers=1, prefetch=2))
     next(iterator)
@@ -126,31 +157,32 @@ def test_a_cycle_may_be_collected_by_a_worker_itself(
         del trainer, iterator
         gone.set()
         end = time.monotonic() + 30
-        while workers():
+        while workers(""):
             assert time.monotonic() < end
             time.sleep(0.01)
     finally:
         gc.enable()
 
 
+@pytest.mark.parametrize("stage", ["read", "make"])
 def test_an_iterator_that_is_left_ends_while_its_batches_are_made(
-    shards: Path, monkeypatch: pytest.MonkeyPatch
+    shards: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """What was given and not begun is not made."""
-    make, begun = BatchMaker.make, []
+    work, begun = getattr(BatchMaker, stage), []
 
-    def make_slowly(maker: BatchMaker, begin: int, end: int, pixels: Any) -> Any:
-        begun.append(begin)
+    def work_slowly(maker: BatchMaker, *given: Any) -> Any:
+        begun.append(given)
         time.sleep(0.05)
-        return make(maker, begin, end, pixels)
+        return work(maker, *given)
 
-    monkeypatch.setattr(BatchMaker, "make", make_slowly)
+    monkeypatch.setattr(BatchMaker, stage, work_slowly)
     before = remains()
-    iterator = iter(stream(shards, num_workers=2, prefetch=20, epoch_samples=10**6))
+    iterator = iter(stream(shards, num_workers=2, prefetch=60, epoch_samples=10**6))
     next(iterator)
     iterator.close()
     assert remains() == before
-    assert len(begun) < 10
+    assert len(begun) < 90
 
 
 def test_validation_inside_of_training(shards: Path) -> None:

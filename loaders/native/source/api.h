@@ -34,6 +34,11 @@ enum RefitImage : int32_t {
 // Bytes of any value that must be readable and writable behind each JPEG.
 constexpr int64_t REFIT_SLACK = 2048;
 
+// Bytes of a record that are copied into a row.
+struct RefitSpan {
+    int64_t begin, to, length;  // the first byte in the record, the first in the row, how many
+};
+
 // One sample to be read: `jpeg_length` bytes of JPEG, padding to 512 bytes, a tar header of 512, the
 // .npy header, the record.
 struct RefitRead {
@@ -43,8 +48,11 @@ struct RefitRead {
     int64_t jpeg_length;
     const uint8_t* header;  // of the .npy, `header_length` bytes
     int64_t header_length;
-    uint8_t* record;        // where a copy of the record goes, `record_length` bytes
     int64_t record_length;
+    uint8_t* row;           // where the record's spans go, `row_length` bytes
+    int64_t row_length;
+    const RefitSpan* spans;
+    int64_t span_count;
     int64_t jpeg_crc_at;    // the record's byte at which the JPEG's CRC stands
     int32_t descriptor;     // of the file; -1: the bytes are in `data` already
     int32_t code;           // out
@@ -99,8 +107,9 @@ struct RefitBatch {
 REFIT_EXPORT void* refit_open(int32_t threads);
 REFIT_EXPORT void refit_close(void* workspace);
 
-// Reads and checks the samples with `threads` threads; each has its own code.
-REFIT_EXPORT void refit_read(RefitRead* reads, int64_t count, int32_t threads);
+// Reads and checks the samples; each has its own code. The caller reads alone until one read has
+// taken `patience` microseconds; then `threads` threads read what is left, the caller among them.
+REFIT_EXPORT void refit_read(RefitRead* reads, int64_t count, int32_t threads, int64_t patience);
 
 // Draws the images with the workspace's threads; each has its own code.
 REFIT_EXPORT void refit_draw(void* workspace, const RefitBatch* batch);
@@ -113,7 +122,8 @@ REFIT_EXPORT int32_t refit_planes(void* workspace, const uint8_t* jpeg, int64_t 
 
 REFIT_EXPORT uint32_t refit_crc32c(const uint8_t* data, int64_t length, int32_t portable);
 
-// Bytes of RefitRead, RefitSample, RefitCutOut, RefitPaste, RefitBatch (0 to 4), and REFIT_SLACK (5).
+// Bytes of RefitRead, RefitSample, RefitCutOut, RefitPaste, RefitBatch, RefitSpan (0 to 5), and
+// REFIT_SLACK (6).
 REFIT_EXPORT int64_t refit_size(int32_t which);
 
 // Whether this processor has what the fast path needs.

@@ -137,8 +137,9 @@ int32_t refit_planes(void* workspace, const uint8_t* jpeg, int64_t length, int32
 
 int64_t refit_size(int32_t which) {
     constexpr int64_t sizes[] = {sizeof(RefitRead),  sizeof(RefitSample), sizeof(RefitCutOut),
-                                 sizeof(RefitPaste), sizeof(RefitBatch),  REFIT_SLACK};
-    return which >= 0 && which < 6 ? sizes[which] : -1;
+                                 sizeof(RefitPaste), sizeof(RefitBatch),  sizeof(RefitSpan),
+                                 REFIT_SLACK};
+    return which >= 0 && which < 7 ? sizes[which] : -1;
 }
 
 int32_t refit_has_avx2() { return has_avx2(); }

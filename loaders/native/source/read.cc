@@ -1,5 +1,6 @@
 // Reading samples: the bytes, and whether they are those that were built.
 #include <cerrno>
+#include <ctime>
 #include <unistd.h>
 
 #include "api.h"
@@ -37,6 +38,12 @@ RefitCode check(const RefitRead& read) {
         read.jpeg_crc_at < 0 || read.jpeg_crc_at > read.record_length - CRC_BYTES ||
         read.length < read.jpeg_length)
         return REFIT_BAD_CALL;
+    for (int64_t k = 0; k < read.span_count; ++k) {
+        const RefitSpan& span = read.spans[k];
+        if (span.begin < 0 || span.to < 0 || span.length < 0 ||
+            span.length > read.record_length - span.begin || span.length > read.row_length - span.to)
+            return REFIT_BAD_CALL;
+    }
     const int64_t padding = (TAR_BLOCK - read.jpeg_length % TAR_BLOCK) % TAR_BLOCK;
     const int64_t labels = read.jpeg_length + padding + TAR_BLOCK;
     const int64_t record_at = labels + read.header_length;
@@ -54,14 +61,32 @@ RefitCode read_one(RefitRead* read) {
         return REFIT_NO_LABELS;
     const int64_t crc_at = read->record_length - CRC_BYTES;
     if (refit_crc32c(record, crc_at, 0) != load32(record + crc_at)) return REFIT_LABELS_CRC;
-    memcpy(read->record, record, read->record_length);
+    for (int64_t k = 0; k < read->span_count; ++k) {
+        const RefitSpan& span = read->spans[k];
+        memcpy(read->row + span.to, record + span.begin, static_cast<size_t>(span.length));
+    }
     if (refit_crc32c(read->data, read->jpeg_length, 0) != load32(record + read->jpeg_crc_at))
         return REFIT_JPEG_CRC;
     return REFIT_OK;
 }
 
+int64_t microseconds() {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * int64_t{1000000} + now.tv_nsec / 1000;
+}
+
 }  // namespace
 
-void refit_read(RefitRead* reads, int64_t count, int32_t threads) {
-    spread(count, threads, [&](int64_t item, int) { reads[item].code = read_one(&reads[item]); });
+void refit_read(RefitRead* reads, int64_t count, int32_t threads, int64_t patience) {
+    int64_t done = 0, before = microseconds(), took = 0;
+    while (done < count && took < patience) {
+        reads[done].code = read_one(&reads[done]);
+        ++done;
+        const int64_t now = microseconds();
+        took = now - before;
+        before = now;
+    }
+    spread(count - done, threads,
+           [&](int64_t item, int) { reads[done + item].code = read_one(&reads[done + item]); });
 }

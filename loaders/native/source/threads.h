@@ -27,14 +27,20 @@ template <typename Work> void spread(int64_t count, int threads, const Work& wor
         }
     };
     constexpr int MOST = 256;
+    // Small enough that the system's library keeps those of ended threads for the next call.
+    constexpr size_t STACK = 1 << 20;
     One ones[MOST];
     if (threads > MOST) threads = MOST;
     if (threads > count) threads = static_cast<int>(count);
     int started = 1;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
     for (; started < threads; ++started) {
         ones[started] = {&shared, started, {}};
-        if (pthread_create(&ones[started].thread, nullptr, run, &ones[started]) != 0) break;
+        if (pthread_create(&ones[started].thread, &attributes, run, &ones[started]) != 0) break;
     }
+    pthread_attr_destroy(&attributes);
     ones[0] = {&shared, 0, {}};
     run(&ones[0]);
     for (int k = 1; k < started; ++k) pthread_join(ones[k].thread, nullptr);

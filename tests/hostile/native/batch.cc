@@ -94,6 +94,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const bool sealed = input.take<uint8_t>() & 1;  // with the checksums that they must have
     const auto jpeg_length = static_cast<int64_t>(input.left);
     const int64_t labels = jpeg_length + (512 - jpeg_length % 512) % 512 + 512;
+    const RefitSpan whole{0, 0, RECORD};
     RefitRead reads[2]{};
     uint8_t records[2][RECORD];
     for (int k = 0; k < 2; ++k) {
@@ -107,9 +108,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
             put32(record, refit_crc32c(memory, jpeg_length, 0));
             put32(record + RECORD - 4, refit_crc32c(record, RECORD - 4, 1));
         }
-        read = {memory, 0, length, jpeg_length, NPY, HEADER, records[k], RECORD, 0, -1, 0, 0};
+        read = {memory,     0,      length, jpeg_length, NPY, HEADER, RECORD,
+                records[k], RECORD, &whole, 1,           0,   -1,     0,      0};
     }
-    refit_read(reads, 2, 2);
+    refit_read(reads, 2, 2, 0);
     if (sealed && (reads[0].code != REFIT_OK || reads[1].code != REFIT_OK)) abort();
     auto* cut_out_pixels = static_cast<uint8_t*>(malloc(CUT_OUT * CUT_OUT * 4));
     auto* half = static_cast<uint8_t*>(malloc(CUT_OUT * CUT_OUT));

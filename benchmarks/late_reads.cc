@@ -1,0 +1,34 @@
+// Storage that answers late: each pread of a file waits LATE_MICROSECONDS before it reads.
+//
+// Preloaded into a process (LD_PRELOAD). The stream reads samples by pread, and nothing else does.
+// late_most() tells how many waited at a time.
+#include <atomic>
+#include <cstdlib>
+#include <ctime>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static std::atomic<int> waiting{0}, most{0};
+
+extern "C" int late_most() { return most; }
+
+static ssize_t late_pread(int descriptor, void* to, size_t count, off_t at) {
+    const char* text = getenv("LATE_MICROSECONDS");
+    const long wait = text == nullptr ? 0 : atol(text);
+    const timespec pause{wait / 1000000, wait % 1000000 * 1000};
+    const int now = ++waiting;
+    for (int before = most; before < now && !most.compare_exchange_weak(before, now);) {
+    }
+    if (wait > 0) nanosleep(&pause, nullptr);
+    --waiting;
+    return syscall(SYS_pread64, descriptor, to, count, at);
+}
+
+extern "C" ssize_t pread(int descriptor, void* to, size_t count, off_t at) {
+    return late_pread(descriptor, to, count, at);
+}
+
+extern "C" ssize_t pread64(int descriptor, void* to, size_t count, off_t at) {
+    return late_pread(descriptor, to, count, at);
+}

@@ -1,0 +1,148 @@
+"""How fast the stream is where storage answers late.
+
+    python -m benchmarks.late_stream
+
+The loader with two workers, as :mod:`benchmarks.bench_load` measures it, over files in the page
+cache, each of whose reads waits some milliseconds: a library that is preloaded into a fresh process
+(``late_reads.cc``) delays them. In turns, and each rate over that without a delay, round by round.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from benchmarks.build_cases import process
+from benchmarks.command import chosen, command_line, keep
+from benchmarks.crops import Crops, cached_crops
+from benchmarks.harness import interleaved, machine, markdown_table, ratios, spread
+from benchmarks.load_cases import Amounts, Loading, loading_rate
+from refit_shard.loaders.native.compiling import compilers
+
+PACKAGES = ("numpy", "torch")
+SOURCE = Path(__file__).with_name("late_reads.cc")
+TARGETS = {5: 0.9}
+_OPTIONS = ("-O2", "-shared", "-fPIC")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the run. ``delays``: milliseconds that each read waits, beside none at all.
+    ``seconds``: that a measurement takes at least, after ``warm_up`` batches.
+    """
+
+    frames: int = 200
+    passes: int = 5
+    samples_per_shard: int = 256
+    occluders: int = 60
+    batch: int = 64
+    workers: int = 2
+    delays: tuple[int, ...] = (1, 5, 30)
+    warm_up: int = 30
+    seconds: float = 5.0
+    rounds: int = 5
+
+
+QUICK = Settings(
+    frames=4,
+    passes=4,
+    samples_per_shard=16,
+    occluders=4,
+    batch=4,
+    delays=(5,),
+    warm_up=1,
+    seconds=0.0,
+    rounds=1,
+)
+
+
+def late_library(cache: Path) -> Path:
+    """The library that delays reads, compiled into the cache.
+
+    Raises:
+        RuntimeError: there is no compiler.
+    """
+    made = cache / "late_reads.so"
+    for command in compilers():
+        if subprocess.run([*command, *_OPTIONS, SOURCE, "-o", made], check=False).returncode == 0:
+            return made
+    raise RuntimeError("no C++ compiler: install g++, or pip install ziglang")
+
+
+def late_rate(
+    milliseconds: int, library: Path, case: Loading, crops: Crops, amounts: Amounts
+) -> float:
+    """Samples/s of the loader in a fresh process in which each read waits."""
+    late = {"LD_PRELOAD": str(library), "LATE_MICROSECONDS": str(1000 * milliseconds)}
+    with patch.dict(os.environ, late), process() as pool:
+        return pool.submit(loading_rate, case, crops, amounts).result()
+
+
+def measure_stream(crops: Crops, settings: Settings, cache: Path) -> dict[str, Any]:
+    """Rates by the delay of a read in milliseconds, and each over that without a delay."""
+    library = late_library(cache)
+    amounts = Amounts(batch=settings.batch, warm_up=settings.warm_up, seconds=settings.seconds)
+    case = Loading(image="uint8", workers=settings.workers)
+    work = {
+        str(delay): partial(late_rate, delay, library, case, crops, amounts)
+        for delay in (0, *settings.delays)
+    }
+    measured = interleaved(work, settings.rounds)
+    return {
+        "samples_per_second": {name: asdict(spread(one)) for name, one in measured.items()},
+        "ratios": {name: asdict(ratios(one, measured["0"])) for name, one in measured.items()},
+    }
+
+
+def run(settings: Settings, cache: Path) -> dict[str, Any]:
+    """All measurements."""
+    cache.mkdir(parents=True, exist_ok=True)
+    crops = cached_crops(
+        cache,
+        frames=settings.frames,
+        passes=settings.passes,
+        samples_per_shard=settings.samples_per_shard,
+        occluders=settings.occluders,
+    )
+    return {
+        "benchmark": "late_stream",
+        "machine": machine(PACKAGES),
+        "settings": asdict(settings),
+        **measure_stream(crops, settings, cache),
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    rows = [
+        [
+            f"{delay} ms",
+            f"{results['samples_per_second'][delay]['median']:.4g}",
+            f"{one['median']:.3f} ({one['low']:.3f} to {one['high']:.3f})",
+            f"{TARGETS[int(delay)]:g}" if int(delay) in TARGETS else "",
+        ]
+        for delay, one in results["ratios"].items()
+    ]
+    return markdown_table(["a read waits", "samples/s", "over none", "target"], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep the results."""
+    parser = command_line("late_stream", __doc__)
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
+    parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
+    args = parser.parse_args(argv)
+    settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
+    results = run(settings, args.cache)
+    print(report(results))
+    keep(args, "late_stream", results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
