@@ -79,9 +79,8 @@ def move_labels(
             with np.errstate(invalid="ignore", over="ignore"):  # NaN is theirs to have
                 moved = _moved(options, field.motion, values, columns, draws)
             moved[~there] = 0
-            made[field.name] = moved.astype(
-                _TENSOR_DTYPES.get(field.dtype, field.dtype), copy=False
-            )
+            dtype = _TENSOR_DTYPES.get(field.dtype, field.dtype)
+            made[field.name] = np.ascontiguousarray(moved, dtype)
         made[HAS + field.name] = there
     return made
 
