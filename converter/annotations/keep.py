@@ -7,9 +7,9 @@ with the permutation of a mirror.
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -161,22 +161,34 @@ def _table(name: str, base: str | Path, where: str) -> Table:
     return Table(flip=check_flip(content, f"{where}: {path}"))
 
 
-Kept = tuple[tuple[Field, ...], dict[str, NDArray[Any]]]
+@dataclass(frozen=True)
+class Kept:
+    """The labels that are kept of an npz: ``fields``, and by name the values (rows, …) of each.
+
+    Strings are their UTF-8 bytes.
+    """
+
+    fields: tuple[Field, ...] = ()
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def take(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """All labels of some rows, (n,), by their names: arrays (n, …)."""
+        return {name: values[rows] for name, values in self.columns.items()}
 
 
 def read_kept(npz: Npz, keeps: Sequence[Keep], total: int, rows: int) -> Kept:
-    """Columns and values (rows, …) of the kept labels: the first ``rows`` of ``total``.
+    """The kept labels of the first ``rows`` of ``total`` rows.
 
-    Strings are their UTF-8 bytes. NaN stays: what a label of one's own means, only its user knows.
+    NaN stays: what a label of one's own means, only its user knows.
 
     Raises:
         SourceError: one is missing, or is none that a shard can hold.
     """
-    fields, values = [], {}
-    for keep in keeps:
-        field, values[keep.name] = _read(npz, keep, total, rows)
-        fields.append(field)
-    return tuple(fields), values
+    found = {keep.name: _read(npz, keep, total, rows) for keep in keeps}
+    return Kept(
+        tuple(one for one, _ in found.values()),
+        {name: values for name, (_, values) in found.items()},
+    )
 
 
 def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, NDArray[Any]]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.converter.annotations.keep import Keep, read_kept
+from refit_shard.converter.annotations.keep import Keep, Kept, read_kept
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.annotations.remaps import Remap, remapped
 from refit_shard.shards_spec.errors import SourceError
-from refit_shard.shards_spec.fields import EXTRINSICS, Field
+from refit_shard.shards_spec.fields import EXTRINSICS
 from refit_shard.shards_spec.geometry import box_side
 from refit_shard.shards_spec.writer import Quarantined
 
@@ -56,8 +56,8 @@ class Source:
     ``labels``: columns under the field table's names, in the table's dtypes; ``orig_shape``
     (int32 (rows, 2)) only where the npz states it. ``paths``: each row's frame below the root.
     ``faults``: rows that cannot be used, found before any frame is read. ``total``: rows of the
-    npz, of which only the first ones are considered. ``own``, ``kept``: columns and values of the
-    labels of the user's own, which decide of no row whether it can be used.
+    npz, of which only the first ones are considered. ``kept``: labels of the user's own, which
+    decide of no row whether it can be used.
     """
 
     npz: str
@@ -69,8 +69,7 @@ class Source:
     found: tuple[str, ...]
     absent: tuple[str, ...]
     unused: tuple[str, ...]
-    own: tuple[Field, ...] = ()
-    kept: dict[str, NDArray[Any]] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
     faults: dict[int, Quarantined] = field(default_factory=dict)
 
     @property
@@ -353,7 +352,7 @@ def read_source(
         columns = _Columns(npz, limit)
         imgnames, undecodable = columns.texts("imgname")
         labels = _read_labels(columns, use_pose_3d=use_pose_3d)
-        own, kept = read_kept(npz, keep, columns.total, columns.rows)
+        kept = read_kept(npz, keep, columns.total, columns.rows)
         sha256 = npz.sha256()
     known = [key for key in ROW_SHAPES if key in columns]
     paths = [frame_path(name, root, remaps) for name in imgnames]
@@ -366,8 +365,9 @@ def read_source(
         labels=labels,
         found=tuple(known),
         absent=tuple(key for key in ROW_SHAPES if key not in columns),
-        unused=tuple(key for key in npz.entries if key not in ROW_SHAPES and key not in kept),
-        own=own,
+        unused=tuple(
+            key for key in npz.entries if key not in ROW_SHAPES and key not in kept.columns
+        ),
         kept=kept,
     )
     for row in undecodable:

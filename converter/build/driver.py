@@ -88,7 +88,7 @@ def prepare(request: BuildRequest) -> Prepared:
         key_bytes=len(sample_key(dataset.name, source.rows)),
         imgname_bytes=source.imgname_bytes,
     )
-    fields = with_own(fields, source.own)
+    fields = with_own(fields, source.kept.fields)
     check_columns(fields, request.npz)
     content = identity(dataset, source, options, envelope, fields)
     recipe = Recipe(
@@ -121,7 +121,7 @@ def make_task(prepared: Prepared, index: int) -> ShardTask:
         imgnames=[source.imgnames[row] for row in rows],
         paths=[source.paths[row] for row in rows],
         labels={name: values[rows] for name, values in source.labels.items()}
-        | {name: values[rows] for name, values in source.kept.items()},
+        | source.kept.take(rows),
     )
 
 

@@ -89,8 +89,8 @@ def check_labels(prepared: Prepared, limits: Limits) -> list[Finding]:
     if not findings:
         detail = f"{source.rows} rows in {prepared.plan.frames} frames; no NaN, no duplicates"
         findings.append(Finding(dataset.name, "rows", "ok", detail))
-    if source.own:
-        detail = f"carried along: {', '.join(map(str, source.own))}"
+    if source.kept.fields:
+        detail = f"carried along: {', '.join(map(str, source.kept.fields))}"
         findings.append(Finding(dataset.name, "keep", "ok", detail))
     return findings + check_keys(dataset, source) + check_values(dataset, source, limits)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.converter.annotations.keep import Keep, check_columns, read_kept
+from refit_shard.converter.annotations.keep import Keep, Kept, check_columns, read_kept
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.shards_spec.columns import columns_of
 from refit_shard.shards_spec.errors import ShardError, SourceError, UsageError
@@ -45,15 +45,14 @@ class LabelsRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsPlan:
-    """``standing``: the manifest of the set as it is. ``own``, ``values``: the new columns, and
-    their values a row of the npz. ``places``: for each source row its row of the npz, or -1.
+    """``standing``: the manifest of the set as it is. ``kept``: the new labels, by the rows of the
+    npz. ``places``: for each source row its row of the npz, or -1.
     ``content``: everything that decides the bytes of the new shards. ``done``: the set has them.
     """
 
     request: LabelsRequest
     standing: Manifest
-    own: tuple[Field, ...]
-    values: dict[str, NDArray[Any]]
+    kept: Kept
     places: NDArray[np.int64]
     content: dict[str, Any]
     joined_by: str
@@ -62,7 +61,9 @@ class LabelsPlan:
     @property
     def fields(self) -> tuple[Field, ...]:
         """The columns of the new shards."""
-        return self.standing.fields if self.done else with_own(self.standing.fields, self.own)
+        return (
+            self.standing.fields if self.done else with_own(self.standing.fields, self.kept.fields)
+        )
 
     @property
     def plan_hash(self) -> str:
@@ -83,23 +84,23 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
     with closing(Npz(request.npz)) as npz:
         total = _rows_of(npz, request.keep)
         places, joined_by = _join(npz, total, manifest.source_rows)
-        own, values = read_kept(npz, request.keep, total, total)
+        kept = read_kept(npz, request.keep, total, total)
         names = npz.read("imgname") if "imgname" in npz.entries else None
-        added = {"columns": [field.name for field in own], "source_sha256": npz.sha256()}
+        names_added = [field.name for field in kept.fields]
+        added = {"columns": names_added, "source_sha256": npz.sha256()}
     earlier = manifest.plan.get("labels", [])
     if not isinstance(earlier, list):
         raise ShardError(f"{request.shards}: 'labels' of the plan is no list; damaged")
-    done = added in earlier and set(own) <= set(manifest.own)
+    done = added in earlier and set(kept.fields) <= set(manifest.own)
     if not done:
-        _check_new(request, manifest, own)
+        _check_new(request, manifest, kept.fields)
     check_rows(data_set, request.npz, places, names)
     labels = earlier if done else [*earlier, added]
-    fields = manifest.fields if done else with_own(manifest.fields, own)
+    fields = manifest.fields if done else with_own(manifest.fields, kept.fields)
     return LabelsPlan(
         request=request,
         standing=manifest,
-        own=own,
-        values=values,
+        kept=kept,
         places=places,
         content={**manifest.plan, "columns": columns_of(fields), "labels": labels},
         joined_by=joined_by,

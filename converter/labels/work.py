@@ -143,6 +143,7 @@ def _rewrite(plan: LabelsPlan, publisher: Publisher, index: int, entry: ShardEnt
 def _samples(plan: LabelsPlan, shard: Shard) -> Iterator[tuple[NDArray[np.void], bytes]]:
     """Each sample's record with the new labels, and its JPEG; both are compared with their CRC."""
     dtype = npy_dtype(plan.fields)
+    added = plan.kept.take(plan.places[shard.view("source_row")])
     for row in range(len(shard)):
         sample = shard.sample(row)
         old, jpeg = sample.record(), bytes(sample.jpeg)
@@ -158,9 +159,8 @@ def _samples(plan: LabelsPlan, shard: Shard) -> Iterator[tuple[NDArray[np.void],
         for name in old.dtype.names or ():
             if name != RECORD_CRC:
                 record[name] = old[name]
-        place = plan.places[int(old["source_row"])]
-        for name, values in plan.values.items():
-            record[name] = values[place]
+        for name, values in added.items():
+            record[name] = values[row]
         yield record, jpeg
 
 
@@ -190,7 +190,7 @@ def _summary(plan: LabelsPlan, folder: Folder, manifest: Manifest, kept: int) ->
     return LabelsSummary(
         dataset=manifest.dataset,
         out=folder.url,
-        labels=tuple(map(str, plan.own)),
+        labels=tuple(map(str, plan.kept.fields)),
         joined_by=plan.joined_by,
         rows=manifest.rows,
         shards=len(manifest.shards),

@@ -217,8 +217,8 @@ def _describe(prepared: "Prepared") -> None:
         f"{name}: found {', '.join(source.found)}; not there: {', '.join(source.absent) or 'none'}"
         + (f"; not used: {', '.join(source.unused)}" if source.unused else ""),
     ]
-    if source.own:
-        lines.append(f"{name}: kept {', '.join(map(str, source.own))}")
+    if source.kept.fields:
+        lines.append(f"{name}: kept {', '.join(map(str, source.kept.fields))}")
     lines += [f"{name}: {one.rows} rows cannot be used: {one}" for one in unusable_rows(source)]
     for line in lines:
         say(line, error=True)
