@@ -20,6 +20,7 @@ from refit_shard.shards_spec.fields import standard_fields
 from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
 from refit_shard.shards_spec.manifest import Manifest, plan_hash
 from refit_shard.shards_spec.names import check_dataset_name, sample_key
+from refit_shard.shards_spec.process import settle_process
 from refit_shard.shards_spec.storage.folder import open_folder
 from refit_shard.shards_spec.storage.paths import absolute, location
 from refit_shard.shards_spec.values import hold, number, whole
@@ -113,6 +114,7 @@ def prepare(request: BuildRequest) -> Prepared:
         SourceError: the npz cannot be used.
         StorageError: the object store of the npz or of the frames cannot be reached.
     """
+    settle_process()
     open_folder(request.root, "--root").reach()
     dataset, options = request.dataset, request.options
     source = read_source(
@@ -158,7 +160,7 @@ def make_task(prepared: Prepared, index: int) -> ShardTask:
         frames=plan.frame_of_row[rows],
         imgnames=[source.imgnames[row] for row in rows],
         paths=[source.paths[row] for row in rows],
-        labels={name: values[rows] for name, values in source.labels.items()},
+        labels=source.take(rows),
     )
 
 
