@@ -179,6 +179,9 @@ class _LocalFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        return self._file
+
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
         if base is None:
@@ -213,7 +216,7 @@ def _open_local(path: str) -> io.BufferedReader:
         with suppress(OSError):
             os.close(file)
         raise
-    return io.BufferedReader(_LocalFile(file, path), 1 << 20)
+    return io.BufferedReader(_LocalFile(file, path), 1 << 16)
 
 
 def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:

@@ -7,9 +7,10 @@ with the permutation of a mirror.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.converter.annotations.npz import Npz
+from refit_shard.converter.annotations.spool import Spool
 from refit_shard.shards_spec.errors import RefitShardError, SourceError, UsageError
 from refit_shard.shards_spec.fields import (
     DTYPES,
@@ -32,6 +34,7 @@ from refit_shard.shards_spec.storage.paths import local_path
 
 _WIDE = "float64"
 _MAX_TABLE_BYTES = 1 << 20
+_SLICE_BYTES = 4 << 20  # read at a time
 _MAX_HEADER = 10_000  # numpy reads no more without being told to
 # How labels move that are called so, where nothing else is said.
 _BY_NAME = {
@@ -161,19 +164,28 @@ def _table(name: str, base: str | Path, where: str) -> Table:
     return Table(flip=check_flip(content, f"{where}: {path}"))
 
 
-@dataclass(frozen=True)
 class Kept:
-    """The labels that are kept of an npz: ``fields``, and by name the values (rows, …) of each.
-
-    Strings are their UTF-8 bytes.
+    """The labels that are kept of an npz: ``fields``, and the values of each row, which wait as
+    :class:`Spool` holds them. Several threads may ask for them.
     """
 
-    fields: tuple[Field, ...] = ()
-    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    def __init__(self, fields: Sequence[Field] = (), spools: Sequence[Spool] = ()) -> None:
+        self.fields = tuple(fields)
+        self._spools = tuple(spools)
+        self._lock = threading.Lock()
 
     def take(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """All labels of some rows, (n,), by their names: arrays (n, …)."""
-        return {name: values[rows] for name, values in self.columns.items()}
+        """All labels of some rows, (n,), by their names: arrays (n, …), of strings their UTF-8.
+
+        Raises:
+            StorageError: the disk that they wait on fails.
+        """
+        found = {}
+        for one, spool in zip(self.fields, self._spools, strict=True):
+            with self._lock:
+                values = spool.take(rows)[one.name]
+            found[one.name] = _utf8(values, one.width) if one.dtype == STRING else values
+        return found
 
 
 def read_kept(npz: Npz, keeps: Sequence[Keep], total: int, rows: int) -> Kept:
@@ -183,43 +195,82 @@ def read_kept(npz: Npz, keeps: Sequence[Keep], total: int, rows: int) -> Kept:
 
     Raises:
         SourceError: one is missing, or is none that a shard can hold.
+        StorageError: there is no room for them.
     """
-    found = {keep.name: _read(npz, keep, total, rows) for keep in keeps}
-    return Kept(
-        tuple(one for one, _ in found.values()),
-        {name: values for name, (_, values) in found.items()},
-    )
+    found = [_read(npz, keep, total, rows) for keep in keeps]
+    return Kept([one for one, _ in found], [spool for _, spool in found])
 
 
-def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, NDArray[Any]]:
-    name, where = keep.name, f"{npz.path}: kept label {keep.name!r}"
-    if name not in npz.entries:
+def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, Spool]:
+    where = f"{npz.path}: kept label {keep.name!r}"
+    if keep.name not in npz.entries:
         found = ", ".join(npz.entries) or "none"
         raise SourceError(
             f"{where}: is not there; found: {found}; save it, or leave it out of keep"
         )
-    entry = npz.entries[name]
+    entry = npz.entries[keep.name]
     if entry.shape[:1] != (total,):
         raise SourceError(f"{where}: must have {total} rows like 'imgname', got {entry.shape}")
-    shape = entry.shape[1:]
-    if 0 in shape or len(shape) > 8 or (entry.dtype.kind in "US" and shape):
+    shape, text = entry.shape[1:], entry.dtype.kind in "US"
+    if 0 in shape or len(shape) > 8 or (text and shape):
         raise SourceError(f"{where}: a row of shape {shape} of {entry.dtype} cannot be kept")
-    column: NDArray[Any] = npz.read(name)[:rows]  # refuses objects
-    if column.dtype.kind in "US":
-        column = _utf8(column, where)
-        dtype, width = STRING, max(1, column.dtype.itemsize)
-        column = column.astype(f"S{width}")
-    else:
-        dtype, width = column.dtype.name, 0
-        if dtype == _WIDE and not keep.wide:
-            dtype = "float32"
-        if dtype not in DTYPES:
-            raise SourceError(f"{where}: must be numbers or strings, got {column.dtype}")
+    stored = _stored(entry.dtype, where, wide=keep.wide)
+    spool, width, begin = Spool(np.dtype([(keep.name, stored, shape)])), 1, 0
+    for part in npz.slices(keep.name, max(1, _SLICE_BYTES // max(1, entry.row_bytes))):
+        some = part[: max(0, rows - begin)]
+        if text and len(some):
+            width = max(width, _longest(some, begin, where))
+        records = np.empty(len(some), spool.dtype)
         with np.errstate(over="ignore"):
-            column = column.astype(dtype, copy=False)
+            records[keep.name] = some
+        spool.append(records)
+        begin += len(part)  # what is beyond is read for its checksum
+    dtype = STRING if text else stored.name
     motion = keep.motion(dtype, shape, where)
-    made = Field(name=name, dtype=dtype, shape=shape, width=width, doc="own label", motion=motion)
-    return made, column
+    made = Field(
+        name=keep.name,
+        dtype=dtype,
+        shape=shape,
+        width=width if text else 0,
+        doc="own label",
+        motion=motion,
+    )
+    return made, spool
+
+
+def _stored(dtype: np.dtype[Any], where: str, *, wide: bool) -> np.dtype[Any]:
+    """What an array's values wait as: of strings what they are, of numbers what they become."""
+    if dtype.kind in "US":
+        size = max(1, dtype.itemsize // (4 if dtype.kind == "U" else 1))
+        return np.dtype(f"{dtype.kind}{size}")
+    if dtype.hasobject:
+        return np.dtype(np.uint8)  # refused as it is read
+    if dtype.name not in DTYPES:
+        raise SourceError(f"{where}: must be numbers or strings, got {dtype}")
+    return np.dtype("float32" if dtype.name == _WIDE and not wide else dtype.name)
+
+
+def _longest(texts: NDArray[Any], begin: int, where: str) -> int:
+    """Bytes of the longest of these strings, of the rows from ``begin`` on, as UTF-8.
+
+    Raises:
+        SourceError: one is not UTF-8.
+    """
+    longest = 0
+    for row, value in enumerate(texts.tolist(), begin):
+        try:
+            data = value if isinstance(value, bytes) else value.encode()
+            data.decode()
+        except UnicodeError as error:  # as text it may hold half a surrogate pair
+            raise SourceError(f"{where}: row {row}: {value!r:.80} is not UTF-8") from error
+        longest = max(longest, len(data))
+    return longest
+
+
+def _utf8(texts: NDArray[Any], width: int) -> NDArray[np.bytes_]:
+    """Strings as their UTF-8 bytes."""
+    data = [text if isinstance(text, bytes) else text.encode() for text in texts.tolist()]
+    return np.array(data, f"S{width}")
 
 
 def check_columns(fields: Sequence[Field], where: str) -> None:
@@ -236,16 +287,3 @@ def check_columns(fields: Sequence[Field], where: str) -> None:
     )
     if wrong:
         raise SourceError(f"{where}: too many labels are kept: {wrong}")
-
-
-def _utf8(column: NDArray[Any], where: str) -> NDArray[np.bytes_]:
-    """Strings as their UTF-8 bytes."""
-    found = []
-    for row, value in enumerate(column.tolist()):
-        try:
-            data = value if isinstance(value, bytes) else value.encode()
-            data.decode()
-        except UnicodeError as error:  # as text it may hold half a surrogate pair
-            raise SourceError(f"{where}: row {row}: {value!r:.80} is not UTF-8") from error
-        found.append(data)
-    return np.array(found, np.bytes_)

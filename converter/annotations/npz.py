@@ -2,10 +2,14 @@
 
 import hashlib
 import lzma
+import os
+import threading
 import tokenize
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Any
@@ -13,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.converter.reading import open_source
+from refit_shard.converter.reading import open_source, patiently
 from refit_shard.shards_spec.errors import ShardError, SourceError
 from refit_shard.shards_spec.storage.files import is_of_a_mac, refuse_mistaken
 from refit_shard.shards_spec.storage.paths import AnyPath, location
@@ -29,27 +33,39 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """What an array's header states."""
+    """What an array's header states, and how long it is in bytes. ``columns_first``: the array is
+    stored in Fortran's order.
+    """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    columns_first: bool
+    header_bytes: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=object))
 
 
 def _read_header(stream: IO[bytes]) -> Entry:
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    else:
-        raise ValueError(f"npy format version {version}")
-    return Entry(dtype, shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy remarks on headers that Python 2 wrote
+        if version == (1, 0):
+            shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, columns_first, dtype = np.lib.format.read_array_header_2_0(stream)
+        else:
+            raise ValueError(f"npy format version {version}")
+    return Entry(dtype, shape, columns_first and len(shape) > 1, stream.tell())
 
 
 class Npz:
-    """An open npz: ``entries`` from the headers alone, arrays one at a time.
+    """An open npz: ``entries`` from the headers alone, arrays whole or in slices of rows.
 
     ``path`` may be a URL; then a temporary copy is read. What a Mac adds to an archive is ignored.
+    One thread may read it at a time.
 
     Raises:
         SourceError: the file is missing, is no npz, or an array in it is damaged.
@@ -82,19 +98,17 @@ class Npz:
 
     def _entry(self, info: zipfile.ZipInfo) -> Entry:
         try:
-            with self._zip.open(info) as stream, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # numpy remarks on headers that Python 2 wrote
+            with self._zip.open(info) as stream:
                 entry = _read_header(stream)
-                begin = stream.tell()
         except _DAMAGE as error:
             raise SourceError(f"{self.path}: {info.filename}: damaged header ({error})") from error
         size = entry.dtype.itemsize
         for length in entry.shape:
             size *= length
-        if not entry.dtype.hasobject and info.file_size - begin != size:
+        if not entry.dtype.hasobject and info.file_size - entry.header_bytes != size:
             raise SourceError(
                 f"{self.path}: {info.filename}: header states {size} bytes of data, "
-                f"the file holds {info.file_size - begin}"
+                f"the file holds {info.file_size - entry.header_bytes}"
             )
         return entry
 
@@ -104,6 +118,41 @@ class Npz:
         Raises:
             SourceError: it holds Python objects, is damaged, or is larger than the limit.
         """
+        self._check_readable(key)
+        try:
+            with self._zip.open(f"{key}.npy") as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        except _DAMAGE as error:
+            raise self._damaged(key, error) from error
+        return array
+
+    def slices(self, key: str, rows: int) -> Iterator[NDArray[Any]]:
+        """One array of a row or more, in slices of ``rows`` rows; the last one may be shorter.
+
+        Its checksum is compared as the last row is read. An array in Fortran's order, whose rows
+        are scattered over all of it, is read whole.
+
+        Raises:
+            SourceError: as :meth:`read`.
+        """
+        self._check_readable(key)
+        entry = self.entries[key]
+        begins = range(0, entry.shape[0], rows)
+        if entry.columns_first or not entry.row_bytes:
+            whole = self.read(key)
+            yield from (whole[begin : begin + rows] for begin in begins)
+            return
+        try:
+            with self._zip.open(f"{key}.npy") as stream:
+                stream.read(entry.header_bytes)
+                for begin in begins:
+                    shape = (min(rows, entry.shape[0] - begin), *entry.shape[1:])
+                    yield np.ndarray(shape, entry.dtype, _exactly(stream, shape[0], entry))
+        except _DAMAGE as error:
+            raise self._damaged(key, error) from error
+
+    def _check_readable(self, key: str) -> None:
         entry = self.entries[key]
         if entry.dtype.hasobject:
             raise SourceError(
@@ -115,22 +164,43 @@ class Npz:
             raise SourceError(
                 f"{self.path}: {key!r} is {size} bytes, more than the {MAX_ARRAY_BYTES} allowed"
             )
-        try:
-            with self._zip.open(f"{key}.npy") as stream, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-        except _DAMAGE as error:
-            raise SourceError(f"{self.path}: {key!r} is damaged ({error})") from error
-        return array
 
-    def sha256(self) -> str:
-        """SHA-256 of the file."""
-        self._file.seek(0)
-        digest = hashlib.sha256()
-        while part := self._file.read(_CHUNK):
-            digest.update(part)
+    def _damaged(self, key: str, error: BaseException) -> SourceError:
+        return SourceError(f"{self.path}: {key!r} is damaged ({error})")
+
+    def hash_beside(self) -> Callable[[], str]:
+        """Begin to hash the file, on a thread of its own that ends when the npz is closed.
+
+        Gives what waits for the SHA-256 and returns it.
+        """
+        stop = threading.Event()
+        beside = self._open.enter_context(ThreadPoolExecutor(1))
+        self._open.callback(stop.set)
+        return beside.submit(self._sha256, stop).result
+
+    def _sha256(self, stop: threading.Event) -> str:
+        digest, at, part = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK))
+        while not stop.is_set() and (count := self._pread(part, at)):
+            digest.update(part[:count])
+            at += count
         return digest.hexdigest()
+
+    def _pread(self, into: "memoryview[int]", at: int) -> int:
+        return patiently(lambda: os.preadv(self._file.fileno(), [into], at), self.path)
 
     def close(self) -> None:
         """Close the file."""
         self._open.close()
+
+
+def _exactly(stream: IO[bytes], rows: int, entry: Entry) -> bytes:
+    """The next bytes of so many rows.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    size = rows * entry.row_bytes
+    data = stream.read(size)
+    if len(data) != size:
+        raise ValueError(f"the data end {size - len(data)} bytes early")
+    return data

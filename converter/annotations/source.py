@@ -4,42 +4,28 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from refit_shard.converter.annotations.columns import (
+    ROW_SHAPES,
+    Columns,
+    label_dtype,
+    read_labels,
+)
 from refit_shard.converter.annotations.keep import Keep, Kept, read_kept
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.annotations.remaps import Remap, remapped
-from refit_shard.shards_spec.errors import SourceError
+from refit_shard.converter.annotations.spool import Spool
 from refit_shard.shards_spec.fields import EXTRINSICS
 from refit_shard.shards_spec.geometry import box_side
 from refit_shard.shards_spec.writer import Quarantined
-
-# Row shapes of the keys that are read. imgname, center and scale must be there.
-ROW_SHAPES: dict[str, tuple[int, ...]] = {
-    "imgname": (),
-    "center": (2,),
-    "scale": (),
-    "openpose": (25, 3),
-    "part": (24, 3),
-    "pose": (72,),
-    "shape": (10,),
-    "has_smpl": (),
-    "S": (24, 4),
-    "gender": (),
-    "img_focal": (),
-    "img_center": (2,),
-    "orig_shape": (2,),
-    "cam_R": (3, 3),
-    "cam_t": (3,),
-    "trans": (3,),
-}
-REQUIRED = ("imgname", "center", "scale")
 
 # A smaller box would vanish when the augmentation shrinks it to whole pixels.
 MIN_BOX_SIDE = 4.0
@@ -47,29 +33,35 @@ MIN_BOX_SIDE = 4.0
 MAX_IMGNAME_BYTES = 4096
 # No frame comes near; whole pixels of this size fit every column.
 MAX_PIXELS = float(2**24)
+# Labels that are held in memory besides: what is looked at of single rows, and small.
+HELD = ("center", "scale", "has_smpl", "img_focal", "img_center", "orig_shape")
+_CHUNK = 1 << 14  # rows that are compared at a time
+_MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
 
 
 @dataclass(kw_only=True)
 class Source:
     """The annotations of one data set, one entry a row of the npz.
 
-    ``labels``: columns under the field table's names, in the table's dtypes; ``orig_shape``
-    (int32 (rows, 2)) only where the npz states it. ``paths``: each row's frame below the root.
-    ``faults``: rows that cannot be used, found before any frame is read. ``total``: rows of the
-    npz, of which only the first ones are considered. ``kept``: labels of the user's own, which
-    decide of no row whether it can be used.
+    ``total``: rows of the npz, of which only the first ones are considered. ``records``: every
+    row's labels, columns under the field table's names in the table's dtypes; ``orig_shape``
+    (float64 (2,)) only where the npz states it. ``labels``: those of HELD as arrays (rows, …).
+    ``kept``: labels of the user's own, which decide of no row whether it can be used. ``paths``:
+    each row's frame below the root. ``faults``: rows that cannot be used, found before any frame
+    is read.
     """
 
     npz: str
-    sha256: str
     total: int
-    imgnames: list[str]
-    paths: list[str]
+    records: Spool
     labels: dict[str, NDArray[Any]]
     found: tuple[str, ...]
     absent: tuple[str, ...]
     unused: tuple[str, ...]
     kept: Kept = field(default_factory=Kept)
+    sha256: str = ""
+    imgnames: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     faults: dict[int, Quarantined] = field(default_factory=dict)
 
     @property
@@ -85,13 +77,22 @@ class Source:
     @property
     def extrinsics(self) -> bool:
         """Whether every row has camera extrinsics."""
-        return EXTRINSICS[0] in self.labels
+        return EXTRINSICS[0] in self.records.names
 
     @property
     def imgname_bytes(self) -> int:
         """Length of the longest name of a row that can be used, as UTF-8."""
-        names = (name for row, name in enumerate(self.imgnames) if row not in self.faults)
+        names = {name for row, name in enumerate(self.imgnames) if row not in self.faults}
         return max((len(name.encode()) for name in names), default=1)
+
+    def take(self, rows: ArrayLike) -> dict[str, NDArray[Any]]:
+        """All labels of some rows, (n,) int, by their names: arrays (n, …).
+
+        Raises:
+            StorageError: the disk that they wait on fails.
+        """
+        records = self.records.take(rows)
+        return {name: records[name] for name in self.records.names}
 
     def fault(self, row: int, reason: str, detail: str) -> None:
         """Quarantine a row; the first reason counts."""
@@ -142,193 +143,134 @@ def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-class _Columns:
-    """Reads and checks the npz's arrays, as one line each where they are wrong."""
-
-    def __init__(self, npz: Npz, limit: int | None) -> None:
-        self.npz = npz
-        for key in REQUIRED:
-            if key not in npz.entries:
-                raise SourceError(
-                    f"{npz.path}: key {key!r} is missing; found: {', '.join(npz.entries) or 'none'}"
-                )
-        shape = npz.entries["imgname"].shape
-        if len(shape) != 1:
-            raise SourceError(f"{npz.path}: 'imgname' must have shape (N,), got {shape}")
-        self.total = shape[0]
-        if self.total == 0:
-            raise SourceError(f"{npz.path}: holds no rows")
-        self.rows = min(self.total, limit or self.total)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.npz.entries
-
-    def read(self, key: str) -> NDArray[Any]:
-        """The rows in use of one array, its shape checked; (N, 1) is taken for (N,)."""
-        entry = self.npz.entries[key]
-        row_shape = ROW_SHAPES[key]
-        expected = (self.total, *row_shape)
-        flat = int(np.prod(row_shape, dtype=int))
-        accepted = {expected, (self.total, flat)}
-        if entry.shape not in accepted:
-            raise SourceError(
-                f"{self.npz.path}: {key!r} must have shape {expected}, got {entry.shape}"
-            )
-        return self.npz.read(key)[: self.rows].reshape(self.rows, *row_shape)
-
-    def numbers(self, key: str, dtype: str) -> NDArray[Any]:
-        """A numeric column; numbers written as strings are read, anything else becomes NaN."""
-        values = self.read(key)
-        if values.dtype.kind in "US":
-            values = _parse_numbers(values)
-        if values.dtype.kind not in "fiub":
-            raise SourceError(f"{self.npz.path}: {key!r} must be numbers, got dtype {values.dtype}")
-        with np.errstate(over="ignore"):
-            return values.astype(dtype)
-
-    def texts(self, key: str) -> tuple[list[str], list[int]]:
-        """A column of strings, and the rows that are not valid UTF-8."""
-        values = self.read(key)
-        if values.dtype.kind not in "US":
-            raise SourceError(f"{self.npz.path}: {key!r} must be strings, got dtype {values.dtype}")
-        bad = []
-        texts = []
-        for row, value in enumerate(values.tolist()):
-            try:
-                data = value if isinstance(value, bytes) else value.encode()
-                texts.append(data.decode())
-            except UnicodeError:  # as text it may hold half a surrogate pair
-                texts.append(ascii(value))
-                bad.append(row)
-        return texts, bad
-
-
-def _parse_numbers(values: NDArray[Any]) -> NDArray[np.float64]:
-    try:
-        return values.astype(np.float64)
-    except ValueError:
-        return np.array([_number(value) for value in values.ravel()]).reshape(values.shape)
-
-
-def _number(text: str | bytes) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")
-
-
-def _read_labels(columns: _Columns, *, use_pose_3d: bool) -> dict[str, NDArray[Any]]:
-    rows = columns.rows
-    labels: dict[str, NDArray[Any]] = {
-        "center": columns.numbers("center", "float64"),
-        "scale": columns.numbers("scale", "float64"),
-        "keypoints": np.zeros((rows, 49, 3), np.float32),
-    }
-    if "openpose" in columns:
-        labels["keypoints"][:, :25] = columns.numbers("openpose", "float32")
-    if "part" in columns:
-        labels["keypoints"][:, 25:] = columns.numbers("part", "float32")
-    labels |= _read_smpl(columns)
-    known = use_pose_3d and "S" in columns
-    labels["has_pose_3d"] = np.full(rows, known)
-    labels["pose_3d"] = (
-        columns.numbers("S", "float32") if known else np.zeros((rows, 24, 4), np.float32)
-    )
-    labels["gender"] = np.full(rows, -1, np.int8)
-    if "gender" in columns:
-        codes = {"m": 0, "male": 0, "f": 1, "female": 1}
-        texts, _ = columns.texts("gender")
-        labels["gender"] = np.array([codes.get(text.lower(), -1) for text in texts], np.int8)
-    calibrated = "img_focal" in columns and "img_center" in columns
-    labels["has_camcalib"] = np.full(rows, calibrated)
-    if calibrated:
-        labels["img_focal"] = columns.numbers("img_focal", "float32")
-        labels["img_center"] = columns.numbers("img_center", "float32")
-    if all(key in columns for key in EXTRINSICS):
-        labels |= {key: columns.numbers(key, "float32") for key in EXTRINSICS}
-    if "orig_shape" in columns:
-        labels["orig_shape"] = columns.numbers("orig_shape", "float64")
-    return labels
-
-
-def _read_smpl(columns: _Columns) -> dict[str, NDArray[Any]]:
-    """Pose and betas; without a has_smpl key every row that has both has SMPL, as in ReFit."""
-    rows = columns.rows
-    known = "pose" in columns and "shape" in columns
-    has_smpl = np.full(rows, float(known))
-    if known and "has_smpl" in columns:
-        has_smpl = columns.numbers("has_smpl", "float64")
-    if not known:
-        return {
-            "pose": np.zeros((rows, 72), np.float32),
-            "betas": np.zeros((rows, 10), np.float32),
-            "has_smpl": np.zeros(rows, bool),
-        }
-    pose = columns.numbers("pose", "float32")
-    betas = columns.numbers("shape", "float32")
-    pose[has_smpl == 0] = 0.0
-    betas[has_smpl == 0] = 0.0
-    pose[np.isnan(has_smpl)] = np.nan  # neither yes nor no: the row is quarantined with its pose
-    return {"pose": pose, "betas": betas, "has_smpl": has_smpl != 0}
-
-
 def _fault_rows(
-    source: Source, bad: NDArray[np.bool_], reason: str, detail: Callable[[int], str]
+    source: Source, begin: int, bad: NDArray[np.bool_], reason: str, detail: Callable[[int], str]
 ) -> None:
-    for row in np.flatnonzero(bad):
-        source.fault(int(row), reason, detail(int(row)))
+    """Quarantine the rows from ``begin`` on that are ``bad``."""
+    for row in np.flatnonzero(bad).tolist():
+        source.fault(begin + row, reason, detail(row))
 
 
-def _check_labels(source: Source) -> None:
-    """Quarantine rows whose box or labels are not usable numbers."""
-    labels = source.labels
+def _check_labels(source: Source, begin: int, labels: NDArray[np.void]) -> None:
+    """Quarantine rows, from ``begin`` on, whose box or labels are not usable numbers."""
+    names = labels.dtype.names or ()
     with np.errstate(over="ignore", invalid="ignore"):
         side = box_side(labels["scale"])
         near = np.abs(np.column_stack([side, labels["center"]])) <= MAX_PIXELS
         bad_box = ~near.all(axis=1)  # NaN is not near either
     _fault_rows(
         source,
+        begin,
         bad_box,
         "bad_box",
         lambda row: f"center {labels['center'][row].tolist()}, scale {labels['scale'][row]}",
     )
     _fault_rows(
         source,
+        begin,
         ~bad_box & (side < MIN_BOX_SIDE),
         "bad_box",
         lambda row: f"box side {side[row]:.3g} px, must be at least {MIN_BOX_SIDE:.0f}",
     )
-    for name, values in labels.items():
-        if values.dtype.kind == "f" and name not in ("center", "scale"):
-            bad = ~np.isfinite(values).reshape(source.rows, -1).all(axis=1)
-            for row in np.flatnonzero(bad).tolist():
-                source.fault(row, "nonfinite_label", f"{name} holds NaN or infinity")
-    if "img_focal" in labels:
+    for name in names:
+        if labels.dtype[name].base.kind == "f" and name not in ("center", "scale"):
+            finite = np.isfinite(labels[name]).reshape(len(labels), -1)
+            if not finite.all():
+                for row in np.flatnonzero(~finite.all(axis=1)).tolist():
+                    source.fault(begin + row, "nonfinite_label", f"{name} holds NaN or infinity")
+    if "img_focal" in names:
         focal = labels["img_focal"]
-        _fault_rows(source, focal <= 0, "bad_camera", lambda row: f"img_focal {focal[row]:g}")
-    if "orig_shape" in labels:
+        _fault_rows(
+            source, begin, focal <= 0, "bad_camera", lambda row: f"img_focal {focal[row]:g}"
+        )
+    if "orig_shape" in names:
         stated = labels["orig_shape"]
         no_size = np.asarray(((stated < 1) | (stated > MAX_PIXELS)).any(axis=1))
         _fault_rows(
-            source, no_size, "size_mismatch", lambda row: f"orig_shape says {stated[row].tolist()}"
+            source,
+            begin,
+            no_size,
+            "size_mismatch",
+            lambda row: f"orig_shape says {stated[row].tolist()}",
         )
 
 
 def _check_duplicates(source: Source) -> None:
     """Quarantine rows that repeat an earlier row in every label."""
     center, scale = source.labels["center"], source.labels["scale"]
-    order = np.lexsort((scale, center[:, 1], center[:, 0]))
-    box = np.column_stack([center, scale])[order]
-    same = (box[1:] == box[:-1]).all(axis=1)
+    box = np.column_stack([center, scale]).view(np.uint64)
+    mixed = (box * _MIXERS).sum(axis=1, dtype=np.uint64)  # equal boxes, and hardly others, agree
+    _, inverse, counts = np.unique(mixed, return_inverse=True, return_counts=True)
+    candidates = np.flatnonzero(counts[inverse] > 1)
     first: dict[bytes, int] = {}
-    candidates = np.unique(np.concatenate([order[1:][same], order[:-1][same]]))
-    for row in candidates.tolist():
-        digest = hashlib.sha256(source.paths[row].encode())
-        for values in source.labels.values():
-            digest.update(values[row].tobytes())
-        original = first.setdefault(digest.digest(), row)
-        if original != row:
-            source.fault(row, "duplicate_row", f"the same as row {original} in every label")
+    for begin in range(0, len(candidates), _CHUNK):
+        rows = candidates[begin : begin + _CHUNK]
+        for row, record in zip(rows.tolist(), source.records.take(rows), strict=True):
+            digest = hashlib.sha256(source.paths[row].encode() + record.tobytes()).digest()
+            original = first.setdefault(digest, row)
+            if original != row:
+                source.fault(row, "duplicate_row", f"the same as row {original} in every label")
+
+
+class _Names:
+    """The frames' names, and each one's path; equal ones are one object."""
+
+    def __init__(self, root: str, remaps: Sequence[Remap]) -> None:
+        self._root = root
+        self._remaps = remaps
+        self._names: dict[str | bytes, str] = {}
+        self._paths: dict[str | bytes, str] = {}
+        self._faults: dict[str | bytes, tuple[str, str]] = {}
+
+    def add(self, source: Source, texts: Sequence[str | bytes]) -> None:
+        """Append the rows of these names; those that cannot be used are quarantined."""
+        begin = source.rows
+        for text in texts:
+            if text not in self._names:
+                self._look(text)
+        source.imgnames += map(self._names.__getitem__, texts)
+        source.paths += map(self._paths.__getitem__, texts)
+        if self._faults:
+            for row, text in enumerate(texts, begin):
+                if text in self._faults:
+                    source.fault(row, *self._faults[text])
+
+    def _look(self, text: str | bytes) -> None:
+        """Find a name's text, its path below the root, and what is wrong with it."""
+        try:
+            data = text if isinstance(text, bytes) else text.encode()
+            name = data.decode() if isinstance(text, bytes) else text
+            if len(data) > MAX_IMGNAME_BYTES:
+                self._faults[text] = "bad_imgname", f"more than {MAX_IMGNAME_BYTES} bytes"
+        except UnicodeError:  # as text it may hold half a surrogate pair
+            name = ascii(text)
+            self._faults[text] = "bad_imgname", "not valid UTF-8"
+        path = frame_path(name, self._root, self._remaps)
+        if path is None:
+            outside = "path_outside_root", "the name is empty or leads out of the root"
+            self._faults.setdefault(text, outside)
+        self._names[text] = name
+        self._paths[text] = name if path == name else path or ""
+
+
+def _read_rows(source: Source, columns: Columns, names: _Names, beside: Executor) -> None:
+    """Read, check and append all rows; the next ones are read, and the last written, meanwhile."""
+    parts = columns.parts()
+    coming = beside.submit(next, parts, None)
+    written = None
+    while (part := coming.result()) is not None:
+        coming = beside.submit(next, parts, None)
+        begin = source.rows
+        names.add(source, part.texts("imgname"))
+        labels = read_labels(part, source.records.dtype, source.rows - begin)
+        _check_labels(source, begin, labels)
+        for name, held in source.labels.items():
+            held[begin : source.rows] = labels[name]
+        if written is not None:
+            written.result()
+        written = beside.submit(source.records.append, labels)
+    if written is not None:
+        written.result()
 
 
 def read_source(
@@ -346,38 +288,27 @@ def read_source(
 
     Raises:
         SourceError: a key is missing, or of another shape or kind than it must be.
-        StorageError: the object store failed.
+        StorageError: the object store failed, or there is no room for the labels.
     """
-    with closing(Npz(npz_path)) as npz:
-        columns = _Columns(npz, limit)
-        imgnames, undecodable = columns.texts("imgname")
-        labels = _read_labels(columns, use_pose_3d=use_pose_3d)
-        kept = read_kept(npz, keep, columns.total, columns.rows)
-        sha256 = npz.sha256()
-    known = [key for key in ROW_SHAPES if key in columns]
-    paths = [frame_path(name, root, remaps) for name in imgnames]
-    source = Source(
-        npz=npz_path,
-        sha256=sha256,
-        total=columns.total,
-        imgnames=imgnames,
-        paths=[path or "" for path in paths],
-        labels=labels,
-        found=tuple(known),
-        absent=tuple(key for key in ROW_SHAPES if key not in columns),
-        unused=tuple(
-            key for key in npz.entries if key not in ROW_SHAPES and key not in kept.columns
-        ),
-        kept=kept,
-    )
-    for row in undecodable:
-        source.fault(row, "bad_imgname", "not valid UTF-8")
-    for row, name in enumerate(imgnames):
-        if len(name.encode()) > MAX_IMGNAME_BYTES:
-            source.fault(row, "bad_imgname", f"more than {MAX_IMGNAME_BYTES} bytes")
-    for row, path in enumerate(paths):
-        if path is None:
-            source.fault(row, "path_outside_root", "the name is empty or leads out of the root")
-    _check_labels(source)
+    with closing(Npz(npz_path)) as npz, ThreadPoolExecutor(2) as beside:
+        columns = Columns(npz, limit, use_pose_3d=use_pose_3d)
+        sha256 = npz.hash_beside()
+        dtype, own = label_dtype(columns.keys), {one.name for one in keep}
+        source = Source(
+            npz=npz_path,
+            total=columns.total,
+            records=Spool(dtype),
+            labels={
+                name: np.empty(columns.rows, dtype[name])
+                for name in HELD
+                if name in (dtype.names or ())
+            },
+            found=tuple(key for key in ROW_SHAPES if key in npz.entries),
+            absent=tuple(key for key in ROW_SHAPES if key not in npz.entries),
+            unused=tuple(key for key in npz.entries if key not in {*ROW_SHAPES, *own}),
+        )
+        _read_rows(source, columns, _Names(root, remaps), beside)
+        source.kept = read_kept(npz, keep, columns.total, columns.rows)
+        source.sha256 = sha256()
     _check_duplicates(source)
     return source

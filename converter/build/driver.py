@@ -21,6 +21,7 @@ from refit_shard.shards_spec.fields import standard_fields, with_own
 from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
 from refit_shard.shards_spec.manifest import Manifest, plan_hash
 from refit_shard.shards_spec.names import sample_key
+from refit_shard.shards_spec.process import settle_process
 from refit_shard.shards_spec.storage.folder import open_folder
 from refit_shard.shards_spec.storage.paths import absolute
 from refit_shard.shards_spec.writer import Quarantined, quarantine_bytes
@@ -72,6 +73,7 @@ def prepare(request: BuildRequest) -> Prepared:
         SourceError: the npz cannot be used.
         StorageError: the object store of the npz or of the frames cannot be reached.
     """
+    settle_process()
     open_folder(request.root, "--root").reach()
     dataset, options = request.dataset, request.options
     source = read_source(
@@ -120,8 +122,7 @@ def make_task(prepared: Prepared, index: int) -> ShardTask:
         frames=plan.frame_of_row[rows],
         imgnames=[source.imgnames[row] for row in rows],
         paths=[source.paths[row] for row in rows],
-        labels={name: values[rows] for name, values in source.labels.items()}
-        | source.kept.take(rows),
+        labels=source.take(rows) | source.kept.take(rows),
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from refit_shard.converter.annotations.keep import Keep
@@ -105,12 +104,12 @@ def plan_order(
 
 def make_plan(source: Source, options: BuildOptions) -> Plan:
     """Plan the shards of a source."""
-    encoded = pa.array(source.paths).dictionary_encode()
-    frame_of_row = encoded.indices.to_numpy().astype(np.int64)
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(source.paths))}
+    frame_of_row = np.fromiter(map(numbers.__getitem__, source.paths), np.int64, source.rows)
     usable = np.ones(source.rows, bool)
     usable[list(source.faults)] = False
     order, starts = plan_order(frame_of_row, usable, options.samples_per_shard, options.seed)
-    frames = len(np.unique(frame_of_row[order]))
+    frames = int(np.count_nonzero(np.bincount(frame_of_row[order])))
     return Plan(order=order, starts=starts, frames=frames, frame_of_row=frame_of_row)
 
 

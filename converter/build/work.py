@@ -8,7 +8,8 @@ driver to name.
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.build.ahead import ReadAhead
 from refit_shard.converter.build.plan import frame_groups
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.encode import encode
@@ -44,6 +46,8 @@ from refit_shard.shards_spec.storage.folder import Folder, open_folder
 from refit_shard.shards_spec.writer import Quarantined, shard_content, write_shard
 
 _CHUNK = 8 << 20
+
+Samples = Generator[tuple[NDArray[np.void], bytes], None, None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,21 +207,26 @@ class ShardBuilder:
         self.warned: Counter[str] = Counter()
         self.dtype = npy_dtype(recipe.fields)
 
-    def samples(self) -> Iterator[tuple[NDArray[np.void], bytes]]:
-        """Records and JPEGs, in the order of the task."""
-        for begin, end in frame_groups(self.task.frames):
-            yield from self.samples_of_frame(range(begin, end))
-
-    def samples_of_frame(self, rows: range) -> Iterator[tuple[NDArray[np.void], bytes]]:
-        """The people of one frame, which is decoded once.
+    def samples(self) -> Samples:
+        """Records and JPEGs, in the order of the task. To be closed where it is left early.
 
         Raises:
             PassingError: storage or memory failed, which says nothing of the rows.
         """
-        path = self.task.paths[rows[0]]
-        where = f"{self.root.url.rstrip('/')}/{path}"
+        return self.samples_of(frame_groups(self.task.frames))
+
+    def samples_of(self, groups: Sequence[tuple[int, int]]) -> Samples:
+        """As :meth:`samples`, of some runs (begin, end) of rows of one frame each."""
+        paths = [self.task.paths[begin] for begin, _ in groups]
+        with ReadAhead(partial(read_frame, self.root), paths) as files:
+            for (begin, end), file in zip(groups, files, strict=True):
+                yield from self._samples_of_frame(range(begin, end), file)
+
+    def _samples_of_frame(self, rows: range, file: Callable[[], bytes]) -> Samples:
+        """The people of one frame, which is decoded once; ``file`` waits for its bytes."""
+        where = f"{self.root.url.rstrip('/')}/{self.task.paths[rows[0]]}"
         try:
-            data = read_frame(self.root, path)
+            data = file()
             decoded = patiently(lambda: decode_frame(data), where)
         except FrameError as error:
             for row in rows:
@@ -325,12 +334,9 @@ def would_now_succeed(recipe: Recipe, task: ShardTask, quarantined: Sequence[Qua
     """Whether any row that was quarantined can be made now: its frame was put there since."""
     rows = {row.source_row for row in quarantined}
     builder = ShardBuilder(recipe, task)
-    for begin, end in frame_groups(task.frames):
-        chosen = [row for row in range(begin, end) if int(task.source_rows[row]) in rows]
-        for row in chosen:
-            for _ in builder.samples_of_frame(range(row, row + 1)):
-                return True
-    return False
+    chosen = [row for row, source in enumerate(task.source_rows.tolist()) if source in rows]
+    with closing(builder.samples_of([(row, row + 1) for row in chosen])) as samples:
+        return next(samples, None) is not None
 
 
 def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
@@ -352,9 +358,8 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
             whole.append(stem)
     builder = ShardBuilder(recipe, task)
     stem, attempt = shard_stem(recipe.dataset.name, task.index), secrets.token_hex(8)
-    entry, index = write_shard(
-        folder, stem, attempt, recipe.fields, builder.samples(), builder.seal
-    )
+    with closing(builder.samples()) as samples:
+        entry, index = write_shard(folder, stem, attempt, recipe.fields, samples, builder.seal)
     return ShardResult(
         index=task.index,
         entry=entry,

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from refit_shard.converter.annotations.columns import REQUIRED, ROW_SHAPES
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.npz import Npz
-from refit_shard.converter.annotations.source import REQUIRED, ROW_SHAPES
 from refit_shard.converter.build.driver import BuildRequest, Prepared, prepare
 from refit_shard.converter.build.estimate import estimate, missing_rows
 from refit_shard.converter.doctor.cures import Cure, find_cure

@@ -262,10 +262,9 @@ def check_values(dataset: Dataset, source: Source, limits: Limits) -> list[Findi
 
 
 def _chunks(source: Source) -> Iterator[tuple[int, _Rows]]:
-    labels = source.labels
     for begin in range(0, source.rows, _CHUNK):
-        part = slice(begin, begin + _CHUNK)
+        labels = source.take(range(begin, min(begin + _CHUNK, source.rows)))
         with np.errstate(over="ignore"):
-            side = np.asarray(box_side(labels["scale"][part]))
+            side = np.asarray(box_side(labels["scale"]))
         names = ("keypoints", "pose", "has_smpl", "pose_3d")
-        yield begin, _Rows(labels["center"][part], side, *(labels[name][part] for name in names))
+        yield begin, _Rows(labels["center"], side, *(labels[name] for name in names))

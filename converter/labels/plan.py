@@ -82,12 +82,13 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
     data_set = ShardSet.open(request.shards)
     manifest = data_set.manifest
     with closing(Npz(request.npz)) as npz:
+        sha256 = npz.hash_beside()
         total = _rows_of(npz, request.keep)
         places, joined_by = _join(npz, total, manifest.source_rows)
         kept = read_kept(npz, request.keep, total, total)
         names = npz.read("imgname") if "imgname" in npz.entries else None
         names_added = [field.name for field in kept.fields]
-        added = {"columns": names_added, "source_sha256": npz.sha256()}
+        added = {"columns": names_added, "source_sha256": sha256()}
     earlier = manifest.plan.get("labels", [])
     if not isinstance(earlier, list):
         raise ShardError(f"{request.shards}: 'labels' of the plan is no list; damaged")

@@ -1,0 +1,165 @@
+"""How fast a build is where storage answers late, beside the same build where it does not.
+
+    python -m benchmarks.bench_late
+    python -m benchmarks.bench_late --part build
+
+Frames are those of :mod:`benchmarks.bench_build`, as many times over as the shards need, each time
+under other names. Parts, each with a line for every delay and each rate over that without one,
+round by round:
+
+- *build*: on two workers, from files of which each open waits (a library that is preloaded into
+  fresh processes, ``late_opens.cc``), and from an S3 server (moto, on the same cores) behind a
+  proxy that delays each request, of which a frame takes two: its size, then its bytes.
+
+The steady rate as :mod:`benchmarks.bench_build` has it.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.build_cases import cached_tree, process, repeated, request, run_build
+from benchmarks.command import chosen, command_line, keep
+from benchmarks.harness import Spread, interleaved, machine, markdown_table, ratios, spread
+from benchmarks.late_storage import BUCKET, late_files, late_library, late_store, put, s3_server
+from benchmarks.trees import Tree
+from refit_shard.converter.build.driver import BuildRequest
+
+PACKAGES = ("numpy", "opencv-python-headless", "kornia_rs", "pyarrow", "ray", "moto")
+TARGETS = {5: 0.97, 30: 0.95, 100: 0.9}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the run. ``delays``: milliseconds, beside none at all. ``shards``: of the build,
+    the first of each worker is not counted. ``store_samples_per_shard``: of those from S3.
+    """
+
+    frames: int = 200
+    workers: int = 2
+    shards: int = 6
+    samples_per_shard: int = 2048
+    store_samples_per_shard: int = 1024
+    delays: tuple[int, ...] = (5, 30, 100)
+    rounds: int = 3
+
+
+QUICK = Settings(
+    frames=4,
+    workers=0,
+    shards=2,
+    samples_per_shard=8,
+    store_samples_per_shard=4,
+    delays=(5,),
+    rounds=1,
+)
+
+
+def build_rate(wanted: BuildRequest) -> float:
+    """Samples/s of a build; its shards are removed."""
+    return run_build(wanted).rate
+
+
+def _in_turns(
+    wanted: BuildRequest, late: Callable[[int], AbstractContextManager[None]], settings: Settings
+) -> dict[str, Any]:
+    """Rates by the delay in milliseconds, and each over that without one."""
+
+    def rate(delay: int) -> float:
+        with late(delay), process() as pool:
+            return pool.submit(build_rate, wanted).result()
+
+    work = {str(delay): partial(rate, delay) for delay in (0, *settings.delays)}
+    measured = interleaved(work, settings.rounds)
+    return {
+        "samples_per_second": {name: asdict(spread(one)) for name, one in measured.items()},
+        "ratios": {name: asdict(ratios(one, measured["0"])) for name, one in measured.items()},
+    }
+
+
+def measure_build(tree: Tree, scratch: Path, settings: Settings) -> dict[str, Any]:
+    """Builds from files, and from a store where moto is installed."""
+
+    def wanted(samples_per_shard: int) -> BuildRequest:
+        rows = settings.shards * samples_per_shard
+        many = repeated(tree, scratch / f"passes-{samples_per_shard}", -(-rows // tree.rows))
+        return request(
+            many,
+            scratch / "out",
+            workers=settings.workers,
+            samples_per_shard=samples_per_shard,
+            limit=rows,
+        )
+
+    files = wanted(settings.samples_per_shard)
+    library = late_library(scratch)
+    results = {"files": _in_turns(files, partial(late_files, library, Path(files.root)), settings)}
+    if find_spec("moto") is None:
+        return results
+    store = wanted(settings.store_samples_per_shard)
+    with ExitStack() as stack:
+        server = stack.enter_context(s3_server())
+        for path in sorted(tree.root.rglob("*.png")):
+            put(server, str(path.relative_to(tree.root)), path.read_bytes())
+        results["store"] = _in_turns(
+            replace(store, root=f"s3://{BUCKET}"), partial(late_store, server), settings
+        )
+    return results
+
+
+PARTS: dict[str, Callable[[Tree, Path, Settings], dict[str, Any]]] = {"build": measure_build}
+
+
+def run(settings: Settings, cache: Path, parts: Sequence[str]) -> dict[str, Any]:
+    """The measurements of some parts."""
+    cache.mkdir(parents=True, exist_ok=True)
+    tree = cached_tree(cache, settings.frames)
+    results: dict[str, Any] = {
+        "benchmark": "bench_late",
+        "machine": machine(PACKAGES),
+        "settings": asdict(settings),
+    }
+    for part in parts:
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            results[part] = PARTS[part](tree, Path(folder), settings)
+    return results
+
+
+def report(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    rows = [
+        [
+            f"{part}, {storage}",
+            f"{delay} ms",
+            str(Spread(**measured["samples_per_second"][delay])),
+            str(Spread(**ratio)),
+            f"{TARGETS[int(delay)]:g}" if int(delay) in TARGETS else "",
+        ]
+        for part in results.keys() & PARTS.keys()
+        for storage, measured in results[part].items()
+        for delay, ratio in measured["ratios"].items()
+    ]
+    return markdown_table(["", "each waits", "samples/s", "over no wait", "target"], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep the results."""
+    parser = command_line("bench_late", __doc__)
+    parser.add_argument("--part", choices=PARTS, help="only this one (default all)")
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 3)")
+    args = parser.parse_args(argv)
+    settings = chosen(args, QUICK, Settings(), ("rounds",))
+    results = run(settings, args.cache, [args.part] if args.part else [*PARTS])
+    print(report(results))
+    keep(args, "bench_late", results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

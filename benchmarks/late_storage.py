@@ -1,0 +1,148 @@
+"""Storage that answers late: a preloaded library that delays files, a proxy that delays S3.
+
+    python -m benchmarks.late_storage PORT MILLISECONDS
+
+is the proxy: it stands before an S3 server on loopback, says its own port, and hands each request
+on after the delay. Requests for ``…/pass_003/…`` are asked of the server as ``…/…``, so that one
+object has as many names as :func:`benchmarks.build_cases.repeated` gives a frame.
+"""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from unittest.mock import patch
+
+from refit_shard.loaders.native.compiling import compilers
+
+SOURCE = Path(__file__).with_name("late_opens.cc")
+_OPTIONS = ("-O2", "-shared", "-fPIC")
+_PASS = re.compile(rb"/pass_\d+/")
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "any",
+    "AWS_SECRET_ACCESS_KEY": "any",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+_HEADERS = {
+    "Authorization": "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request",
+    "Content-Type": "application/octet-stream",
+}
+BUCKET = "frames"
+
+
+def late_library(folder: Path) -> Path:
+    """The library that delays opens, compiled into a folder.
+
+    Raises:
+        RuntimeError: there is no compiler.
+    """
+    made = folder / "late_opens.so"
+    for command in compilers():
+        if subprocess.run([*command, *_OPTIONS, SOURCE, "-o", made], check=False).returncode == 0:
+            return made
+    raise RuntimeError("no C++ compiler: install g++, or pip install ziglang")
+
+
+@contextmanager
+def late_files(library: Path, folder: Path, milliseconds: int) -> Iterator[None]:
+    """Processes that are started within wait before each open of a file below the folder."""
+    late = {
+        "LD_PRELOAD": str(library),
+        "LATE_FOLDER": f"{folder}/",
+        "LATE_MICROSECONDS": str(1000 * milliseconds),
+    }
+    with patch.dict(os.environ, late):
+        yield
+
+
+# ------------------------------------------------------------------------------------- S3
+
+
+@contextmanager
+def _running(*command: str) -> Iterator[int]:
+    """A process that says a port; gives that."""
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if found := re.search(rb"127\.0\.0\.1:(\d+)", line):
+                    break
+            else:
+                raise RuntimeError(f"{' '.join(command)}: did not start")
+            with _emptied(process.stdout.fileno()):
+                yield int(found[1])
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _emptied(pipe: int) -> Iterator[None]:
+    """Nobody reads what the process says from now on, and it need not wait for that."""
+    sink = subprocess.Popen(["cat"], stdin=pipe, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        sink.kill()
+        sink.wait()
+
+
+@contextmanager
+def s3_server() -> Iterator[int]:
+    """The port of an S3 server (moto) with an empty bucket."""
+    with _running("-m", "moto.server", "-H", "127.0.0.1", "-p", "0") as port:
+        put(port, "", b"")
+        yield port
+
+
+def put(port: int, key: str, data: bytes) -> None:
+    """Store an object; the empty key makes the bucket."""
+    url = f"http://127.0.0.1:{port}/{BUCKET}/{key}"
+    request = urllib.request.Request(url, data, _HEADERS, method="PUT")
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+@contextmanager
+def late_store(server: int, milliseconds: int) -> Iterator[None]:
+    """Processes that are started within reach the server through a proxy that delays requests."""
+    with _running("-m", "benchmarks.late_storage", str(server), str(milliseconds)) as port:
+        settings = {**_CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        with patch.dict(os.environ, settings):
+            yield
+
+
+async def _relay(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float, asks: bool
+) -> None:
+    """Hand on what one side sends. A request of a build has no body, and comes in one piece."""
+    with suppress(ConnectionError):
+        while data := await reader.read(1 << 20):
+            if asks:
+                await asyncio.sleep(seconds)
+                line, end, rest = data.partition(b"\r\n")
+                data = _PASS.sub(b"/", line) + end + rest
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def _serve(target: int, seconds: float) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(_relay(reader, back, seconds, True), _relay(there, writer, 0.0, False))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=1 << 20)
+    print(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2]) / 1000))
