@@ -204,3 +204,16 @@ def test_a_declaration_s_parts() -> None:
 def test_more_labels_than_numpy_reads_the_names_of_are_refused(tree: Own) -> None:
     many = {f"label_with_a_long_name_{number:040d}": np.zeros(ROWS) for number in range(150)}
     assert "in a .npy's header, more than 10000" in refused(tree, ",".join(many), **many)
+
+
+@pytest.mark.parametrize("size", [1, 50, 1 << 20])
+def test_labels_read_in_slices_of_any_size_are_the_same(
+    tree: Own, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("refit_shard.converter.annotations.keep._SLICE_BYTES", size)
+    numbers = np.asfortranarray(np.arange(ROWS * 6.0).reshape(ROWS, 2, 3))
+    words = ["a", "läuft", "", "bb", "走る", "c" * 40]
+    found = kept(tree, numbers=numbers, word=np.array(words), more=numbers[:, 0])
+    assert np.array_equal(np.array(found["numbers"]), numbers)
+    assert np.array_equal(np.array(found["more"]), numbers[:, 0])
+    assert found["word"] == words
