@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from refit_shard import ShardSet
 from refit_shard.converter.annotations.keep import parse_keeps
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.own import TABLES
@@ -204,3 +205,14 @@ def test_a_declaration_s_parts() -> None:
 def test_more_labels_than_numpy_reads_the_names_of_are_refused(tree: Own) -> None:
     many = {f"label_with_a_long_name_{number:040d}": np.zeros(ROWS) for number in range(150)}
     assert "in a .npy's header, more than 10000" in refused(tree, ",".join(many), **many)
+
+
+def test_of_an_npz_that_is_used_in_part_so_are_its_labels(tree: Own) -> None:
+    """The longest string of the rows in use is what a record has room for."""
+    words = np.array(["a", "bb", "ccc", "d", "e", "f" * 99])
+    tree.save(word=words, number=np.arange(ROWS))
+    assert tree.build("--keep", "word,number", "--limit", 4).code == 0
+    assert [sample["word"] for sample in samples_of(tree.out)] == words[:4].tolist()
+    assert [int(sample["number"]) for sample in samples_of(tree.out)] == [0, 1, 2, 3]
+    assert ShardSet.open(str(tree.out)).own[0].width == 3
+    assert refit("verify", tree.out).code == 0
