@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from refit_shard import ShardSet
 from refit_shard.converter.annotations.keep import parse_keeps
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.own import TABLES
@@ -217,3 +218,14 @@ def test_labels_read_in_slices_of_any_size_are_the_same(
     assert np.array_equal(np.array(found["numbers"]), numbers)
     assert np.array_equal(np.array(found["more"]), numbers[:, 0])
     assert found["word"] == words
+
+
+def test_of_an_npz_that_is_used_in_part_so_are_its_labels(tree: Own) -> None:
+    """The longest string of the rows in use is what a record has room for."""
+    words = np.array(["a", "bb", "ccc", "d", "e", "f" * 99])
+    tree.save(word=words, number=np.arange(ROWS))
+    assert tree.build("--keep", "word,number", "--limit", 4).code == 0
+    assert [sample["word"] for sample in samples_of(tree.out)] == words[:4].tolist()
+    assert [int(sample["number"]) for sample in samples_of(tree.out)] == [0, 1, 2, 3]
+    assert ShardSet.open(str(tree.out)).own[0].width == 3
+    assert refit("verify", tree.out).code == 0
