@@ -149,6 +149,8 @@ def _table(name: str, base: str | Path, where: str) -> Table:
     if name in TABLES:
         return TABLES[name]
     path = Path(base) / local_path(name, where)
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{where}: {path}: not a plain file")
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_TABLE_BYTES + 1)

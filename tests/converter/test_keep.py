@@ -172,7 +172,8 @@ def test_what_cannot_be_kept_is_refused_before_the_build(
         ("a:permute=coco:points2d=coco", "must be NAME"),
         ("a,b,a", "'a' is there twice"),
         ("a:permute=nowhere.json", "nowhere.json: No such file"),
-        ("a:permute=.", "Is a directory"),
+        ("a:permute=.", "not a plain file"),
+        ("a:permute=/dev/zero", "not a plain file"),
     ],
 )
 def test_a_wrong_declaration_is_wrong_use(tree: Own, keep: str, said: str) -> None:
