@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_build, bench_gpu, bench_load, bench_peers, bench_startup, soak
+from benchmarks import (
+    bench_build,
+    bench_gpu,
+    bench_load,
+    bench_peers,
+    bench_startup,
+    late_stream,
+    soak,
+)
 from benchmarks.load_stages import STAGES
 from benchmarks.peer_cases import OURS, PEERS, REFIT
 
@@ -73,6 +81,16 @@ def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert all(one > 0 for one in times.values())
     assert times["shown"] < times["whole"]
     assert "| uint8 over bare decode |" in capsys.readouterr().out
+
+
+def test_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A read that waits 5 ms is waited for; in a batch of four, all are."""
+    out = tmp_path / "results.json"
+    assert late_stream.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert set(results["samples_per_second"]) == set(results["ratios"]) == {"0", "5"}
+    assert all(one["median"] > 0 for one in results["samples_per_second"].values())
+    assert "| 5 ms |" in capsys.readouterr().out
 
 
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
