@@ -5,12 +5,12 @@ threads of its own: what comes next is read while this batch is drawn, so storag
 Threads scale with the cores, and nothing is forked or sent between processes.
 """
 
+import atexit
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -112,7 +112,7 @@ class _Crew:
                 thread.join()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Line(Generic[ReadT]):
     """The way of a batch: one crew reads it, the other draws it. What either raises is raised where
     the batch is waited for.
@@ -186,8 +186,13 @@ def batches_in_order(
     most = workers * prefetch
     readers = max(workers, min(most - workers, _READERS))
     line = _Line(maker, memory, _Crew(readers, "read"), _Crew(workers, "draw"))
-    with closing(line):
+    # Where the interpreter ends, a thread that comes back from PyTorch would abort the process.
+    atexit.register(line.close)
+    try:
         yield from _ahead(line, iter(slices), most)
+    finally:
+        atexit.unregister(line.close)
+        line.close()
 
 
 def _ahead(
