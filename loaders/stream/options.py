@@ -43,9 +43,9 @@ class StreamOptions(RenderOptions):
     ``batch_size``: samples a rank receives at a time. ``epoch_samples``: samples of all ranks in
     an epoch; None for the rows of the largest source. ``num_workers``: threads that draw batches, 0
     for none; others read them. ``prefetch``: batches that each worker is ahead: one is drawn, the
-    others are read or ready; more than 2 where reads take tens of ms. ``rank``, ``world_size``: None for those of
-    torch.distributed, else of the environment, else 0 of 1. ``mixing``: ``"exact"`` ratios in
-    every prefix, or ``"iid"`` draws. ``augment``: False for evaluation. ``occluders``: an Arrow
+    others are read or ready; more than 2 where reads take tens of ms. ``rank``, ``world_size``:
+    None for those of torch.distributed, else of the environment, else 0 of 1. ``mixing``:
+    ``"exact"`` ratios in every prefix, or ``"iid"`` draws. ``augment``: False for evaluation. ``occluders``: an Arrow
     file of cut-outs; None for the default place, without occlusion if nothing is there;
     ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad sample by the
     next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch; None for
