@@ -40,15 +40,16 @@ DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
 class StreamOptions(RenderOptions):
     """How a stream is mixed, augmented and delivered.
 
-    ``batch_size``: samples a rank receives at a time. ``epoch_samples``: samples of all ranks in
-    an epoch; None for the rows of the largest source. ``num_workers``: processes, 0 for none.
-    ``prefetch``: batches that each is ahead. ``rank``, ``world_size``: None for those of
-    torch.distributed, else of the environment, else 0 of 1. ``mixing``: ``"exact"`` ratios in
-    every prefix, or ``"iid"`` draws. ``augment``: False for evaluation. ``occluders``: an Arrow
-    file of cut-outs; None for the default place, without occlusion if nothing is there;
-    ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad sample by the
-    next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch; None for
-    True, with ReFit's trainer for False. ``where``: a pyarrow expression a source over the
+    ``batch_size``: samples a rank receives at a time. ``epoch_samples``: samples of all ranks in an
+    epoch; None for the rows of the largest source. ``num_workers``: threads that draw batches, 0
+    for none; others read them. ``prefetch``: batches that each worker is ahead: one is drawn, the
+    others are read or ready; more than 2 where reads take tens of ms. ``rank``, ``world_size``:
+    None for those of torch.distributed, else of the environment, else 0 of 1. ``mixing``:
+    ``"exact"`` ratios in every prefix, or ``"iid"`` draws. ``augment``: False for evaluation.
+    ``occluders``: an Arrow file of cut-outs; None for the default place, without occlusion if
+    nothing is there; ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad
+    sample by the next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch;
+    None for True, with ReFit's trainer for False. ``where``: a pyarrow expression a source over the
     index's columns; rows that fail it are left out.
     ``window``: shards of a source whose rows are mixed at a time; None for all of them, or for 16
     where they come into the cache. ``cache``: a local folder for shards that are at a URL, and

@@ -5,6 +5,7 @@ threads of its own: what comes next is read while this batch is drawn, so storag
 Threads scale with the cores, and nothing is forked or sent between processes.
 """
 
+import atexit
 import os
 import threading
 from collections import deque
@@ -44,7 +45,6 @@ class Made:
 
 
 ReadT = TypeVar("ReadT")
-Result = TypeVar("Result")
 
 
 class Maker(Protocol[ReadT]):
@@ -64,11 +64,11 @@ class Maker(Protocol[ReadT]):
 Finished = tuple[Batch, Made]
 
 
-class _Crew(Generic[Result]):
+class _Crew:
     """Threads for one iteration, which do one kind of work in the order in which it is given."""
 
     def __init__(self, count: int, name: str) -> None:
-        self._tasks: SimpleQueue[tuple[Future[Result], Callable[[], Result]] | None] = SimpleQueue()
+        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._ended = False
         self._process = os.getpid()
         self._threads = [
@@ -80,22 +80,15 @@ class _Crew(Generic[Result]):
 
     def _serve(self) -> None:
         """A thread's work, up to the first None."""
-        while (task := self._tasks.get()) is not None:
-            future, call = task
-            if self._ended:
-                future.cancel()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as error:  # it is raised where the result is waited for
-                    future.set_exception(error)
-            del task, future, call  # or a batch would be held while the next task is waited for
+        while (work := self._tasks.get()) is not None:
+            if not self._ended:
+                work()
+            del work  # or a batch would be held while the next task is waited for
 
-    def give(self, call: Callable[[], Result]) -> "Future[Result]":
-        """Have work done."""
-        future: Future[Result] = Future()
-        self._tasks.put((future, call))
-        return future
+    def give(self, work: Callable[[], None]) -> None:
+        """Have work done, which may raise nothing."""
+        if not self._ended:
+            self._tasks.put(work)
 
     def check_process(self) -> None:
         """Raise where this is a forked process, which has none of the threads."""
@@ -105,27 +98,64 @@ class _Crew(Generic[Result]):
             )
 
     def end(self) -> None:
-        """Begin no work any more that was given: it is cancelled."""
+        """Begin nothing more of what was given."""
         self._ended = True
-        for _ in self._threads:
-            self._tasks.put(None)
 
     def join(self) -> None:
-        """Wait for the threads, which have ended once what they had begun is done."""
+        """Wait until what was begun is done and the threads have ended."""
         if os.getpid() != self._process:
             return
+        for _ in self._threads:
+            self._tasks.put(None)
         for thread in self._threads:
             if thread is not threading.current_thread():  # it may be the one that collects garbage
                 thread.join()
 
 
-def _make(
-    maker: Maker[ReadT], memory: BatchMemory, read: Callable[[], ReadT], count: int
-) -> Finished:
-    """The batch of ``count`` samples, as tensors, once they are read."""
-    samples = read()
+@dataclass(frozen=True, eq=False)
+class _Line(Generic[ReadT]):
+    """The way of a batch: one crew reads it, the other draws it. What either raises is raised where
+    the batch is waited for.
+    """
+
+    maker: Maker[ReadT]
+    memory: BatchMemory
+    readers: _Crew
+    drawers: _Crew
+
+    def give(self, one: Slice) -> "Future[Finished]":
+        """Have the batch of a slice made."""
+        future: Future[Finished] = Future()
+        self.readers.give(partial(self._read, one, future))
+        return future
+
+    def _read(self, one: Slice, future: "Future[Finished]") -> None:
+        begin, end = one
+        try:
+            read = self.maker.read(begin, end)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            self.drawers.give(partial(self._draw, read, end - begin, future))
+
+    def _draw(self, read: ReadT, count: int, future: "Future[Finished]") -> None:
+        try:
+            future.set_result(_make(self.maker, self.memory, read, count))
+        except BaseException as error:
+            future.set_exception(error)
+
+    def close(self) -> None:
+        """End the threads."""
+        for crew in (self.readers, self.drawers):
+            crew.end()
+        for crew in (self.readers, self.drawers):
+            crew.join()
+
+
+def _make(maker: Maker[ReadT], memory: BatchMemory, read: ReadT, count: int) -> Finished:
+    """The batch of ``count`` samples that were read, as tensors."""
     images = memory.take(count)
-    made = maker.make(samples, images)
+    made = maker.make(read, images)
     batch: Batch = {"img": images}
     for name, values in made.columns.items():
         batch[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
@@ -151,37 +181,34 @@ def batches_in_order(
     memory = BatchMemory(pieces, (batch_size, *shape), dtype, device_in_use())
     if workers == 0:
         for begin, end in slices:
-            yield _make(maker, memory, partial(maker.read, begin, end), end - begin)
+            yield _make(maker, memory, maker.read(begin, end), end - begin)
         return
-    yield from _ahead(maker, memory, iter(slices), workers, prefetch)
+    most = workers * prefetch
+    readers = max(workers, min(most - workers, _READERS))
+    line = _Line(maker, memory, _Crew(readers, "read"), _Crew(workers, "draw"))
+    # Where the interpreter ends, a thread that comes back from PyTorch would abort the process.
+    atexit.register(line.close)
+    try:
+        yield from _ahead(line, iter(slices), most)
+    finally:
+        atexit.unregister(line.close)
+        line.close()
 
 
 def _ahead(
-    maker: Maker[ReadT], memory: BatchMemory, slices: Iterator[Slice], workers: int, prefetch: int
+    line: _Line[ReadT], slices: Iterator[Slice], most: int
 ) -> Generator[Finished, None, None]:
-    """Each slice's batch, in order, by threads that read and others that draw."""
-    most = workers * prefetch
-    readers: _Crew[ReadT] = _Crew(max(workers, min(most - workers, _READERS)), "read")
-    drawers: _Crew[Finished] = _Crew(workers, "draw")
+    """Each slice's batch, in order, ``most`` of them given to the threads at a time."""
     given: deque[Future[Finished]] = deque()
-    try:
-        while True:
-            drawers.check_process()
-            while len(given) < most and (one := next(slices, None)) is not None:
-                begin, end = one
-                read = readers.give(partial(maker.read, begin, end)).result
-                given.append(drawers.give(partial(_make, maker, memory, read, end - begin)))
-                del read  # or what was read would be held for as long as this waits
-            if not given:
-                return
-            finished = _result(given.popleft())
-            yield finished
-            del finished  # or it would be held while the next one is waited for
-    finally:
-        for crew in (drawers, readers):
-            crew.end()
-        readers.join()
-        drawers.join()
+    while True:
+        line.readers.check_process()
+        while len(given) < most and (one := next(slices, None)) is not None:
+            given.append(line.give(one))
+        if not given:
+            return
+        finished = _result(given.popleft())
+        yield finished
+        del finished  # or it would be held while the next one is waited for
 
 
 def _result(future: "Future[Finished]") -> Finished:

@@ -14,6 +14,7 @@ from benchmarks import (
     bench_loop,
     bench_peers,
     bench_startup,
+    late_stream,
     soak,
 )
 from benchmarks.load_stages import STAGES
@@ -91,6 +92,16 @@ def test_bench_loop(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert len(felt) == len(bench_loop.CASES)
     assert all(felt[f"uint8: {case.title}"]["median"] >= 0 for case in bench_loop.CASES[:3])
     assert "| next, ready, ms |" in capsys.readouterr().out
+
+
+def test_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A read that waits 5 ms is waited for; in a batch of four, all are."""
+    out = tmp_path / "results.json"
+    assert late_stream.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert set(results["samples_per_second"]) == set(results["ratios"]) == {"0", "5"}
+    assert all(one["median"] > 0 for one in results["samples_per_second"].values())
+    assert "| 5 ms |" in capsys.readouterr().out
 
 
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 where there is one.
 """
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_images_are_made_in_page_locked_memory(
 
     expected = all_items(stream(shards, image=image))
     monkeypatch.setattr(memory, "page_locked", page_locked)
-    monkeypatch.setattr(memory.mmap, "mmap", None)
+    monkeypatch.setattr(mmap, "mmap", None)
     monkeypatch.setattr(workers, "device_in_use", lambda: 3)
     received = list(stream(shards, image=image, num_workers=num_workers))
     assert all_items(received) == expected

@@ -310,3 +310,38 @@ def test_a_run_that_is_ended_ends(shards: Path, how: signal.Signals, group: bool
     if how == signal.SIGINT:
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert errors.count("Traceback") == 1
+
+
+LEFT = """
+import sys, time
+from pathlib import Path
+import torch
+from refit_shard.loaders.stream.batches import BatchMaker
+from tests.loaders.streams import stream
+
+def make(maker, samples, images, make=BatchMaker.make):
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        torch.zeros(4).view(2, 2)  # lets go of the interpreter's lock, and takes it again
+    return make(maker, samples, images)
+
+BatchMaker.make = make
+batches = iter(stream(Path(sys.argv[1]), num_workers=2))
+next(batches)
+print(len(next(batches)["img"]))
+"""
+
+
+def test_a_program_may_end_with_an_iterator_in_its_hands(shards: Path) -> None:
+    """It ends as any other, though its threads are in the middle of a batch."""
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", LEFT, str(shards)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, "12\n")
+        assert "terminate" not in done.stderr
