@@ -1,6 +1,7 @@
 """How fast ``refit-shard build`` is beside what no build can beat, and what memory it needs.
 
     python -m benchmarks.bench_build
+    python -m benchmarks.bench_build --against e608fbe --with-packages FOLDER
 
 Frames are 1280x720 PNG with 2.5 people each, made once below ``data/benchmarks``. Measured, in
 turns (see :func:`benchmarks.harness.interleaved`), all in samples/s:
@@ -14,9 +15,13 @@ turns (see :func:`benchmarks.harness.interleaved`), all in samples/s:
   starting Ray and its workers, and the manifest.
 - *bound, one core*, *build, one core* (``--workers 0``, whole wall time) and *naive* (the same
   work, but the frame decoded again for every person), in one process pinned to one core.
+- *older* (``--against REVISION``): the build of that revision, by its own code in a temporary git
+  worktree, as *build*. What it needs and is not installed comes from a folder; 0.1.0 (e608fbe)
+  needs ``pip install --no-deps --target FOLDER pyspng``.
 
-Then one long build, whose workers' memory is sampled, and the planning of an npz of a million rows
-in a process of its own.
+Then the processor time of a build by stage (:mod:`benchmarks.build_stages`), one long build, whose
+workers' memory is sampled, and the planning of an npz of a million rows, each time in a process of
+its own.
 """
 
 import sys
@@ -43,6 +48,8 @@ from benchmarks.build_cases import (
     run_build,
     timed,
 )
+from benchmarks.build_older import checked_out, older_rate
+from benchmarks.build_stages import stage_shares
 from benchmarks.command import chosen, command_line, keep
 from benchmarks.harness import (
     MemorySampler,
@@ -64,16 +71,19 @@ class Settings:
     """Sizes of the run. ``passes``: how often a build goes over the frames, under other names.
 
     ``workers``: of the build on Ray; 0 builds in this process, and then nothing starts Ray.
+    ``against``: a revision whose build is measured beside, with the packages of a folder.
     """
 
     frames: int = 200
-    rounds: int = 5
+    rounds: int = 3
     workers: int = 2
-    passes: int = 6
-    samples_per_shard: int = 128
+    passes: int = 26
+    samples_per_shard: int = 2048
     long_shards: int = 24
     long_samples_per_shard: int = 2048
     plan_rows: int = 1_000_000
+    against: str | None = None
+    with_packages: Path | None = None
 
 
 QUICK = Settings(
@@ -159,13 +169,23 @@ def measure_speed(tree: Tree, scratch: Path, settings: Settings) -> dict[str, An
             overheads.append(timeline.overhead)
             return timeline.rate
 
+        cases: dict[str, Callable[[], float]] = {"bound": on_all, "build": on_ray}
+        if settings.against is not None:
+            code = stack.enter_context(checked_out(settings.against, scratch))
+            cases["older"] = lambda: older_rate(
+                code,
+                settings.with_packages,
+                many,
+                scratch / f"out{next(spare)}",
+                settings.workers,
+                settings.samples_per_shard,
+            )
         whole = slice(None)
         for pool in (*pools, alone):
             pool.submit(bound, slice(0, 1)).result()  # loads
         measured = interleaved(
-            {
-                "bound": on_all,
-                "build": on_ray,
+            cases
+            | {
                 "bound_one_core": lambda: on_one(bound, whole),
                 "build_one_core": lambda: on_one(
                     build_here, tree, scratch / f"out{next(spare)}", settings.samples_per_shard
@@ -175,27 +195,43 @@ def measure_speed(tree: Tree, scratch: Path, settings: Settings) -> dict[str, An
             settings.rounds,
         )
     rates = {name: asdict(spread(values)) for name, values in measured.items()}
-    one = measured["bound_one_core"]
+    of_bound = {"build": "bound", "older": "bound"}
+    of_bound |= dict.fromkeys(("build_one_core", "naive_one_core"), "bound_one_core")
+    older = measured.get("older")
     return {
         "samples_per_second": rates,
         "ratio": {
-            "build": asdict(ratios(measured["build"], measured["bound"])),
-            "build_one_core": asdict(ratios(measured["build_one_core"], one)),
-            "naive_one_core": asdict(ratios(measured["naive_one_core"], one)),
+            name: asdict(ratios(measured[name], measured[bound]))
+            for name, bound in of_bound.items()
+            if name in measured
         },
+        "over_older": asdict(ratios(measured["build"], older)) if older else None,
         "overhead_seconds": asdict(spread(overheads[1:])),
     }
 
 
-def measure_planning(cache: Path, scratch: Path, rows: int) -> dict[str, float]:
-    """Make the large npz, once, and plan it in a fresh process."""
+def measure_stages(tree: Tree, scratch: Path, settings: Settings) -> dict[str, float]:
+    """What the time goes into, in a process of its own, once it is warm."""
+    with process() as pool:
+        for _ in range(2):
+            work = pool.submit(stage_shares, tree, scratch / "stages", settings.samples_per_shard)
+            shares = work.result()
+    return shares
+
+
+def measure_planning(cache: Path, scratch: Path, settings: Settings) -> list[dict[str, float]]:
+    """Make the large npz, once, and plan it, each time in a fresh process."""
+    rows = settings.plan_rows
     npz = cache / f"big-{rows}.npz"
     if not npz.exists():
         partial = npz.with_suffix(".partial")
         make_big_npz(partial, rows, seed=SEED)
         partial.rename(npz)
-    with process() as pool:
-        return pool.submit(plan_big, npz, scratch).result()
+    planned = []
+    for _ in range(settings.rounds):
+        with process() as pool:
+            planned.append(pool.submit(plan_big, npz, scratch).result())
+    return planned
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
@@ -209,28 +245,33 @@ def run(settings: Settings, cache: Path) -> dict[str, Any]:
             "machine": machine(PACKAGES),
             "settings": {
                 **asdict(settings),
+                "with_packages": None,
                 "people_per_frame": tree.rows / tree.frames,
             },
             "speed": measure_speed(tree, scratch, settings),
+            "stages": measure_stages(tree, scratch, settings),
             "memory": measure_memory(tree, scratch, settings),
-            "planning": measure_planning(cache, scratch, settings.plan_rows),
+            "planning": measure_planning(cache, scratch, settings),
         }
 
 
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     speed, memory, planning = (results[name] for name in ("speed", "memory", "planning"))
-    settings = results["settings"]
+    settings, stages = results["settings"], results["stages"]
     workers = settings["workers"]
     titles = {
         "bound": f"bound: bare decode and encode, {max(1, workers)} processes",
-        "build": f"build, --workers {workers}",
+        "build": f"build, --workers {workers}, shards of {settings['samples_per_shard']}",
+        "older": f"build of {settings['against']}",
         "bound_one_core": "bound, one core",
         "build_one_core": "build, --workers 0, one core",
         "naive_one_core": "naive, one core: the frame decoded for every person",
     }
     rows = []
     for name, title in titles.items():
+        if name not in speed["samples_per_second"]:
+            continue
         ratio = speed["ratio"].get(name)
         of_bound = str(Spread(**ratio)) if ratio else "1"
         rows.append([title, str(Spread(**speed["samples_per_second"][name])), of_bound])
@@ -243,6 +284,10 @@ def report(results: dict[str, Any]) -> str:
         "",
         f"Beyond the steady rate, a build takes {Spread(**speed['overhead_seconds'])} s: starting "
         "and stopping Ray and its workers.",
+        "",
+        f"One core, {stages['whole']:.0f} µs of processor time a sample: "
+        + ", ".join(f"{name} {share:.1%}" for name, share in stages.items() if name != "whole")
+        + ".",
         "",
         markdown_table(
             ["long build", "first quarter, MB", "last quarter, MB", "peak, MB"],
@@ -260,9 +305,12 @@ def report(results: dict[str, Any]) -> str:
         f"({memory['rows']} rows in {memory['shards']} shards at "
         f"{memory['samples_per_second']:.3g} samples/s)",
         "",
-        f"Planning {planning['rows']} rows: {planning['seconds']:.1f} s, "
-        f"{planning['peak_bytes'] / 1e9:.2f} GB at most.",
+        f"Planning {planning[0]['rows']} rows: "
+        f"{spread([one['seconds'] for one in planning])} s, "
+        f"{max(one['peak_bytes'] for one in planning) / 1e9:.2f} GB at most.",
     ]
+    if speed["over_older"]:
+        lines[3:3] = ["", f"Over the older build: {Spread(**speed['over_older'])}."]
     return "\n".join(lines)
 
 
@@ -270,10 +318,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
     parser = command_line("bench_build", __doc__)
     parser.add_argument("--frames", type=int, help="frames to make (default 200)")
-    parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 3)")
+    parser.add_argument("--against", metavar="REVISION", help="measure its build beside")
+    parser.add_argument("--with-packages", type=Path, help="a folder of packages that it needs")
     parser.add_argument("--plan-rows", type=int, help="rows to plan (default 1000000)")
     args = parser.parse_args(argv)
-    settings = chosen(args, QUICK, Settings(), ("frames", "rounds", "plan_rows"))
+    names = ("frames", "rounds", "plan_rows", "against", "with_packages")
+    settings = chosen(args, QUICK, Settings(), names)
     results = run(settings, args.cache)
     print(report(results))
     keep(args, "bench_build", results)

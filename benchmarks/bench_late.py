@@ -47,7 +47,7 @@ class Settings:
     samples_per_shard: int = 2048
     store_samples_per_shard: int = 1024
     delays: tuple[int, ...] = (5, 30, 100)
-    rounds: int = 3
+    rounds: int = 2
 
 
 QUICK = Settings(
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
     parser = command_line("bench_late", __doc__)
     parser.add_argument("--part", choices=PARTS, help="only this one (default all)")
-    parser.add_argument("--rounds", type=int, help="repeats of every case (default 3)")
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 2)")
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds",))
     results = run(settings, args.cache, [args.part] if args.part else [*PARTS])

@@ -1,6 +1,8 @@
 """Every benchmark runs, at tiny size."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ import torch
 from benchmarks import (
     bench_build,
     bench_gpu,
+    bench_late,
     bench_load,
     bench_loop,
     bench_peers,
     bench_startup,
+    late_storage,
     late_stream,
     soak,
 )
@@ -46,8 +50,40 @@ def test_bench_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert set(speed["ratio"]) == {"build", "build_one_core", "naive_one_core"}
     assert results["memory"]["shards"] == bench_build.QUICK.long_shards
     assert all(worker["peak_bytes"] > 0 for worker in results["memory"]["workers"])
-    assert results["planning"]["rows"] == bench_build.QUICK.plan_rows
+    assert results["planning"][0]["rows"] == bench_build.QUICK.plan_rows
+    shares = [share for name, share in results["stages"].items() if name != "whole"]
+    assert sum(shares) == pytest.approx(1.0)
+    assert results["stages"]["decode"] == max(shares[:-1])
+    assert speed["over_older"] is None
     assert "| naive" in capsys.readouterr().out
+
+
+def test_bench_late(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From late files and from a late store."""
+    out = tmp_path / "results.json"
+    arguments = ["--quick", "--part", "build", "--cache", str(cache), "--out", str(out)]
+    assert bench_late.main(arguments) == 0
+    measured = json.loads(out.read_text())["build"]
+    assert set(measured) == {"files", "store"}
+    for one in measured.values():
+        assert set(one["ratios"]) == set(one["samples_per_second"]) == {"0", "5"}
+        assert all(rate["median"] > 0 for rate in one["samples_per_second"].values())
+    assert "| build, store | 5 ms |" in capsys.readouterr().out
+
+
+def test_late_files_wait_and_others_do_not(tmp_path: Path) -> None:
+    """A process opens a file of the folder, and one beside it."""
+    library = late_storage.late_library(tmp_path)
+    (tmp_path / "late").mkdir()
+    code = "import sys, time; t = time.monotonic(); open(sys.argv[1], 'w').close(); "
+    code += "print(time.monotonic() - t)"
+    took = {}
+    with late_storage.late_files(library, tmp_path / "late", 300):
+        for name in ("late/file", "file"):
+            command = [sys.executable, "-c", code, str(tmp_path / name)]
+            took[name] = float(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert took["late/file"] >= 0.3
+    assert took["file"] < took["late/file"]
 
 
 def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
