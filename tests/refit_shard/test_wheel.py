@@ -2,6 +2,7 @@
 folder whose own packages have the names of our folders.
 """
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -128,6 +129,10 @@ def test_the_wheel_is_for_any_python_and_for_glibc_2_17(dist: Path, tmp_path: Pa
     assert versions
     for version in versions:
         assert tuple(map(int, version.removeprefix("GLIBC_").split("."))) <= (2, 17)
+    # The compiler in ziglang once made a library that took the slow path on every processor.
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    wanted = {"avx2", "bmi1", "bmi2", "abm", "popcnt", "sse4_2"} <= flags
+    assert bool(ctypes.CDLL(library).refit_has_avx2()) == wanted
 
 
 def test_one_folder_is_installed_and_says_its_version(site: Path) -> None:
