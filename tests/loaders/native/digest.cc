@@ -1,4 +1,5 @@
-// Reads and draws the batch of a file that digest.py wrote, and writes the images to stdout:
+// Reads and draws the batch of a file that digest.py wrote; writes the images to stdout, and the path
+// that was taken to stderr:
 //
 //     digest FILE IMAGE PORTABLE THREADS
 //
@@ -78,6 +79,7 @@ int main(int count, char** words) {
         expect(reads[k].code, "read", k);
         expect(samples[k].code, "draw", k);
     }
+    fputs(portable == 0 && refit_has_avx2() ? "AVX2" : "portable", stderr);
     fwrite(images, 1, static_cast<size_t>(work.count * one), stdout);
     return fflush(stdout) == 0 ? 0 : 2;
 }

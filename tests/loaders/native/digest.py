@@ -92,7 +92,8 @@ class Batch:
         objects = [rng.integers(0, 256, (h, h + 7, 4), np.uint8) for h in (1, 9, 30, 70)]
         factors = rng.uniform(0.6, 1.4, (COUNT, 3)).astype(np.float32)
         maps = np.concatenate([linear, middle[:, :, None]], 2)
-        decoded = colourful(*sides[DECODED].tolist(), seed=1)
+        height, width = sides[DECODED].tolist()
+        decoded = colourful(height, width, 1)
         return cls(jpegs, sides.astype(np.int32), maps, factors, objects, pastes, decoded)
 
     @property
@@ -167,10 +168,6 @@ class Way:
     portable: bool
     threads: int
 
-    def __str__(self) -> str:
-        path = "portable" if self.portable or self.processor != "x86_64" else "AVX2"
-        return f"{self.processor}, {path}, {self.threads} threads"
-
 
 WAYS = [
     *(Way("x86_64", (), portable, threads) for portable in (False, True) for threads in (1, 3)),
@@ -196,14 +193,16 @@ def compile_program(processor: str, folder: Path) -> Path:
     return made
 
 
-def digest_by(way: Way, program: Path, work: Path) -> str:
-    """SHA-256 of the images of all kinds."""
+def digest_by(way: Way, program: Path, work: Path) -> tuple[str, str]:
+    """The way with the path that was really taken, and SHA-256 of the images of all kinds."""
     found = hashlib.sha256()
     for kind in ImageKind:
         words = [program, work, kind, int(way.portable), way.threads]
         command = [*way.command, *map(str, words)]
-        found.update(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return found.hexdigest()
+        done = subprocess.run(command, check=True, capture_output=True)
+        found.update(done.stdout)
+        path = done.stderr.decode()
+    return f"{way.processor}, {path}, {way.threads} threads", found.hexdigest()
 
 
 def digest_here(batch: Batch) -> str:
@@ -237,7 +236,8 @@ def digests() -> dict[str, str]:
         work.write_bytes(packed(batch))
         programs = {one: compile_program(one, Path(place)) for one in ("x86_64", "aarch64")}
         for way in WAYS:
-            found[str(way)] = digest_by(way, programs[way.processor], work)
+            name, digest = digest_by(way, programs[way.processor], work)
+            found[name] = digest
     return found
 
 
