@@ -10,6 +10,9 @@ READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 NATIVE := loaders/native/librefit.so
+# What the library in a wheel runs with, whatever is on the machine that makes it.
+GLIBC := 2.17
+ARCH := $(shell uname -m)
 
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 # Tests without other processes, a store or shards to build.
@@ -20,7 +23,7 @@ QUICK := tests/test_imports.py tests/shards_spec/test_[fmr]*.py tests/converter/
 PORTABLE := shards_spec converter loaders refit_shard benchmarks examples data_config.py
 OLDEST := .venv-oldest/bin
 
-.PHONY: help demo check test test-all test-oldest lint wheel fuzz soak clean
+.PHONY: help demo check test test-all test-oldest lint wheel fuzz aarch64 soak clean
 
 help:
 	@echo "make demo    the main job end to end, on data that it makes, in demo/"
@@ -31,6 +34,7 @@ help:
 	@echo "make lint    ruff, mypy and the check for Python 3.10 alone"
 	@echo "make wheel   sdist and wheel, in dist/"
 	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (frame, index, jpeg, native, occluders)"
+	@echo "make aarch64  whether the compiled library draws the same bits on aarch64; needs qemu-user"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
 
@@ -51,7 +55,11 @@ test-oldest: .venv-oldest/.ready
 
 wheel: $(READY)
 	rm -rf build dist *.egg-info  # what an older build left would get into the wheel
-	$(BIN)/python -m build --no-isolation --outdir dist
+	CXX="$(abspath $(BIN))/python -m ziglang c++ -mcpu=baseline -target $(ARCH)-linux-gnu.$(GLIBC)" \
+		$(BIN)/python -m build --no-isolation --outdir dist
+	PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --wheel-dir dist dist/*-linux_$(ARCH).whl \
+		--plat manylinux_$(subst .,_,$(GLIBC))_$(ARCH)  # refuses a wheel that needs anything newer
+	rm dist/*-linux_$(ARCH).whl
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -67,6 +75,9 @@ else
 	@$(PIP) atheris
 	$(BIN)/python -m tests.hostile.fuzz $(PARSER) -max_total_time=$(SECONDS)
 endif
+
+aarch64: $(NATIVE)
+	$(BIN)/python -m tests.loaders.native.digest
 
 soak: $(NATIVE)
 	$(BIN)/python -m benchmarks.soak
@@ -84,7 +95,6 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(PIP) $(shell grep '^torch==' constraints.txt)
 	@$(PIP) --editable '.[dev]'
-	@command -v cc >/dev/null || $(PIP) ziglang  # a compiler, in a wheel
 	@touch $@
 
 # By the system's compiler, or by the one in ziglang.

@@ -11,6 +11,8 @@ all labels, of the same stored crops (:mod:`benchmarks.crops`), in samples/s:
 - *webdataset*, *MosaicML streaming*, *litData*: each with its own format and loader, as its
   documentation advises, by the number of worker processes. The transform is the same for all,
   :mod:`benchmarks.peers.transform`: decoded by simplejpeg, warped once, occluders and labels;
+- *SPDL*: the same transform in the threads of its pipeline, by their number; it has no format of
+  its own (:mod:`benchmarks.peers.spdl_peer`);
 - *ReFit's way*: every item from the whole 1280x720 PNG frame, with scikit-image.
 
 ``uint8`` images leave factors and normalisation to the GPU, ``normalized`` ones are float32.
@@ -43,7 +45,7 @@ from benchmarks.peers.transform import Kind
 
 PACKAGES = (
     *("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch"),
-    *("webdataset", "mosaicml-streaming", "litdata", "scikit-image"),
+    *("webdataset", "mosaicml-streaming", "litdata", "spdl", "scikit-image"),
 )
 PLOT = REPOSITORY / "docs" / "throughput.png"
 

@@ -46,10 +46,11 @@ class Peer:
 PEERS = {
     "webdataset": Peer("webdataset", "webdataset", "benchmarks.peers.webdataset_peer"),
     "mosaic": Peer("MosaicML streaming", "streaming", "benchmarks.peers.mosaic_peer"),
+    "spdl": Peer("SPDL", "spdl", "benchmarks.peers.spdl_peer"),
     "litdata": Peer("litData", "litdata", "benchmarks.peers.litdata_peer"),
 }
 TITLES = {
-    OURS: "StreamingLoader (processes)",
+    OURS: "StreamingLoader",
     **{name: peer.title for name, peer in PEERS.items()},
     REFIT: "ReFit's way, whole frames",
 }

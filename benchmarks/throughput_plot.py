@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.peer_cases import TITLES
 
-_COLOURS = dict(zip(TITLES, ("C3", "C0", "C1", "C2", "0.4"), strict=True))
+_COLOURS = dict(zip(TITLES, ("C3", "C0", "C1", "C4", "C2", "0.4"), strict=True))
 _STYLES = {"uint8": "-", "normalized": "--"}
 
 
@@ -36,7 +36,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         )
     axes.set_xticks(sorted({one["workers"] for one in rates}))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("workers (processes)")
+    axes.set_xlabel("workers (threads of ours and SPDL's, processes of the others)")
     axes.set_ylabel("samples per second")
     axes.set_title(
         f"ReFit's items from the same crops, {results['machine']['cores']} cores", fontsize=11

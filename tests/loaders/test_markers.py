@@ -133,7 +133,7 @@ def test_joints_are_where_their_keypoints_say(marked: OwnSet, one: Augmentation)
     seen = 0
     for index in range(len(marked.rows)):
         for joint, label, grey, place in discs_in_view(marked, index, one, PLAIN):
-            assert np.hypot(*(place - label)) < 0.25
+            assert np.hypot(*(place - label)) < 0.1
             assert round((grey - 60) / 4) == (partner[joint] if one.flip else joint)
             seen += 1
     assert seen > 60

@@ -2,7 +2,9 @@
 folder whose own packages have the names of our folders.
 """
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 import tarfile
@@ -36,9 +38,9 @@ def copy_of_the_checkout(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an sdist and of the wheel that was made from it."""
+    """What ``make wheel`` leaves: an sdist, and the wheel that was made from it."""
     source = copy_of_the_checkout(tmp_path_factory.mktemp("dist") / "source")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(source / "dist")]
+    command = ["make", "wheel", f"BIN={Path(sys.prefix) / 'bin'}", "--old-file=.venv/.ready"]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return source / "dist"
@@ -105,6 +107,32 @@ def test_the_wheel_holds_every_module_once_and_nothing_else(dist: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert b"License-Expression: MIT" in metadata
     assert b"Classifier: Operating System :: POSIX :: Linux" in metadata
+
+
+def test_the_wheel_is_for_any_python_and_for_glibc_2_17(dist: Path, tmp_path: Path) -> None:
+    """Its name says so, and the library asks for nothing else: no newer symbol, no C++ runtime."""
+    elffile = pytest.importorskip("elftools.elf.elffile")
+    (path,) = dist.glob("*.whl")
+    assert "-py3-none-" in path.name
+    assert f"manylinux_2_17_{platform.machine()}" in path.name
+    with zipfile.ZipFile(path) as archive:
+        library = archive.extract("refit_shard/loaders/native/librefit.so", tmp_path)
+    with open(library, "rb") as file:
+        elf = elffile.ELFFile(file)
+        needed = [tag.needed for tag in elf.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")]
+        versions = {
+            one.name
+            for _, wanted in elf.get_section_by_name(".gnu.version_r").iter_versions()
+            for one in wanted
+        }
+    assert {name.partition(".")[0] for name in needed} <= {"libc", "libm", "libpthread"}
+    assert versions
+    for version in versions:
+        assert tuple(map(int, version.removeprefix("GLIBC_").split("."))) <= (2, 17)
+    # The compiler in ziglang once made a library that took the slow path on every processor.
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    wanted = {"avx2", "bmi1", "bmi2", "abm", "popcnt", "sse4_2"} <= flags
+    assert bool(ctypes.CDLL(library).refit_has_avx2()) == wanted
 
 
 def test_one_folder_is_installed_and_says_its_version(site: Path) -> None:

@@ -25,14 +25,7 @@ constexpr int MCU = 16;  // px, of both sides
 constexpr int64_t MAX_PIXELS = 128 << 20;
 constexpr int MAX_SIDE = 65535;
 
-inline bool has_avx2() {
-#if REFIT_X86
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
-           __builtin_cpu_supports("sse4.2");
-#else
-    return false;
-#endif
-}
+bool has_avx2();  // whether the fast functions may be called
 
 // Two 16-bit numbers in one of 32 bits.
 INLINE int32_t packed(int16_t low, int16_t high) {
