@@ -21,7 +21,7 @@ from refit_shard.shards_spec.process import available_cores
 
 # Of addresses, beyond what a process has when it begins; of time, for one task.
 MEMORY_BYTES = 4 << 30
-SECONDS = 900.0
+SECONDS = 300.0
 
 T = TypeVar("T")
 

@@ -2,7 +2,6 @@
 ``mpi_inf_3dhp.py`` (training data).
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ FRAME_PX = 2048
 BOX_FACTOR = 1.2
 EVERY = 10
 _V73 = b"MATLAB 7.3"
-_PLACE = re.compile(r"S([1-8])/Seq([12])/annot\.mat")
 
 
 def _find(path: Path, _dataset: str | None) -> list[Found]:
@@ -108,20 +106,11 @@ def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
     order in which the machine lists their folder, and numbers the annotations by it; here they are
     in order. One row in 10 is kept, counted through all sequences: the 1st, 11th, …
     """
-    places: list[str] = []
-    tasks = []
-    for found in files:
-        match = _PLACE.search(found.path.as_posix())
-        assert match is not None, found.path
-        places.append(f"S{match[1]}/Seq{match[2]}")
-        tasks.append(
-            Task(
-                function=read_cameras,
-                arguments=(found.path,),
-                where=found.path,
-                size=found.size,
-            )
-        )
+    places = ["/".join(found.path.parts[-3:-1]) for found in files]
+    tasks = [
+        Task(function=read_cameras, arguments=(found.path,), where=found.path, size=found.size)
+        for found in files
+    ]
     counted = 0
     for place, (task, cameras) in zip(
         places, read_apart(tasks, workers=tools.workers), strict=True

@@ -68,9 +68,9 @@ def _split_of(folders: Mapping[str, list[Found]], dataset: str | None) -> list[F
 
 def _array(value: Any, what: str, shape: tuple[int, ...]) -> Array:
     """Numbers of a shape, in which -1 stands for any length."""
-    if not isinstance(value, PlainArray):
+    array = value.array() if isinstance(value, PlainArray) else value
+    if not isinstance(array, np.ndarray):
         raise SourceError(f"{what} must be an array")
-    array = value.array()
     fits = array.ndim == len(shape) and all(
         wanted in (-1, side) for wanted, side in zip(shape, array.shape, strict=True)
     )
@@ -79,27 +79,33 @@ def _array(value: Any, what: str, shape: tuple[int, ...]) -> Array:
     return array.astype(np.float64)
 
 
-def _people(content: Mapping[str, Any], key: str, count: int | None) -> Sequence[Any]:
-    """One value for each person."""
-    values = content.get(key)
-    if not isinstance(values, (list, tuple)) or len(values) != (count or len(values)):
-        raise SourceError(f"{key} must be a list, of one entry a person")
-    return values
+def _people(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the sequence holds of each person: a list's entry, or an array's row."""
+    columns = {}
+    for key in ("poses", "betas", "poses2d", "campose_valid", "genders"):
+        values = content.get(key)
+        columns[key] = list(values.array()) if isinstance(values, PlainArray) else values
+        if not isinstance(columns[key], (list, tuple)):
+            raise SourceError(f"{key} must be a list, of one entry a person")
+    counts = {key: len(values) for key, values in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise SourceError(f"its lists are of different numbers of people: {counts}")
+    return [dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)]
 
 
 def _add_person(
-    content: Mapping[str, Any], person: int, names: NDArray[np.str_], gathered: Gathered
+    person: Mapping[str, Any], cameras: Array, names: NDArray[np.str_], gathered: Gathered
 ) -> None:
-    """Add one person's rows."""
+    """Add one person's rows. ``cameras`` (frames, 3, 3): rotations from the world."""
     frames = len(names)
-    of_person = {key: content[key][person] for key in ("poses", "betas", "poses2d")}
-    pose = _array(of_person["poses"], "poses", (frames, 72))
-    shape = _array(of_person["betas"], "betas", (-1,))[:BETAS]
-    points = _array(of_person["poses2d"], "poses2d", (frames, 3, 18)).transpose(0, 2, 1)
-    valid = _array(content["campose_valid"][person], "campose_valid", (frames,)) != 0
-    cameras = _array(content.get("cam_poses"), "cam_poses", (frames, 4, 4))[:, :3, :3]
+    pose = _array(person["poses"], "poses", (frames, 72))
+    shape = _array(person["betas"], "betas", (-1,))[:BETAS]
+    points = _array(person["poses2d"], "poses2d", (frames, 3, 18)).transpose(0, 2, 1)
+    valid = _array(person["campose_valid"], "campose_valid", (frames,)) != 0
     if len(shape) != BETAS:
         raise SourceError(f"betas must be at least {BETAS}, got {len(shape)}")
+    if person["genders"] not in ("m", "f"):
+        raise SourceError("genders must be 'm' or 'f'")
     seen = points[:, :, 2] > 0
     kept = np.flatnonzero(valid & seen.any(axis=1))
     if not are_rotations(cameras[kept]).all():
@@ -115,7 +121,7 @@ def _add_person(
         scale=scale,
         pose=pose,
         shape=np.tile(shape, (len(kept), 1)),
-        gender=np.full(len(kept), content["genders"][person], "U1"),
+        gender=np.full(len(kept), person["genders"], "U1"),
     )
 
 
@@ -127,18 +133,14 @@ def _add_sequence(content: Any, gathered: Gathered) -> None:
     """
     if not isinstance(content, dict):
         raise SourceError("must hold a dictionary")
-    poses = _people(content, "poses", None)
-    for key in ("betas", "poses2d", "campose_valid", "genders"):
-        _people(content, key, len(poses))
     sequence = content.get("sequence")
     if not isinstance(sequence, str) or "/" in sequence or not sequence:
         raise SourceError(f"sequence must be its name, got {sequence!r:.40}")
-    if not all(gender in ("m", "f") for gender in content["genders"]):
-        raise SourceError("genders must be 'm' or 'f'")
-    frames = _array(poses[0], "poses", (-1, 72)) if poses else np.zeros((0, 72))
-    names = np.array([f"imageFiles/{sequence}/image_{i:05d}.jpg" for i in range(len(frames))], str)
-    for person in range(len(poses)):
-        _add_person(content, person, names, gathered)
+    cameras = _array(content.get("cam_poses"), "cam_poses", (-1, 4, 4))[:, :3, :3]
+    frames = range(len(cameras))
+    names = np.array([f"imageFiles/{sequence}/image_{frame:05d}.jpg" for frame in frames], str)
+    for person in _people(content):
+        _add_person(person, cameras, names, gathered)
 
 
 def _read(files: Sequence[Found], gathered: Gathered, _tools: Tools) -> None:

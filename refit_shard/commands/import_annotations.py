@@ -80,7 +80,8 @@ def _report(summary: "ImportSummary", seconds: float) -> None:
     from refit_shard.console import human_seconds, print_table, say
 
     left_out = [(reason, str(count)) for reason, count in summary.left_out.items()]
-    title = f"{summary.dataset}: {summary.files} files, {human_seconds(seconds)}"
+    files = "1 file" if summary.files == 1 else f"{summary.files} files"
+    title = f"{summary.dataset}: {files}, {human_seconds(seconds)}"
     print_table(title, ("rows", "count"), [("kept", str(summary.rows)), *left_out])
     say(f"labels: {', '.join(summary.keys)}")
     for why in dict.fromkeys(summary.absent.values()):

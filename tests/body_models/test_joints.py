@@ -1,9 +1,12 @@
 """SPIN's joints of SMPL bodies, without their meshes, against meshes skinned vertex by vertex."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import smplx
+import torch
 
 from refit_shard.body_models.joints import SpinJoints
 from refit_shard.shards_spec.errors import SourceError
@@ -27,6 +30,33 @@ def test_joints_equal_those_of_the_skinned_mesh() -> None:
     for row in range(6):
         expected = spin_joints(body, extra, pose[row], betas[row])
         np.testing.assert_allclose(found[row], expected, atol=1e-9)
+
+
+# What SPIN's JOINT_MAP gives for its 24: among SMPL's 24 joints, the 21 vertices that smplx adds,
+# and the 9 rows of J_regressor_extra behind them.
+OF_SMPLX = (
+    *(8, 5, 45, 46, 4, 7, 21, 19, 17, 16, 18, 20),
+    *(47, 48, 49, 50, 51, 52, 53, 24, 26, 25, 28, 27),
+)
+
+
+def test_joints_equal_those_of_smplx_as_refit_s_model_takes_them() -> None:
+    body, extra = make_body(7), extra_regressor(8)
+    data = SimpleNamespace(**body)
+    model = smplx.SMPL(model_path="", data_struct=data, batch_size=1, create_transl=False)
+    rng = np.random.default_rng(0)
+    pose, betas = rng.normal(0, 0.4, (5, 72)), rng.normal(0, 1, (5, 10))
+    single = torch.from_numpy(pose).float()
+    with torch.no_grad():
+        out = model(
+            global_orient=single[:, :3],
+            body_pose=single[:, 3:],
+            betas=torch.from_numpy(betas).float(),
+        )
+    regressed = np.einsum("jv,nvc->njc", extra, out.vertices.numpy())
+    expected = np.concatenate([out.joints.numpy(), regressed], axis=1)[:, OF_SMPLX]
+    found = SpinJoints.of(body, extra, "body")(rotations_of(pose), betas)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_a_row_s_joints_do_not_depend_on_the_other_rows() -> None:

@@ -121,7 +121,11 @@ def test_annotations_need_the_extra_import_and_say_so(tmp_path: Path) -> None:
     poses = tmp_path / "S1/MyPoseFeatures/D3_Positions_mono/A.1.cdf"
     poses.parent.mkdir(parents=True)
     poses.write_bytes(b"")
-    for source, hidden in ((tmp_path / "a.json", "scipy"), (tmp_path, "h5py"), (tmp_path, "cdflib")):
+    for source, hidden in (
+        (tmp_path / "a.json", "scipy"),
+        (tmp_path, "h5py"),
+        (tmp_path, "cdflib"),
+    ):
         command = ["import-annotations", source, "--out", tmp_path / "o.npz"]
         done = plain_python(COMMAND, *command, hidden={hidden})
         assert done.returncode == 2, done.stderr

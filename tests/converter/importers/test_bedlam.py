@@ -9,14 +9,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from benchmarks.annotations import bedlam_scene, write_npz, write_zip
+from tests.converter.importers.command import imported, refused
 from tests.converter.importers.joints_reference import extra_regressor, spin_joints
-from tests.converter.importers.layouts import (
-    bedlam_scene,
-    imported,
-    refused,
-    write_npz,
-    write_zip,
-)
 from tests.loaders.body_model import JOINTS, VERTICES, licensed_bytes, make_body
 from tests.small import error_line, refit
 

@@ -7,18 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refit_shard.converter.importers import mpi_inf_3dhp
-from tests.converter.importers.layouts import (
+from benchmarks.annotations import (
     bedlam_scene,
     eft_entry,
-    imported,
-    refused,
     sequence_3dpw,
     write_annot,
     write_eft,
     write_npz,
     write_pickle,
 )
+from refit_shard.converter.importers import mpi_inf_3dhp
+from tests.converter.importers.command import imported, refused
 from tests.small import error_line, hashes, refit
 
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.annotations import eft_entry, write_eft
 from refit_shard.converter.importers.json_stream import MAX_VALUE_CHARS, JsonStream
-from tests.converter.importers.layouts import eft_entry, imported, refused, write_eft
+from tests.converter.importers.command import imported, refused
 from tests.converter.importers.reference import vector_of
 from tests.searches import examples
 from tests.small import encoded, error_line, picture, refit

@@ -7,13 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.converter.importers.layouts import (
-    imported,
-    refused,
-    write_cdf,
-    write_h36m,
-    write_masks,
-)
+from benchmarks.annotations import write_cdf, write_h36m, write_masks
+from tests.converter.importers.command import imported, refused
 from tests.small import error_line, refit
 
 # What of Human3.6M's 32 joints stands at each of SPIN's 24 places, if anything.

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.converter.importers.layouts import imported, refused, write_annot
+from benchmarks.annotations import write_annot
+from tests.converter.importers.command import imported, refused
 from tests.converter.importers.reference import box
 from tests.small import error_line, refit
 

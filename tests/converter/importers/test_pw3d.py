@@ -8,13 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.converter.importers.layouts import (
-    imported,
-    refused,
-    sequence_3dpw,
-    write_pickle,
-    write_zip,
-)
+from benchmarks.annotations import sequence_3dpw, write_pickle, write_zip
+from tests.converter.importers.command import imported, refused
 from tests.converter.importers.reference import box, matrix_of, times, vector_of
 from tests.small import error_line
 
@@ -115,6 +110,13 @@ def test_each_layout_equals_a_scalar_reference(
     check(imported(tmp_path / "o.npz", source, also=["--dataset", dataset]), made[split])
 
 
+def test_lists_of_people_may_be_arrays(tmp_path: Path) -> None:
+    content = sequence_3dpw(6, 2)
+    arrays = {key: np.array(content[key]) for key in ("poses", "poses2d", "campose_valid")}
+    path = write_pickle(tmp_path / "s.pkl", {**content, **arrays})
+    check(imported(tmp_path / "o.npz", path), [content])
+
+
 def test_splits_side_by_side_need_a_choice(tmp_path: Path) -> None:
     make_tree(tmp_path)
     result = refused(tmp_path / "o.npz", tmp_path)
@@ -134,7 +136,8 @@ def test_a_frame_without_a_joint_is_left_out(tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("poses", [np.zeros((5, 69))]),
-        ("poses", np.zeros((1, 5, 72))),
+        ("poses", np.zeros((2, 5, 72))),
+        ("poses", {}),
         ("betas", [np.zeros(9)]),
         ("betas", []),
         ("poses2d", [np.zeros((5, 18, 3))]),

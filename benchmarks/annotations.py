@@ -1,4 +1,4 @@
-"""Annotations as the data sets' sites lay them out, made from numbers that a test chooses."""
+"""Annotations as the data sets' sites lay them out: seeded, or of numbers that are given."""
 
 import json
 import pickle
@@ -14,26 +14,7 @@ import scipy.io
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from tests.small import Result, refit
-
 Array = NDArray[Any]
-
-
-def imported(out: Path, *sources: object, also: Sequence[object] = ()) -> dict[str, Array]:
-    """The arrays of the npz that the command writes."""
-    result = refit("import-annotations", *sources, "--out", out, *also)
-    assert result.code == 0, result.err
-    with np.load(out, allow_pickle=False) as file:
-        return {key: file[key] for key in file}
-
-
-def refused(out: Path, *sources: object, also: Sequence[object] = ()) -> Result:
-    """How the command ends on what it does not take; it leaves nothing."""
-    result = refit("import-annotations", *sources, "--out", out, *also)
-    assert result.code in (1, 2), result
-    assert not out.exists()
-    assert not [one for one in out.parent.iterdir() if one.name.endswith(".tmp")]
-    return result
 
 
 def eft_entry(name: str, seed: int = 0, **changed: Any) -> dict[str, Any]:
@@ -174,7 +155,8 @@ def write_masks(path: Path, masks: Sequence[Array]) -> Path:
         held = file.create_group("#refs#")
         references = np.empty((len(masks), 1), h5py.ref_dtype)
         for number, mask in enumerate(masks):
-            data = held.create_dataset(f"m{number}", data=mask.T.astype(np.uint8), chunks=True)
+            packed = {"data": mask.T.astype(np.uint8), "compression": "gzip"}
+            data = held.create_dataset(f"m{number}", **packed)
             references[number, 0] = data.ref
         file.create_dataset("Masks", data=references)
     head = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
