@@ -81,7 +81,7 @@ def _array(value: Any, what: str, shape: tuple[int, ...]) -> Array:
 
 def _people(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the sequence holds of each person: a list's entry, or an array's row."""
-    columns = {}
+    columns: dict[str, Any] = {}
     for key in ("poses", "betas", "poses2d", "campose_valid", "genders"):
         values = content.get(key)
         columns[key] = list(values.array()) if isinstance(values, PlainArray) else values

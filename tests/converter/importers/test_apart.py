@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from refit_shard.converter.importers.apart import Task, read_apart
 from refit_shard.shards_spec.errors import SourceError, UsageError
+from tests.small import PROJECT
 
 
 def twice(number: int) -> int:
@@ -67,9 +70,17 @@ def test_results_come_in_order_from_any_number_of_processes() -> None:
 
 
 def test_ctrl_c_is_the_command_s() -> None:
-    ((_, ignored),) = read_apart(tasks(ignores, 1))
-    assert ignored
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    """In every reader, the first of a program too, and not in the program."""
+    code = """
+import signal
+from refit_shard.converter.importers.apart import read_apart
+from tests.converter.importers.test_apart import ignores, tasks
+print([result for _, result in read_apart(tasks(ignores, 3), workers=3)])
+print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert said.stdout == "[True, True, True]\nFalse\n"
 
 
 @pytest.mark.parametrize(
