@@ -4,6 +4,7 @@ The libraries behind MATLAB's, HDF5's and NASA's formats are large, and a damage
 ask for any memory, loop, or crash. In a process of its own that costs one error line.
 """
 
+import errno
 import multiprocessing
 import resource
 import signal
@@ -17,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from refit_shard.shards_spec.errors import RefitShardError, SourceError
+from refit_shard.shards_spec.errors import RefitShardError, SourceError, explain
 from refit_shard.shards_spec.process import available_cores
 
 # Of addresses, beyond what a process has when it begins; of time, for one task.
@@ -54,13 +55,17 @@ def naming(path: Path) -> Iterator[None]:
     """What a library says of a file, as an error that names it.
 
     Raises:
-        SourceError: anything but an error of ours, or a lack of memory, which says less of it.
+        StorageError: it could not be read, which says nothing of what it holds.
+        SourceError: anything else, but errors of ours and a lack of memory.
     """
     try:
         yield
     except (RefitShardError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails in many ways
+        # The libraries' own errors have no number, or that of a place before the beginning.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise explain(error, str(path)) from error
         said = f"{type(error).__name__}: {error!s:.200}"
         raise SourceError(f"{path}: damaged, or of another kind ({said})") from error
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refit_shard.converter.annotations.source import MAX_IMGNAME_BYTES
 from refit_shard.converter.importers.found import Found, find_file
 from refit_shard.converter.importers.gathered import Gathered
 from refit_shard.converter.importers.importer import Importer, Tools
@@ -42,12 +43,16 @@ def _folder(dataset: str, name: str) -> str:
     return "val2014/" if name.startswith("COCO_val2014_") else "train2014/"
 
 
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and len(name) <= MAX_IMGNAME_BYTES
+
+
 def _check(entry: Any, number: int) -> None:
     """Raise what is wrong with an entry."""
     if not isinstance(entry, dict):
         raise ValueError(f"entry {number} is no object")
-    if not isinstance(entry.get("imageName"), str):
-        raise ValueError(f"entry {number} has no imageName")
+    if not _is_name(entry.get("imageName")):
+        raise ValueError(f"entry {number} has no imageName, or none that a file can have")
     for key, shape in _SHAPES.items():
         try:
             found = np.array(entry[key], np.float64).shape
@@ -72,7 +77,7 @@ def _batch(entries: Sequence[Any], first: int) -> Batch:
             key: np.array([entry[key] for entry in entries], np.float64) for key in _SHAPES
         }
         names = [entry["imageName"] for entry in entries]
-        good = all(isinstance(name, str) for name in names) and all(
+        good = all(map(_is_name, names)) and all(
             found[key].shape == (len(entries), *shape) for key, shape in _SHAPES.items()
         )
         good = good and bool(are_rotations(found["parm_pose"]).all())

@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 
 BOX_FACTOR = 1.2
 BETAS = 10
+LONGEST_NAME = 255  # of a folder
 _SPLITS = {"3dpw": "train", "3dpw_test": "test"}
 
 
@@ -134,7 +135,7 @@ def _add_sequence(content: Any, gathered: Gathered) -> None:
     if not isinstance(content, dict):
         raise SourceError("must hold a dictionary")
     sequence = content.get("sequence")
-    if not isinstance(sequence, str) or "/" in sequence or not sequence:
+    if not isinstance(sequence, str) or "/" in sequence or not 0 < len(sequence) <= LONGEST_NAME:
         raise SourceError(f"sequence must be its name, got {sequence!r:.40}")
     cameras = _array(content.get("cam_poses"), "cam_poses", (-1, 4, 4))[:, :3, :3]
     frames = range(len(cameras))

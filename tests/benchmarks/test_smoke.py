@@ -7,15 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import (
-    bench_build,
-    bench_gpu,
-    bench_import,
-    bench_load,
-    bench_peers,
-    bench_startup,
-    soak,
-)
+from benchmarks import bench_build, bench_gpu, bench_load, bench_peers, bench_startup, soak
 from benchmarks.load_stages import STAGES
 from benchmarks.peer_cases import OURS, PEERS, REFIT
 
@@ -96,17 +88,6 @@ def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixtur
         max(loader["readings_bytes"]) - results["memory"]["idle_bytes"]
     )
     assert "| uint8, resumed |" in capsys.readouterr().out
-
-
-def test_bench_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "results.json"
-    arguments = ["--quick", "--cache", str(tmp_path / "cache"), "--out", str(out)]
-    assert bench_import.main(arguments) == 0
-    results = json.loads(out.read_text())
-    assert results["rows_per_second"].keys() == bench_import.REAL_ROWS.keys()
-    assert all(one["median"] > 0 for one in results["rows_per_second"].values())
-    assert "| bedlam, no SMPL |" in capsys.readouterr().out
-    assert not any((tmp_path / "cache").iterdir())
 
 
 def test_bench_gpu(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

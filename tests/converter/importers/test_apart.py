@@ -1,5 +1,6 @@
 """Reading apart: order, and what a file costs that crashes, loops or asks for all memory."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from refit_shard.converter.importers.apart import Task, read_apart
-from refit_shard.shards_spec.errors import SourceError, UsageError
+from refit_shard.shards_spec.errors import SourceError, StorageError, UsageError
 from tests.small import PROJECT
 
 
@@ -40,6 +41,11 @@ def swallow(_number: int) -> int:
 def fail(_number: int) -> None:
     """As a library may on damage."""
     raise KeyError("x" * 1000)
+
+
+def broken(_number: int) -> None:
+    """As a disk may."""
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def refuse(number: int) -> None:
@@ -90,11 +96,13 @@ print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
         (loop, r"file0: not read within 4 seconds"),
         (swallow, r"file0: asks for more than 1073741824 bytes of memory"),
         (fail, r"file0: damaged, or of another kind \(KeyError: 'x{199}\)$"),
+        (broken, r"^file0: Input/output error$"),
         (refuse, "no 0"),
     ],
 )
 def test_a_harmful_file_is_one_error_that_names_it(function: object, said: str) -> None:
-    kind = UsageError if function is refuse else SourceError
+    kinds: dict[object, type[Exception]] = {refuse: UsageError, broken: StorageError}
+    kind = kinds.get(function, SourceError)
     with pytest.raises(kind, match=said):
         list(read_apart(tasks(function, 1), seconds=4, memory=1 << 30))
 

@@ -103,6 +103,7 @@ def test_keys_may_come_in_any_order(tmp_path: Path) -> None:
             "entry 3: parm_pose .* no rot",
         ),
         ({"imageName": 5}, "entry 3 has no imageName"),
+        ({"imageName": "x" * 5000}, "entry 3 has no imageName, or none that a file can have"),
     ],
 )
 def test_an_entry_of_another_form_is_named(

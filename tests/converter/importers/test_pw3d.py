@@ -148,6 +148,7 @@ def test_a_frame_without_a_joint_is_left_out(tmp_path: Path) -> None:
         ("genders", [["m"]]),
         ("sequence", "../../etc"),
         ("sequence", 5),
+        ("sequence", "x" * 300),
     ],
 )
 def test_a_content_that_is_not_3dpw_s_is_one_line(tmp_path: Path, key: str, value: Any) -> None:
