@@ -16,7 +16,10 @@ from benchmarks.annotations import (
     write_npz,
     write_pickle,
 )
+from benchmarks.bench_import import QUICK, make_sources
+from refit_shard.converter.annotations.source import read_source
 from refit_shard.converter.importers import mpi_inf_3dhp
+from refit_shard.converter.importers.run import plan_import, run_import
 from tests.converter.importers.command import imported, refused
 from tests.small import error_line, hashes, refit
 
@@ -128,6 +131,17 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path, eft: Path)
     result = refit("import-annotations", eft, "--out", tmp_path / "file/o.npz")
     assert result.code == 1
     assert "--out" in error_line(result) or "file" in error_line(result)
+
+
+def test_every_kind_s_npz_is_one_that_a_build_reads(tmp_path: Path) -> None:
+    """All rows are usable, and no key is one that a build does not know."""
+    for name, request in make_sources(tmp_path / "made", QUICK).items():
+        summary = run_import(plan_import(request), lambda _: None)
+        source = read_source(summary.npz, "/frames", use_pose_3d=True)
+        assert source.rows == summary.rows > 0, name
+        assert not source.faults, name
+        assert not source.unused, name
+        assert set(source.found) == set(summary.keys), name
 
 
 def test_sources_are_read_and_not_changed(tmp_path: Path) -> None:
