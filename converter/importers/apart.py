@@ -24,6 +24,8 @@ from refit_shard.shards_spec.process import available_cores
 # Of addresses, beyond what a process has when it begins; of time, for one task.
 MEMORY_BYTES = 4 << 30
 SECONDS = 300.0
+# Of time, until a process has started and imported what a task needs.
+START_SECONDS = 120.0
 
 T = TypeVar("T")
 
@@ -79,6 +81,7 @@ def _serve(connection: Connection, memory: int) -> None:
             function, arguments, where = connection.recv()
         except EOFError:
             return
+        connection.send(None)  # all that it needs is imported: its time begins
         reply: tuple[Any, RefitShardError | None]
         try:
             with naming(where):
@@ -120,19 +123,21 @@ class _Reader:
         Raises:
             SourceError: the file could not be read within limits, or the process died of it.
         """
-        if not self._connection.poll(seconds):
-            raise SourceError(
-                f"{task.where}: not read within {seconds:g} seconds; is it damaged, or the disk "
-                "too slow?"
-            )
         try:
-            result, error = self._connection.recv()
+            for limit in (START_SECONDS, seconds):
+                if not self._connection.poll(limit):
+                    raise SourceError(
+                        f"{task.where}: not read within {limit:g} seconds; is it damaged, or the "
+                        "disk too slow?"
+                    )
+                received = self._connection.recv()
         except (EOFError, ConnectionError):
             self._process.join()
             raise SourceError(
                 f"{task.where}: the process that read it died ({self._process.exitcode}); the "
                 "file is damaged, or memory was short"
             ) from None
+        result, error = received
         if error is not None:
             raise error
         found: T = result

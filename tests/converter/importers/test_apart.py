@@ -93,7 +93,7 @@ print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
     ("function", "said"),
     [
         (crash, r"file0: the process that read it died \(-11\)"),
-        (loop, r"file0: not read within 4 seconds"),
+        (loop, r"file0: not read within 1 seconds"),
         (swallow, r"file0: asks for more than 1073741824 bytes of memory"),
         (fail, r"file0: damaged, or of another kind \(KeyError: 'x{199}\)$"),
         (broken, r"^file0: Input/output error$"),
@@ -104,7 +104,7 @@ def test_a_harmful_file_is_one_error_that_names_it(function: object, said: str) 
     kinds: dict[object, type[Exception]] = {refuse: UsageError, broken: StorageError}
     kind = kinds.get(function, SourceError)
     with pytest.raises(kind, match=said):
-        list(read_apart(tasks(function, 1), seconds=4, memory=1 << 30))
+        list(read_apart(tasks(function, 1), seconds=1, memory=1 << 30))
 
 
 def test_no_process_outlives_its_reading() -> None:
