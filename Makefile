@@ -20,7 +20,7 @@ QUICK := tests/test_imports.py tests/shards_spec/test_[fmr]*.py tests/converter/
 	$(addprefix tests/loaders/test_,mix.py needs.py order.py policy.py random.py smpl.py)
 
 # Everything that runs on Python 3.10 as well, which mypy and the tests do not tell.
-PORTABLE := shards_spec converter loaders refit_shard benchmarks examples data_config.py
+PORTABLE := shards_spec body_models converter loaders refit_shard benchmarks examples data_config.py
 OLDEST := .venv-oldest/bin
 
 .PHONY: help demo check test test-all test-oldest lint wheel fuzz aarch64 soak clean
@@ -33,7 +33,7 @@ help:
 	@echo "make test-oldest  the loader's tests with the oldest versions it works with, in .venv-oldest"
 	@echo "make lint    ruff, mypy and the check for Python 3.10 alone"
 	@echo "make wheel   sdist and wheel, in dist/"
-	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (frame, index, jpeg, native, occluders)"
+	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (annotations, frame, index, jpeg, native, occluders)"
 	@echo "make aarch64  whether the compiled library draws the same bits on aarch64; needs qemu-user"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"

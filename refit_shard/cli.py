@@ -15,6 +15,7 @@ from refit_shard.commands import (
     add_labels,
     build,
     doctor,
+    import_annotations,
     import_occluders,
     info,
     preview,
@@ -28,12 +29,14 @@ from refit_shard.shards_spec.storage.paths import absolute
 
 INTERRUPTED = 130
 DEBUG = "REFIT_SHARD_DEBUG"
-# What the extra [build] brings and the plain install does not, by the names of its imports.
+# What the extras bring and the plain install does not, by the names of the imports.
 BUILD_MODULES = {"PIL", "cv2", "kornia_rs", "ray", "rich", "webdataset"}
+IMPORT_MODULES = {"cdflib", "h5py", "scipy"}
 
 DESCRIPTION = """\
 Training data for human mesh recovery: data sets become pre-cropped shards.
 
+  refit-shard import-annotations SOURCE --out FILE.npz   downloaded annotations -> npz
   refit-shard doctor                       is the data folder ready?
   refit-shard build --dataset bedlam       images and annotations -> data/shards/bedlam
   refit-shard add-labels data/shards/bedlam my.npz --keep contact   labels of your own
@@ -63,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
         info,
         preview,
         simulate,
+        import_annotations,
         import_occluders,
         subset_3dpw,
     ):
@@ -95,10 +99,13 @@ def _run(args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in BUILD_MODULES:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in BUILD_MODULES | IMPORT_MODULES:
             raise
+        extra = "build" if missing in BUILD_MODULES else "import"
         raise UsageError(
-            f"{args.command} needs more than the loader ({error}): pip install 'refit-shard[build]'"
+            f"{args.command} needs more than the loader ({error}): "
+            f"pip install 'refit-shard[{extra}]'"
         ) from error
     return code
 

@@ -152,11 +152,16 @@ def _padded(cell: str, width: int, column: int) -> str:
 
 
 class Meter:
-    """Progress of long work, on stderr; a context manager. ``total`` and ``done`` are samples."""
+    """Progress of long work, on stderr; a context manager. ``total`` and ``done`` are samples,
+    or what else ``unit`` says.
+    """
 
-    def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, total: int, *, quiet: bool = False, unit: str = "samples"
+    ) -> None:
         self._title = plain(title)
         self._total = total
+        self._unit = unit
         self._done = 0
         self._bytes = 0
         self._bad = 0
@@ -195,7 +200,7 @@ class Meter:
         elif self._lines and time.monotonic() - self._spoke >= _LINE_SECONDS:
             self._spoke = time.monotonic()
             left = self.seconds / max(1, self._done) * (self._total - self._done)
-            line = f"{self._title}: {self._done}/{self._total} {self._rates(' samples/s')}, "
+            line = f"{self._title}: {self._done}/{self._total} {self._rates(f' {self._unit}/s')}, "
             say(line + f"{human_seconds(left)} left", error=True)
 
     def _rates(self, unit: str) -> str:

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-PACKAGES = ("shards_spec", "converter", "loaders", "refit_shard")
+PACKAGES = ("shards_spec", "body_models", "converter", "loaders", "refit_shard")
 OUTSIDE = {"benchmarks", "data_config", "tests", "examples"}
 FORBIDDEN = {
-    "shards_spec": {"converter", "loaders", "refit_shard", *OUTSIDE},
+    "shards_spec": {"body_models", "converter", "loaders", "refit_shard", *OUTSIDE},
+    "body_models": {"converter", "loaders", "refit_shard", *OUTSIDE},
     "converter": {"loaders", "refit_shard", *OUTSIDE},
     "loaders": {"converter", "refit_shard", *OUTSIDE},
     "refit_shard": OUTSIDE,
 }
 # The folders of a package, from the ground up; "" are the modules of the package itself.
 FLOORS = {
-    "converter": ("", "annotations", "frames", "build", "doctor", "subset", "labels"),
+    "converter": ("", "annotations", "importers", "frames", "build", "doctor", "subset", "labels"),
     "loaders": ("", "native", "items", "remote", "stream", "refit"),
 }
 UNPICKLING = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "_pickle"}
@@ -116,7 +117,7 @@ def test_only_the_loaders_know_torch() -> None:
     assert all(path.startswith("loaders/") for path in found)
 
 
-@pytest.mark.parametrize("package", ["shards_spec", "loaders"])
+@pytest.mark.parametrize("package", ["shards_spec", "body_models", "loaders"])
 def test_what_trains_needs_nothing_that_only_a_build_has(package: str) -> None:
     heavy = {"cv2", "PIL", "rich", "ray", "webdataset", "kornia_rs"}
     of_the_build = PROJECT / "loaders/items/occluder_import.py"  # its command names the extra
@@ -126,8 +127,8 @@ def test_what_trains_needs_nothing_that_only_a_build_has(package: str) -> None:
 
 def test_one_module_knows_pickle_and_it_loads_none_plainly() -> None:
     found = set().union(*(importers(module) for module in UNPICKLING))
-    assert found == {"loaders/plain_pickle.py"}
-    for node in ast.walk(ast.parse((PROJECT / "loaders/plain_pickle.py").read_text())):
+    assert found == {"body_models/plain_pickle.py"}
+    for node in ast.walk(ast.parse((PROJECT / "body_models/plain_pickle.py").read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             plain = node.value.id == "pickle" and node.attr in ("load", "loads", "Unpickler")
             assert not plain, ast.unparse(node)

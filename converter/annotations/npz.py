@@ -1,4 +1,6 @@
-"""Reading npz files that nobody vouches for: no pickle, and no memory before its size is known."""
+"""Reading npz files that nobody vouches for: no pickle, and no memory before its size is known.
+And writing them.
+"""
 
 import hashlib
 import lzma
@@ -8,11 +10,11 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from refit_shard.shards_spec.storage.files import is_of_a_mac, refuse_mistaken
 from refit_shard.shards_spec.storage.paths import AnyPath, location
 
 MAX_ARRAY_BYTES = 16 << 30
+# Of every member written, so that the same columns are the same bytes: the first of zip's dates.
+_DATE = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 8 << 20
 _DAMAGE = (
     *(ValueError, OSError, EOFError, RuntimeError),  # RuntimeError: encrypted
@@ -66,18 +70,21 @@ class Npz:
 
     ``path`` may be a URL; then a temporary copy is read. What a Mac adds to an archive is ignored.
     One thread may read it at a time.
+    ``file``: its bytes, where they are open already; then ``where`` names it in errors.
 
     Raises:
         SourceError: the file is missing, is no npz, or an array in it is damaged.
         StorageError: its storage failed, which says nothing of the npz.
     """
 
-    def __init__(self, path: AnyPath) -> None:
-        self.path = path = location(path, "npz")
+    def __init__(
+        self, path: AnyPath, file: BinaryIO | None = None, where: str | None = None
+    ) -> None:
+        self.path = path = where or location(path, "npz")
         self.entries: dict[str, Entry] = {}
         with ExitStack() as stack:
             try:
-                self._file = stack.enter_context(open_source(path))
+                self._file = file or stack.enter_context(open_source(path))
                 refuse_mistaken(self._file, path)
                 self._zip = stack.enter_context(zipfile.ZipFile(self._file))
             except (FileNotFoundError, ShardError):
@@ -204,3 +211,14 @@ def _exactly(stream: IO[bytes], rows: int, entry: Entry) -> bytes:
     if len(data) != size:
         raise ValueError(f"the data end {size - len(data)} bytes early")
     return data
+
+
+def write_npz(stream: IO[bytes], columns: Mapping[str, Sequence[NDArray[Any]]]) -> None:
+    """Columns as an npz, the same bytes every time. Each is given in parts, one after another."""
+    with zipfile.ZipFile(stream, "w") as archive:
+        for key, parts in columns.items():
+            values = np.concatenate(parts)
+            info = zipfile.ZipInfo(f"{key}.npy", _DATE)
+            info.file_size = values.nbytes  # from some size on, a member needs zip64's fields
+            with archive.open(info, "w") as member:
+                np.lib.format.write_array(member, values, allow_pickle=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refit_shard.body_models.smpl import read_model
 from refit_shard.converter.doctor.findings import Finding
 from refit_shard.shards_spec.errors import RefitShardError
 from refit_shard.shards_spec.storage.files import HEAD_BYTES, mistaken_for
@@ -50,13 +51,11 @@ def extras_of(
     occluders: Path,
     occluder_pickle: Path,
     pretrain: Path,
-    read_model: Callable[[Path], object],
     evaluates: bool,
 ) -> list[Extra]:
     """The extras of a data folder; body models are needed where a 3DPW test set is asked for.
 
-    ``occluder_pickle``: ReFit's list, from which ``occluders`` is made. ``read_model``: reads a
-    body model as the validation will, or raises what is wrong with it.
+    ``occluder_pickle``: ReFit's list, from which ``occluders`` is made.
     """
     voc_or_pickle = occluder_pickle if occluder_pickle.is_file() else "--voc VOCdevkit/VOC2012"
     models = [

@@ -4,9 +4,7 @@ A crop's JPEG comment says of which frame and box it is, so a later run keeps wh
 """
 
 import hashlib
-import io
 import posixpath
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
@@ -14,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from refit_shard.converter.annotations.npz import write_npz
 from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.encode import encode
 from refit_shard.converter.frames.imread import Frame
 from refit_shard.converter.frames.resample import RES, crop_box
 from refit_shard.converter.reading import read_frame
-from refit_shard.converter.subset.plan import CROPS_FOLDER, NAME_DTYPE, Columns, Crop, SubsetPlan
+from refit_shard.converter.subset.plan import CROPS_FOLDER, NAME_DTYPE, Crop, SubsetPlan
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError, UsageError
 from refit_shard.shards_spec.names import TEMPORARY_SUFFIX
@@ -29,7 +28,6 @@ from refit_shard.shards_spec.storage.folder import Folder, open_folder
 
 QUALITY = 95
 _RECIPE = "refit-shard subset-3dpw 2"
-_NPZ_DATE = (1980, 1, 1, 0, 0, 0)  # zip's first; today's would change the bytes
 _START_OF_IMAGE, _COMMENT = b"\xff\xd8", b"\xff\xfe"
 
 Size = tuple[int, int]
@@ -174,16 +172,6 @@ def _cut_all(plan: SubsetPlan, root: Folder, on_rows: Callable[[int], None]) -> 
     return done
 
 
-def subset_npz(columns: Columns) -> bytes:
-    """Columns as the bytes of an npz, the same every time."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for key, values in columns.items():
-            with archive.open(zipfile.ZipInfo(f"{key}.npy", _NPZ_DATE), "w") as member:
-                np.lib.format.write_array(member, values, allow_pickle=False)
-    return stream.getvalue()
-
-
 def make_subset(plan: SubsetPlan, on_rows: Callable[[int], None]) -> SubsetSummary:
     """Cut the crops that are not there yet, then, if every row has one, write the npz.
 
@@ -226,4 +214,5 @@ def _write_npz(plan: SubsetPlan, sizes: Sequence[Size]) -> None:
     target = plan.request.target
     folder = open_folder(target.parent, "npz of 3dpw_test_sub in DATASET_FILES")
     folder.create()
-    folder.write(target.name, subset_npz(columns))
+    with folder.publish(target.name) as stream:
+        write_npz(stream, {key: [values] for key, values in columns.items()})

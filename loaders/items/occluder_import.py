@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from refit_shard.body_models.plain_pickle import PlainArray, read_plain_pickle
 from refit_shard.loaders.items.occluders import MAX_SIDE
-from refit_shard.loaders.plain_pickle import PlainArray, read_plain_pickle
 from refit_shard.shards_spec.errors import SourceError, UsageError
 
 Image = NDArray[np.uint8]

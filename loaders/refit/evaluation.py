@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from refit_shard.loaders.refit.smpl import Bodies
+from refit_shard.loaders.refit.bodies import Bodies
 from refit_shard.loaders.stream.batches import BatchMaker
 from refit_shard.loaders.stream.options import StreamOptions
 from refit_shard.loaders.stream.ranks import find_rank

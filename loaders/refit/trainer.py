@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 
+from refit_shard.loaders.refit.bodies import Bodies, h36m_regressor
 from refit_shard.loaders.refit.checkpoints import admit_numbers
 from refit_shard.loaders.refit.evaluation import NO_REGRESSOR, EvaluationLoader
-from refit_shard.loaders.refit.smpl import Bodies, read_regressor
 from refit_shard.loaders.stream.config import config_value, parse_config
 from refit_shard.loaders.stream.loader import StreamingLoader
 from refit_shard.loaders.stream.options import StreamOptions
@@ -126,7 +126,7 @@ def get_dataloaders(
     if eval_joints == "smpl":
         bodies = Bodies.open(smpl_model_dir, joint_regressor, device)
     elif local_path(joint_regressor, "joint_regressor").is_file():
-        regressor = read_regressor(joint_regressor)
+        regressor = h36m_regressor(joint_regressor)
     else:
         logger.warning('eval_joints="none": %s', NO_REGRESSOR)
     admit_numbers()

@@ -139,12 +139,6 @@ def _check_one(place: "Place", sample: int | None, *, quiet: bool) -> "Report":
             meter[0].__exit__(None, None, None)
 
 
-def _read_model(path: Path) -> object:
-    from refit_shard.loaders.refit.smpl import read_model  # it brings torch
-
-    return read_model(path)
-
-
 def _extras(config: "DataConfig", *, evaluates: bool) -> "list[Finding]":
     from refit_shard.converter.doctor.extras import check_extra, extras_of
 
@@ -159,7 +153,6 @@ def _extras(config: "DataConfig", *, evaluates: bool) -> "list[Finding]":
         occluders=Path(_OCCLUDERS),
         occluder_pickle=path("PASCAL_OCCLUDERS", "data/dataset_extras/pascal_occluders.pkl"),
         pretrain=config.base / "data/pretrain",
-        read_model=_read_model,
         evaluates=evaluates,
     )
     return [check_extra(extra) for extra in extras]

@@ -4,6 +4,7 @@ import io
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 from refit_shard.shards_spec.errors import SourceError, StorageError, UsageError, explain
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
@@ -31,7 +32,7 @@ def mistaken_for(head: bytes) -> str | None:
     return None
 
 
-def refuse_mistaken(stream: io.BufferedIOBase, where: str) -> None:
+def refuse_mistaken(stream: BinaryIO | io.BufferedIOBase, where: str) -> None:
     """Refuse an open file that is not what it was downloaded as; its place is its beginning.
 
     Raises:

@@ -13,9 +13,17 @@ import atheris
 
 with atheris.instrument_imports(include=["refit_shard", "zipfile"]):
     from refit_shard.shards_spec.errors import RefitShardError
-    from tests.hostile import test_frame, test_index, test_jpeg, test_npz, test_occluders
+    from tests.hostile import (
+        test_frame,
+        test_importers,
+        test_index,
+        test_jpeg,
+        test_npz,
+        test_occluders,
+    )
 
 PARSERS = {
+    "annotations": test_importers,
     "frame": test_frame,
     "index": test_index,
     "jpeg": test_jpeg,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from refit_shard.loaders.refit.smpl import Bodies, find_models, read_model, read_regressor
+from refit_shard.body_models.smpl import read_model
+from refit_shard.loaders.refit.bodies import Bodies, find_models, h36m_regressor
 from refit_shard.shards_spec.errors import SourceError, UsageError
 from tests.loaders.body_model import VERTICES, licensed_bytes, make_body, skin, write_bodies
 
@@ -121,10 +122,10 @@ def test_missing_files_are_named_with_where_they_go(tmp_path: Path) -> None:
         find_models(str(tmp_path))
     assert "SMPL_MALE" not in str(caught.value)
     with pytest.raises(UsageError, match="J_regressor_h36m"):
-        read_regressor(str(tmp_path / "nothing.npy"))
+        h36m_regressor(str(tmp_path / "nothing.npy"))
     np.save(tmp_path / "r.npy", np.zeros((4, 5)))
     with pytest.raises(SourceError, match=r"\(17, V\)"):
-        read_regressor(str(tmp_path / "r.npy"))
+        h36m_regressor(str(tmp_path / "r.npy"))
 
 
 def test_a_regressor_of_another_mesh_is_refused_at_once(tmp_path: Path) -> None:

@@ -116,6 +116,25 @@ def test_a_command_of_the_extra_names_it_and_changes_nothing(
     assert not any(tmp_path.iterdir())
 
 
+def test_annotations_need_the_extra_import_and_say_so(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text("{}")
+    poses = tmp_path / "S1/MyPoseFeatures/D3_Positions_mono/A.1.cdf"
+    poses.parent.mkdir(parents=True)
+    poses.write_bytes(b"")
+    for source, hidden in (
+        (tmp_path / "a.json", "scipy"),
+        (tmp_path, "h5py"),
+        (tmp_path, "cdflib"),
+    ):
+        command = ["import-annotations", source, "--out", tmp_path / "o.npz"]
+        done = plain_python(COMMAND, *command, hidden={hidden})
+        assert done.returncode == 2, done.stderr
+        assert f"No module named '{hidden}'" in done.stderr
+        assert done.stderr.endswith("): pip install 'refit-shard[import]'\n")
+        assert done.stderr.count("\n") == 1
+
+
 def test_another_module_that_is_missing_is_not_blamed_on_the_extra(tree: Own) -> None:
     done = plain_python(COMMAND, "verify", tree.out, hidden={"crc32c"})
     assert done.returncode == 1

@@ -16,7 +16,7 @@ import pytest
 from refit_shard import __version__
 from tests.small import PROJECT, Own, own
 
-OURS = ("converter", "loaders", "shards_spec", "benchmarks", "data_config")
+OURS = ("body_models", "converter", "loaders", "shards_spec", "benchmarks", "data_config")
 STREAM = """
 import refit_shard
 options = refit_shard.StreamOptions(batch_size=2, num_workers=2)
@@ -97,7 +97,7 @@ def test_the_wheel_holds_every_module_once_and_nothing_else(dist: Path) -> None:
         (metadata,) = (archive.read(name) for name in names if name.endswith("/METADATA"))
     modules = {
         str(found.relative_to(PROJECT / "refit_shard"))
-        for part in ("", "converter", "loaders", "shards_spec")
+        for part in ("", "body_models", "converter", "loaders", "shards_spec")
         for found in (PROJECT / "refit_shard" / part).rglob("*.py")
     }
     inside = {name for name in names if ".dist-info/" not in name}

@@ -1,27 +1,22 @@
-"""SMPL meshes of evaluation rows, from the user's own licensed model files."""
+"""SMPL's model files and joint regressors, as users have them: read, checked, and never run."""
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from refit_shard.loaders.plain_pickle import ARRAYS, Admitted, PlainArray, read_plain_pickle
-from refit_shard.shards_spec.errors import SourceError, UsageError
+from refit_shard.body_models.plain_pickle import ARRAYS, Admitted, PlainArray, read_plain_pickle
+from refit_shard.shards_spec.errors import SourceError
 from refit_shard.shards_spec.storage.files import refuse_mistaken
-from refit_shard.shards_spec.storage.paths import AnyPath, local_path
 
 # As the index codes them: 0 male, 1 female, -1 unknown.
 MODEL_NAMES = {0: "SMPL_MALE", 1: "SMPL_FEMALE", -1: "SMPL_NEUTRAL"}
 PAGE = "https://smpl.is.tue.mpg.de (and https://smplify.is.tue.mpg.de for the neutral model)"
 JOINTS = 24
 BETAS = 10
-H36M_JOINTS = 17
 MAX_FILE_BYTES = 2 << 30
 
 # Arrays of a model file, with their number of dimensions.
@@ -160,117 +155,26 @@ def _check_shapes(found: Mapping[str, NDArray[Any]], path: Path) -> None:
         raise SourceError(f"{path}: it has fewer than {BETAS} shapes")
 
 
-def find_models(folder: AnyPath) -> dict[int, Path]:
-    """The model file of each gender below ``SMPL_MODEL_DIR``.
+def find_model(folder: Path, gender: int) -> Path | None:
+    """The model file of a gender (as the index codes it) in a folder; None where there is none."""
+    files = [folder / f"{MODEL_NAMES[gender]}{ending}" for ending in (".npz", ".pkl")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def read_regressor(path: Path, joints: int) -> NDArray[Any]:
+    """A joint regressor (joints, V): weights of the vertices, as SPIN's data package has them.
 
     Raises:
-        UsageError: some are missing; the message names them and says where they go.
-    """
-    place = local_path(folder, "SMPL_MODEL_DIR")
-    found, missing = {}, []
-    for gender, name in MODEL_NAMES.items():
-        files = [place / f"{name}{ending}" for ending in (".npz", ".pkl")]
-        present = [file for file in files if file.is_file()]
-        if present:
-            found[gender] = present[0]
-        else:
-            missing.append(f"{name}.pkl (or .npz)")
-    if missing:
-        raise UsageError(
-            f"SMPL_MODEL_DIR {place}: missing {', '.join(missing)}; download them from {PAGE} and "
-            'put them there, or go on without with eval_joints="none"'
-        )
-    return found
-
-
-def read_regressor(path: AnyPath, what: str = "JOINT_REGRESSOR_H36M") -> torch.Tensor:
-    """The H36M joint regressor, float32 (17, V).
-
-    Raises:
-        UsageError: no such file.
         SourceError: it is no such array.
     """
-    place = local_path(path, what)
-    if not place.is_file():
-        raise UsageError(
-            f"{what} {place}: no such file; SPIN's data package has it (J_regressor_h36m.npy); a "
-            'trainer that does not ask for it, as ReFit\'s does, can do with eval_joints="none"'
-        )
     try:
-        with place.open("rb") as stream:
-            refuse_mistaken(stream, str(place))
-            array = np.load(stream, allow_pickle=False)
+        with path.open("rb") as stream:
+            refuse_mistaken(stream, str(path))
+            array: NDArray[Any] = np.load(stream, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise SourceError(f"{place}: not a plain npy ({error})") from error
-    if array.ndim != 2 or array.shape[0] != H36M_JOINTS:
-        raise SourceError(f"{place}: must have shape (17, V), got {array.shape}")
-    return torch.from_numpy(array.astype(np.float32))
-
-
-@dataclass
-class Bodies:
-    """The three body models on a device."""
-
-    models: Mapping[int, Any]
-    regressor: torch.Tensor
-    device: torch.device
-
-    @classmethod
-    def open(
-        cls, folder: AnyPath, regressor: AnyPath, device: torch.device | str = "cpu"
-    ) -> "Bodies":
-        """Read the models and the regressor.
-
-        Raises:
-            UsageError: a file is missing, or the ``smplx`` package is.
-            SourceError: a file is damaged.
-        """
-        files = find_models(folder)
-        matrix = read_regressor(regressor)
-        try:
-            import smplx  # noqa: PLC0415
-        except ImportError:
-            raise UsageError(
-                "meshes for evaluation need the smplx package: pip install 'refit-shard[smpl]', "
-                'or go on without with eval_joints="none"'
-            ) from None
-        place = torch.device(device)
-        models = {}
-        for gender, path in files.items():
-            data = SimpleNamespace(**read_model(path))
-            if len(data.v_template) != matrix.shape[1]:
-                raise SourceError(
-                    f"{path}: has {len(data.v_template)} vertices, and the H36M joint regressor "
-                    f"is for {matrix.shape[1]}"
-                )
-            data.shapedirs = data.shapedirs[:, :, :BETAS]
-            model = smplx.SMPL(
-                model_path="", data_struct=data, batch_size=1, create_transl=False
-            ).to(place)
-            models[gender] = model.eval()
-        return cls(models, matrix.to(place), place)
-
-    @torch.no_grad()
-    def joints_and_vertices(
-        self, pose: torch.Tensor, betas: torch.Tensor, gender: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Joints (n, 17, 4) with confidence 1 and vertices (n, V, 3), metres, from the pelvis.
-
-        ``pose`` (n, 72) axis-angle, ``betas`` (n, 10), ``gender`` (n,) as in the index. The pelvis
-        is the first H36M joint, regressed from the mesh.
-        """
-        count = len(pose)
-        vertices = torch.empty(count, self.regressor.shape[1], 3, device=self.device)
-        for code, model in self.models.items():
-            mine = torch.nonzero(gender == code).flatten()
-            if len(mine):
-                chosen = mine.to(pose.device)
-                vertices[mine.to(self.device)] = model(
-                    global_orient=pose[chosen, :3].to(self.device),
-                    body_pose=pose[chosen, 3:].to(self.device),
-                    betas=betas[chosen].to(self.device),
-                ).vertices
-        joints = torch.einsum("jv,nvc->njc", self.regressor, vertices)
-        pelvis = joints[:, :1].clone()
-        ones = torch.ones(count, H36M_JOINTS, 1, device=self.device)
-        return torch.cat([joints - pelvis, ones], dim=2), vertices - pelvis
+        raise SourceError(f"{path}: not a plain npy ({error})") from error
+    if array.ndim != 2 or array.shape[0] != joints or array.dtype.kind != "f":
+        raise SourceError(
+            f"{path}: must be numbers of shape ({joints}, V), got {array.dtype} {array.shape}"
+        )
+    return array

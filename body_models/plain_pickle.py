@@ -5,12 +5,11 @@ The few names that such files ask for are stood in for by the classes below, whi
 before memory is taken; every other name is refused, and nothing of the file is run.
 """
 
-import io
 import math
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +82,7 @@ class PlainArray:
         if self.size > MAX_PICKLE_BYTES:
             raise SourceError(f"an array of shape {shape!r:.40}")
 
-    def read(self, stream: io.BufferedReader) -> None:
+    def read(self, stream: BinaryIO) -> None:
         """Take the bytes that joblib wrote behind the wrapper."""
         if self.aligned:
             stream.read(stream.read(1)[0])
@@ -146,7 +145,7 @@ class _Reader(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, stream: io.BufferedReader, admitted: Admitted) -> None:
+    def __init__(self, stream: BinaryIO, admitted: Admitted) -> None:
         super().__init__(stream, encoding="latin1")
         self._stream = stream
         self._admitted = admitted
@@ -175,17 +174,26 @@ def read_plain_pickle(path: Path, admitted: Admitted = ARRAYS) -> Any:
 
     Raises:
         UsageError: no such file.
-        SourceError: it asks for a name that is not admitted, or is damaged; nothing of it was run.
+        SourceError: as :func:`read_plain_stream`.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
     if path.stat().st_size > MAX_PICKLE_BYTES:
         raise SourceError(f"{path}: more than {MAX_PICKLE_BYTES} bytes")
     with path.open("rb") as stream:
-        refuse_mistaken(stream, str(path))
-        try:
-            return _Reader(stream, admitted).load()
-        except SourceError as error:
-            raise SourceError(f"{path}: refused: {error}") from error
-        except Exception as error:  # a damaged pickle fails in many ways
-            raise SourceError(f"{path}: not a plain pickle ({error})") from error
+        return read_plain_stream(stream, str(path), admitted)
+
+
+def read_plain_stream(stream: BinaryIO, where: str, admitted: Admitted = ARRAYS) -> Any:
+    """The content of a pickle in an open file, as :func:`read_plain_pickle`; ``where`` names it.
+
+    Raises:
+        SourceError: it asks for a name that is not admitted, or is damaged; nothing of it was run.
+    """
+    refuse_mistaken(stream, where)
+    try:
+        return _Reader(stream, admitted).load()
+    except SourceError as error:
+        raise SourceError(f"{where}: refused: {error}") from error
+    except Exception as error:  # a damaged pickle fails in many ways
+        raise SourceError(f"{where}: not a plain pickle ({error})") from error

@@ -1,0 +1,33 @@
+"""SPIN's boxes: the middle and the longer side of an extent."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Pixels of a box's side for each unit of ``scale``.
+UNIT_PX = 200.0
+
+
+def box_of_extent(low: Array, high: Array, factor: float) -> tuple[Array, Array]:
+    """Centre (n, 2), px, and scale (n,) of boxes around the extents ``low`` to ``high`` (n, 2).
+
+    ``center = (low + high) / 2``, ``scale = factor * max(width, height) / 200``, as all of SPIN's
+    scripts have it (datasets/preprocess).
+    """
+    return (high + low) / 2, factor * (high - low).max(axis=1) / UNIT_PX
+
+
+def box_of_points(points: Array, counted: NDArray[np.bool_], factor: float) -> tuple[Array, Array]:
+    """The boxes around those of the points (n, k, 2) that are ``counted`` (n, k): one or more."""
+    low = np.where(counted[:, :, None], points, np.inf).min(axis=1)
+    high = np.where(counted[:, :, None], points, -np.inf).max(axis=1)
+    return box_of_extent(low, high, factor)
+
+
+def extent_of_mask(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """x0, y0, x1, y1 of what is set in a mask (H, W), x1 and y1 exclusive; None if nothing is."""
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

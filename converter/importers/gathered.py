@@ -1,0 +1,52 @@
+"""Rows as an importer gathers them: columns in parts, what was left out, which keys are missing."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.converter.annotations.source import ROW_SHAPES
+
+
+@dataclass(kw_only=True)
+class Gathered:
+    """The rows of one data set, in their order.
+
+    ``dataset``: its name. ``parts``: of each key of the npz. ``left_out``: rows by reason.
+    ``absent``: keys that the npz does not hold, each with why. ``notes``: what else the user should
+    know. ``on_bytes`` hears how many more bytes of the sources are done.
+    """
+
+    dataset: str
+    on_bytes: Callable[[int], None]
+    parts: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    absent: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, **columns: Any) -> None:
+        """Take rows: the same keys each time, of the shapes that a build reads."""
+        count = len(columns["imgname"])
+        arrays = {key: np.asarray(values) for key, values in columns.items()}
+        for key, values in arrays.items():
+            if values.shape != (count, *ROW_SHAPES[key]):
+                raise ValueError(f"{key}: {count} rows of shape {values.shape}")
+        if self.parts and self.parts.keys() != arrays.keys():
+            raise ValueError(f"rows of {sorted(arrays)} after rows of {sorted(self.parts)}")
+        if count:
+            for key, values in arrays.items():
+                self.parts.setdefault(key, []).append(values)
+        self.rows += count
+
+    def leave_out(self, reason: str, count: int) -> None:
+        """Count rows that do not go into the npz."""
+        if count:
+            self.left_out[reason] += int(count)
+
+    def lack(self, why: str, *keys: str) -> None:
+        """Note keys that the npz will not hold."""
+        self.absent |= dict.fromkeys(keys, why)
