@@ -14,6 +14,7 @@ from refit_shard import __version__
 from refit_shard.commands import (
     build,
     doctor,
+    extract_frames,
     import_occluders,
     info,
     preview,
@@ -29,6 +30,7 @@ INTERRUPTED = 130
 DEBUG = "REFIT_SHARD_DEBUG"
 # What the extra [build] brings and the plain install does not, by the names of its imports.
 BUILD_MODULES = {"PIL", "cv2", "kornia_rs", "ray", "rich", "webdataset"}
+_EXTRAS = {**dict.fromkeys(BUILD_MODULES, "build"), "av": "videos"}
 
 DESCRIPTION = """\
 Training data for human mesh recovery: data sets become pre-cropped shards.
@@ -39,6 +41,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard simulate config.yaml --cache 200GB   what a run would download
+  refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
   refit-shard subset-3dpw                  the validation subset, pre-cropped
 """
 
@@ -61,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         preview,
         simulate,
         import_occluders,
+        extract_frames,
         subset_3dpw,
     ):
         module.add_parser(commands)
@@ -92,10 +96,12 @@ def _run(args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in BUILD_MODULES:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
         raise UsageError(
-            f"{args.command} needs more than the loader ({error}): pip install 'refit-shard[build]'"
+            f"{args.command} needs more than the loader ({error}): "
+            f"pip install 'refit-shard[{extra}]'"
         ) from error
     return code
 

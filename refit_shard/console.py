@@ -152,10 +152,13 @@ def _padded(cell: str, width: int, column: int) -> str:
 
 
 class Meter:
-    """Progress of long work, on stderr; a context manager. ``total`` and ``done`` are samples."""
+    """Progress of long work, on stderr; a context manager. ``total``: in ``unit``."""
 
-    def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, total: int, *, quiet: bool = False, unit: str = "samples"
+    ) -> None:
         self._title = plain(title)
+        self._unit = unit
         self._total = total
         self._done = 0
         self._bytes = 0
@@ -186,7 +189,7 @@ class Meter:
         return time.monotonic() - self._began
 
     def advance(self, samples: int, size: int = 0, bad: int = 0) -> None:
-        """Count samples done, bytes handled and rows quarantined."""
+        """Count units done, bytes handled and rows quarantined."""
         self._done += samples
         self._bytes += size
         self._bad += bad
@@ -195,7 +198,7 @@ class Meter:
         elif self._lines and time.monotonic() - self._spoke >= _LINE_SECONDS:
             self._spoke = time.monotonic()
             left = self.seconds / max(1, self._done) * (self._total - self._done)
-            line = f"{self._title}: {self._done}/{self._total} {self._rates(' samples/s')}, "
+            line = f"{self._title}: {self._done}/{self._total} {self._rates(f' {self._unit}/s')}, "
             say(line + f"{human_seconds(left)} left", error=True)
 
     def _rates(self, unit: str) -> str:

@@ -93,6 +93,7 @@ def test_simulate_needs_no_package_of_the_extra(tree: Own, tmp_path: Path) -> No
         ["preview", "{out}", "--out", "{new}.png"],
         ["import-occluders", "{npz}", "--out", "{new}"],
         ["subset-3dpw", "--data-config", "{config}"],
+        ["extract-frames", "--npz", "{npz}", "--root", "{root}", "--name", "own"],
     ],
     ids=lambda args: args[0],
 )
@@ -113,6 +114,13 @@ def test_a_command_of_the_extra_names_it_and_changes_nothing(
     assert line.endswith("): pip install 'refit-shard[build]'")
     assert done.stdout == ""
     assert not any(tmp_path.iterdir())
+
+
+def test_the_extra_of_videos_is_named_where_it_alone_is_missing(tree: Own) -> None:
+    what = ["--npz", tree.npz, "--root", tree.root, "--name", "own"]
+    done = plain_python(COMMAND, "extract-frames", *what, hidden={"av"})
+    assert done.returncode == 2
+    assert done.stderr.endswith("(No module named 'av'): pip install 'refit-shard[videos]'\n")
 
 
 def test_another_module_that_is_missing_is_not_blamed_on_the_extra(tree: Own) -> None:
