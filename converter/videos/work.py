@@ -148,8 +148,8 @@ def _faults(
         asked = [numbers[path] for path in missing]
         why = f" ({opened.fault})" if opened.fault else ""
         yield (
-            f"{video}: too short for its annotations: it has {opened.total} frames{why}, the "
-            f"annotations name {len(asked)} beyond, {min(asked)} to {max(asked)}"
+            f"{video}: too short for its annotations: it has {opened.total} frames{why}, they name "
+            f"{len(asked)} more, up to number {max(asked)}"
             if min(asked) >= recipe.first
             else f"{video}: its first frame is number {recipe.first}, the annotations name "
             f"{min(asked)}; is --numbering right?"

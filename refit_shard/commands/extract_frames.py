@@ -151,8 +151,7 @@ def _report(plan: "VideoPlan", summary: "VideoSummary", seconds: float) -> None:
         f"{summary.decoded} decoded, {human_seconds(seconds)}"
     )
     for fault in summary.faults[:_LISTED]:
-        for detail in fault.details:
-            say(f"{detail}; without their frame: {_rows(fault.rows)}")
+        say(f"{'; '.join(fault.details)}; without their frame: {_rows(fault.rows)}")
     if len(summary.faults) > _LISTED:
         say(f"and {len(summary.faults) - _LISTED} more videos; --json lists them all")
     if summary.others:

@@ -14,6 +14,7 @@ from benchmarks import (
     bench_loop,
     bench_peers,
     bench_startup,
+    bench_videos,
     soak,
 )
 from benchmarks.load_stages import STAGES

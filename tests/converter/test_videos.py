@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.videos.decode import open_video
-from refit_shard.converter.videos.plan import VideoRequest, plan_videos
+from refit_shard.converter.videos.plan import VideoRequest, VideoTask, plan_videos
+from refit_shard.converter.videos.work import VideoRecipe, VideoResult, extract_video
 from tests.converter.made_video import KINDS, Kind, make, packets, read_file
 from tests.searches import examples
 from tests.small import Result, error_line, hashes, refit, refit_command
@@ -455,16 +456,30 @@ def test_a_video_that_was_replaced_gives_its_frames_anew(tmp_path: Path) -> None
     assert "20 written, 0 kept" in result.out
 
 
-def test_ray_gives_the_same_frames(tmp_path: Path) -> None:
-    for name, kind in (("clip.mp4", MP4), ("other.avi", AVI)):
+def crash_on_other(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
+    """As FFmpeg might on one video."""
+    if task.name == "other.mp4":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return extract_video(recipe, task)
+
+
+def test_a_video_on_which_ffmpeg_crashes_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Ray; the other videos' frames are those of a run without it."""
+    for name, kind in (("clip.mp4", MP4), ("other.mp4", MP4), ("third.avi", AVI)):
         make(tmp_path / name, kind, frames=12)
-    (tmp_path / "bad.mp4").write_bytes(b"nothing")
-    names = [*clip(1, 12), "other/3.jpg", "bad/1.jpg"]
-    here = extract(tmp_path, names, "--out", tmp_path / "here")
-    there = extract(tmp_path, names, "--out", tmp_path / "there", workers=2)
-    assert here.code == there.code == 1
-    assert frames_below(tmp_path / "here") == frames_below(tmp_path / "there")
-    assert len(frames_below(tmp_path / "here")) == 13
+    names = [*clip(1, 12), "third/3.jpg", "other/1.jpg"]
+    assert extract(tmp_path, names, "--out", tmp_path / "here").code == 0
+    monkeypatch.setattr("refit_shard.converter.videos.driver.extract_video", crash_on_other)
+    result = extract(tmp_path, names, "--out", tmp_path / "there", workers=2)
+    assert result.code == 1
+    (line,) = [line for line in result.out.splitlines() if line.startswith("other.mp4: ")]
+    assert "FFmpeg crashed on it" in line
+    assert line.endswith("without their frame: 1 rows (13)")
+    here, there = (frames_below(tmp_path / name) for name in ("here", "there"))
+    assert here.keys() - there.keys() == {"other/1.jpg"}
+    assert there.items() <= here.items()
 
 
 def test_the_plan_is_in_order_and_opens_no_video(tmp_path: Path) -> None:
