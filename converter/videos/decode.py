@@ -12,7 +12,7 @@ placed has no place.
 import os
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -68,6 +68,7 @@ class _Places:
     times: list[int | None] = field(default_factory=list)  # of each packet, as stored
     shown: list[int] = field(default_factory=list)  # those of packets that are shown, sorted
     is_reordered: bool = False  # packets are not stored in the order of their times
+    stored: int = 0  # when the latest packet was to be decoded; later ones are shown later
     count: int = 0  # frames that came out
     by_time: bool = True  # every frame so far was in the place of its time
     by_packet: bool = True  # or of its packet
@@ -82,6 +83,13 @@ class _Places:
         elif not packet.is_discard:
             self.is_reordered |= bool(self.shown) and packet.pts < self.shown[-1]
             insort(self.shown, packet.pts)
+        if packet.dts is not None:
+            self.stored = max(self.stored, packet.dts)
+
+    def is_settled(self, number: int) -> bool:
+        """Whether all packets were seen whose frames are shown before that of this one."""
+        time = self.times[number] if number >= 0 else None
+        return not self.are_stated or time is None or self.stored >= time
 
     def hurt(self, number: int) -> None:
         """Note that a packet is damaged, before the frames that it would have given."""
@@ -96,7 +104,7 @@ class _Places:
         self.by_time = self.by_packet = False
 
     def place(self, number: int) -> int | None:
-        """The place of the next frame that the decoder gives, which is of packet ``number``."""
+        """The place of the next frame, in the order shown, which is of packet ``number``."""
         time = self.times[number] if number >= 0 else None
         timed = -1 if time is None else bisect_left(self.shown, time)
         if self.damage is None:
@@ -134,7 +142,7 @@ class _Waiting:
     whole: a damaged frame that others are predicted from may come out after them.
     """
 
-    frames: list[tuple[int, int, VideoFrame, int | None]] = field(default_factory=list)
+    frames: deque[tuple[int, int, VideoFrame]] = field(default_factory=deque)
     came: set[int] = field(default_factory=set)  # packets whose frame came, from ``lowest`` on
     lowest: int = 0  # the first packet whose frame has not come
     order: int = 0
@@ -148,32 +156,35 @@ class _Waiting:
         self.damage.append((number if since is None else since, number))
         self.came.add(number)
 
-    def add(self, number: int, frame: VideoFrame, place: int | None) -> None:
+    def add(self, number: int, frame: VideoFrame) -> None:
         """Take a frame in, of packet ``number``."""
         if frame.is_corrupt:
             self.hurt(number)
         elif frame.key_frame:
             self.keys.append((number, self.order))
         self.came.add(number)
-        self.frames.append((number, self.order, frame, place))
+        self.frames.append((number, self.order, frame))
         self.order += 1
 
-    def ready(self, *, is_end: bool = False) -> Iterator[Placed]:
-        """The frames that need not wait any more, in the order in which they came."""
+    def ready(
+        self, is_settled: Callable[[int], bool], *, is_end: bool
+    ) -> Iterator[tuple[int, int, VideoFrame]]:
+        """The frames that need not wait any more, in the order in which they came: packet, order
+        and frame. At the end all of them.
+        """
         while self.frames:
             while self.lowest in self.came:
                 self.came.remove(self.lowest)
                 self.lowest += 1
-            number, order, frame, place = self.frames[0]
-            if not (is_end or number < self.lowest):
+            number, _, _ = self.frames[0]
+            if not is_end and not (number < self.lowest and is_settled(number)):
                 if len(self.frames) <= _SEEN:
                     return
-                self.lowest += 1  # a packet without a frame
-                continue
-            self.frames.pop(0)
-            yield Placed(frame, place, self._is_whole(number, order))
+                self.lowest = max(self.lowest, number + 1)  # packets without a frame
+            yield self.frames.popleft()
 
-    def _is_whole(self, number: int, order: int) -> bool:
+    def is_whole(self, number: int, order: int) -> bool:
+        """Whether a frame is neither damaged nor predicted from a damaged one."""
         if not self.damage:
             return True
         key = max((k for k, when in self.keys if k <= number and when <= order), default=-1)
@@ -226,7 +237,9 @@ class Video:
                 packet = None
             if packet is not None:
                 self._decode(packet)
-            yield from self._waiting.ready(is_end=packet is None)
+            waiting, places = self._waiting, self._places
+            for one in waiting.ready(places.is_settled, is_end=packet is None):
+                yield self._placed(*one)
             if packet is None:
                 return
 
@@ -258,15 +271,18 @@ class Video:
                 self._take(frame)
 
     def _take(self, frame: VideoFrame) -> None:
-        places = self._places
         number = frame.opaque if isinstance(frame.opaque, int) else -1
         if frame.is_corrupt:
-            places.hurt(number)
+            self._places.hurt(number)
+        self._waiting.add(number, frame)
+
+    def _placed(self, number: int, order: int, frame: VideoFrame) -> Placed:
+        places = self._places
         is_sound = places.damage is None
         place = places.place(number)
         if is_sound and places.damage is not None:  # out of order: any before may be the damaged
             self._waiting.hurt(number, since=0)
-        self._waiting.add(number, frame, place)
+        return Placed(frame, place, self._waiting.is_whole(number, order))
 
     def _passes_over(self, packet: "Packet[VideoStream]", number: int) -> bool:
         """Whether the reader of an AVI looked for the next chunk, past damage, to find this one."""
