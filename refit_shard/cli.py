@@ -15,6 +15,7 @@ from refit_shard.commands import (
     add_labels,
     build,
     doctor,
+    extract_frames,
     import_annotations,
     import_occluders,
     info,
@@ -31,7 +32,11 @@ INTERRUPTED = 130
 DEBUG = "REFIT_SHARD_DEBUG"
 # What the extras bring and the plain install does not, by the names of the imports.
 BUILD_MODULES = {"PIL", "cv2", "kornia_rs", "ray", "rich", "webdataset"}
-IMPORT_MODULES = {"cdflib", "h5py", "scipy"}
+_EXTRAS = {
+    **dict.fromkeys(BUILD_MODULES, "build"),
+    **dict.fromkeys(("cdflib", "h5py", "scipy"), "import"),
+    "av": "videos",
+}
 
 DESCRIPTION = """\
 Training data for human mesh recovery: data sets become pre-cropped shards.
@@ -44,6 +49,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard simulate config.yaml --cache 200GB   what a run would download
+  refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
   refit-shard subset-3dpw                  the validation subset, pre-cropped
 """
 
@@ -68,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         simulate,
         import_annotations,
         import_occluders,
+        extract_frames,
         subset_3dpw,
     ):
         module.add_parser(commands)
@@ -99,10 +106,9 @@ def _run(args: argparse.Namespace) -> int:
     try:
         code: int = args.run(args)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in BUILD_MODULES | IMPORT_MODULES:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
-        extra = "build" if missing in BUILD_MODULES else "import"
         raise UsageError(
             f"{args.command} needs more than the loader ({error}): "
             f"pip install 'refit-shard[{extra}]'"

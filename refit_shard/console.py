@@ -152,16 +152,14 @@ def _padded(cell: str, width: int, column: int) -> str:
 
 
 class Meter:
-    """Progress of long work, on stderr; a context manager. ``total`` and ``done`` are samples,
-    or what else ``unit`` says.
-    """
+    """Progress of long work, on stderr; a context manager. ``total``: in ``unit``."""
 
     def __init__(
         self, title: str, total: int, *, quiet: bool = False, unit: str = "samples"
     ) -> None:
         self._title = plain(title)
-        self._total = total
         self._unit = unit
+        self._total = total
         self._done = 0
         self._bytes = 0
         self._bad = 0
@@ -191,7 +189,7 @@ class Meter:
         return time.monotonic() - self._began
 
     def advance(self, samples: int, size: int = 0, bad: int = 0) -> None:
-        """Count samples done, bytes handled and rows quarantined."""
+        """Count units done, bytes handled and rows quarantined."""
         self._done += samples
         self._bytes += size
         self._bad += bad

@@ -20,7 +20,10 @@ FORBIDDEN = {
 }
 # The folders of a package, from the ground up; "" are the modules of the package itself.
 FLOORS = {
-    "converter": ("", "annotations", "importers", "frames", "build", "doctor", "subset", "labels"),
+    "converter": (
+        *("", "annotations", "importers", "frames", "build", "videos", "doctor", "subset"),
+        "labels",
+    ),
     "loaders": ("", "native", "items", "remote", "stream", "refit"),
 }
 UNPICKLING = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "_pickle"}
@@ -111,6 +114,10 @@ def test_one_module_knows_ray() -> None:
     assert importers("ray") == {"converter/build/run.py"}
 
 
+def test_one_module_knows_ffmpeg() -> None:
+    assert importers("av") == {"converter/videos/decode.py"}
+
+
 def test_only_the_loaders_know_torch() -> None:
     found = importers("torch")
     assert found
@@ -119,7 +126,7 @@ def test_only_the_loaders_know_torch() -> None:
 
 @pytest.mark.parametrize("package", ["shards_spec", "body_models", "loaders"])
 def test_what_trains_needs_nothing_that_only_a_build_has(package: str) -> None:
-    heavy = {"cv2", "PIL", "rich", "ray", "webdataset", "kornia_rs"}
+    heavy = {"cv2", "PIL", "rich", "ray", "webdataset", "kornia_rs", "av"}
     of_the_build = PROJECT / "loaders/items/occluder_import.py"  # its command names the extra
     for path in sources(package):
         assert path == of_the_build or not tops(path) & heavy, path

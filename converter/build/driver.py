@@ -13,8 +13,8 @@ from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.build.plan import Plan, make_plan
 from refit_shard.converter.build.publish import Publisher, open_publisher
 from refit_shard.converter.build.request import BuildRequest
-from refit_shard.converter.build.run import run_here, run_on_ray
-from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask
+from refit_shard.converter.build.run import Work, run_here, run_on_ray
+from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask, build_shard
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import BuildError, RefitShardError
 from refit_shard.shards_spec.fields import standard_fields, with_own
@@ -30,6 +30,9 @@ OnShard = Callable[[ShardResult], None]
 
 # Storage that fails shard after shard has failed as a whole: waiting for each would take hours.
 _FAILURES_IN_A_ROW = 8
+# A shard's time limit: a hundred times what its rows take one core, and long enough for few rows.
+_SECONDS_A_ROW = 2.0
+_LEAST_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,20 +183,23 @@ def _run(prepared: Prepared, publisher: Publisher, on_shard: OnShard) -> list[Sh
         replace(make_task(prepared, index), candidates=publisher.candidates.get(index, ()))
         for index in range(shards)
     )
+    work = Work(
+        do=build_shard,
+        shared=prepared.recipe,
+        seconds=lambda task: request.shard_timeout or _time_limit(task),
+        deaths="killed, out of memory, or over the time limit (--shard-timeout)",
+    )
     if request.workers == 0:
-        run_here(prepared.recipe, tasks, on_result)
+        run_here(work, tasks, on_result)
     else:
-        run_on_ray(
-            prepared.recipe,
-            tasks,
-            on_result,
-            workers=request.workers,
-            address=request.address,
-            shard_timeout=request.shard_timeout,
-        )
+        run_on_ray(work, tasks, on_result, workers=request.workers, address=request.address)
     if failures:
         raise _shard_failures(failures, shards)
     return [results[index] for index in range(shards)]
+
+
+def _time_limit(task: ShardTask) -> float:
+    return max(_LEAST_SECONDS, _SECONDS_A_ROW * len(task.source_rows))
 
 
 def _first_fault(prepared: Prepared, rows: list[Quarantined]) -> BuildError:

@@ -13,6 +13,7 @@ from refit_shard.shards_spec.storage.folder import Folder
 
 # Holders that unlink the file between our open and our lock come one after another at most.
 _TRIES = 100
+_BUSY = "another build is writing there; wait for it or choose another --out"
 _NO_LOCK = (
     "this file system has no locks (flock), so nothing keeps a second build out of this folder; "
     "see to it that there is none"
@@ -20,14 +21,16 @@ _NO_LOCK = (
 
 
 @contextmanager
-def build_lock(folder: Folder) -> Iterator[None]:
+def build_lock(folder: Folder, busy: str = _BUSY) -> Iterator[None]:
     """Hold the folder's lock; it goes with the process, however that ends.
+
+    ``busy``: what is said where another process holds it.
 
     An object store has no locks, and some network file systems have none, of which a warning is
     logged: there, builds into one place must be kept apart by the user.
 
     Raises:
-        UsageError: another build holds it.
+        UsageError: another process holds it.
         StorageError: it cannot be taken.
     """
     if folder.local is None:
@@ -35,7 +38,7 @@ def build_lock(folder: Folder) -> Iterator[None]:
         return
     path = folder.local / LOCK
     try:
-        descriptor = _acquire(path, folder)
+        descriptor = _acquire(path, folder, busy)
     except OSError as error:
         raise explain(error, folder.url, folder.place) from error
     try:
@@ -47,7 +50,7 @@ def build_lock(folder: Folder) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _acquire(path: Path, folder: Folder) -> int:
+def _acquire(path: Path, folder: Folder, busy: str) -> int:
     for _ in range(_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -58,9 +61,7 @@ def _acquire(path: Path, folder: Folder) -> int:
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)
-            raise UsageError(
-                f"{folder.url}: another build is writing there; wait for it or choose another --out"
-            ) from None
+            raise UsageError(f"{folder.url}: {busy}") from None
         except OSError:
             os.close(descriptor)
             raise

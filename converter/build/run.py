@@ -1,4 +1,4 @@
-"""Where shards are built: in this process, or by Ray's workers. The only module that knows Ray."""
+"""Where tasks are done: in this process, or by Ray's workers. The only module that knows Ray."""
 
 import importlib
 import itertools
@@ -7,13 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from refit_shard.converter.build.deadline import deadline
 from refit_shard.converter.build.ray_room import cannot_start, local_options
-from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask, build_shard
 from refit_shard.shards_spec.errors import PassingError, RefitShardError, StorageError, UsageError
 
 # Tasks handed to Ray beyond those that run, so that no worker waits for its next one.
@@ -21,18 +21,45 @@ _AHEAD = 2
 _RETRIES_OF_A_DEAD_WORKER = 5
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 5.0
-# A shard's time limit: a hundred times what its rows take one core, and long enough for few rows.
-_SECONDS_A_ROW = 2.0
-_LEAST_SECONDS = 600.0
 
-OnResult = Callable[[int, ShardResult | BaseException], None]
+Shared = TypeVar("Shared")
+Result = TypeVar("Result")
 
 
-def run_here(recipe: Recipe, tasks: Iterator[ShardTask], on_result: OnResult) -> None:
-    """Build the shards one after another in this process."""
+class Indexed(Protocol):
+    """A task that has a number of its own."""
+
+    @property
+    def index(self) -> int:
+        """The number."""
+
+
+Task = TypeVar("Task", bound=Indexed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Generic[Shared, Task, Result]):
+    """What is done with every task: ``do`` of what all share, ``shared``, and the task.
+
+    ``seconds``: a task's time limit on Ray. ``deaths``: what may have killed its worker again and
+    again, for the error.
+    """
+
+    do: Callable[[Shared, Task], Result]
+    shared: Shared
+    seconds: Callable[[Task], float]
+    deaths: str
+
+
+def run_here(
+    work: Work[Shared, Task, Result],
+    tasks: Iterator[Task],
+    on_result: Callable[[int, Result | BaseException], None],
+) -> None:
+    """Do the tasks one after another in this process."""
     for task in tasks:
         try:
-            result: ShardResult | BaseException = build_shard(recipe, task)
+            result: Result | BaseException = work.do(work.shared, task)
         except Exception as error:
             if _stops(error):
                 raise
@@ -41,13 +68,13 @@ def run_here(recipe: Recipe, tasks: Iterator[ShardTask], on_result: OnResult) ->
 
 
 def _stops(error: BaseException) -> bool:
-    """Whether nothing more can be built: writing failed. One that could not read fails alone."""
+    """Whether nothing more can be done: writing failed. One that could not read fails alone."""
     return isinstance(error, (StorageError, UsageError)) and not isinstance(error, PassingError)
 
 
 @contextmanager
 def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
-    """A Ray to build on: the cluster at ``address``, or a local one with ``workers`` cores.
+    """A Ray to work on: the cluster at ``address``, or a local one with ``workers`` cores.
 
     Where this process has a Ray already, that one is used and stays.
 
@@ -92,29 +119,30 @@ def _no_cluster(address: str | None, error: Exception) -> UsageError:
     return UsageError(f"--address {address}: cannot use a Ray cluster there: {line}")
 
 
-def build_shard_in_time(recipe: Recipe, task: ShardTask, seconds: float) -> ShardResult:
-    """A Ray task: build one shard, or die.
+def do_in_time(
+    do: Callable[[Shared, Task], Result], shared: Shared, task: Task, seconds: float
+) -> Result:
+    """A Ray task: do one task, or die.
 
     The worker keeps the time, since only it knows when a queued task began. Its death is seen at
     once, frees its core, and Ray runs the task again, which makes another attempt.
     """
     with deadline(seconds):
-        return build_shard(recipe, task)
+        return do(shared, task)
 
 
 def run_on_ray(
-    recipe: Recipe,
-    tasks: Iterator[ShardTask],
-    on_result: OnResult,
+    work: Work[Shared, Task, Result],
+    tasks: Iterator[Task],
+    on_result: Callable[[int, Result | BaseException], None],
     *,
     workers: int | None,
     address: str | None,
-    shard_timeout: float | None,
 ) -> None:
-    """Build the shards on Ray, a task each; at most a few more than the workers are in flight.
+    """Do the tasks on Ray; at most a few more than the workers are in flight.
 
-    A task whose worker died, or was killed ``shard_timeout`` seconds into it, is run again by
-    Ray, on another node where one has room. One that fails is reported and the others go on.
+    A task whose worker died, or was killed as its time was over, is run again by Ray, on
+    another node where one has room. One that fails is reported and the others go on.
 
     Raises:
         StorageError, UsageError: nothing more can be written; the other tasks are dropped.
@@ -123,23 +151,23 @@ def run_on_ray(
     with ray_session(workers=workers, address=address), _interrupts() as raise_interrupt:
         remote = ray.remote(
             num_cpus=1, max_retries=_RETRIES_OF_A_DEAD_WORKER, scheduling_strategy="SPREAD"
-        )(build_shard_in_time)
+        )(do_in_time).options(name=work.do.__name__)
         with _same_package():
-            shared = ray.put(recipe)
+            shared = ray.put(work.shared)
         running: dict[Any, int] = {}
         try:
             while True:
                 raise_interrupt()
                 room = _room(ray, workers, address)
                 for task in itertools.islice(tasks, max(0, room - len(running))):
-                    seconds = shard_timeout or _time_limit(task)
                     with _same_package():
-                        running[remote.remote(shared, task, seconds)] = task.index
+                        reference = remote.remote(work.do, shared, task, work.seconds(task))
+                    running[reference] = task.index
                 if not running:
                     return
                 done, _ = ray.wait(list(running), num_returns=1, timeout=_POLL_SECONDS)
                 for reference in done:
-                    _collect(ray, reference, running.pop(reference), on_result)
+                    on_result(running.pop(reference), _collect(ray, reference, work.deaths))
         except Exception:
             # Not cancelled: a task that is cancelled while it ends makes Ray abort this process.
             # An interrupt does not come here: the end of the session stops the workers.
@@ -202,21 +230,16 @@ def _room(ray: Any, workers: int | None, address: str | None) -> int:
     return (workers or max(1, int(ray.cluster_resources().get("CPU", 0)))) + _AHEAD
 
 
-def _time_limit(task: ShardTask) -> float:
-    return max(_LEAST_SECONDS, _SECONDS_A_ROW * len(task.source_rows))
-
-
-def _collect(ray: Any, reference: Any, index: int, on_result: OnResult) -> None:
+def _collect(ray: Any, reference: Any, deaths: str) -> Any:
+    """The result of a task, or the error that it ended with."""
     try:
-        result: ShardResult | BaseException = ray.get(reference)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, BaseException) else error
         if _stops(cause):
             raise type(cause)(*cause.args) from error
-        result = cause
+        return cause
     except ray.exceptions.RayError as error:
-        result = RefitShardError(
-            f"its worker died again and again ({type(error).__name__}): killed, out of memory, "
-            "or over the time limit (--shard-timeout)"
+        return RefitShardError(
+            f"its worker died again and again ({type(error).__name__}): {deaths}"
         )
-    on_result(index, result)

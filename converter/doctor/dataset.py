@@ -5,7 +5,7 @@ The annotations are read and planned by the build's own parts, so what it would 
 
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from refit_shard.converter.doctor.findings import Finding, Limits, Status
 from refit_shard.converter.doctor.frames import check_look, look_at, sample_frames
 from refit_shard.converter.doctor.labels import check_keys, check_rows, check_values
 from refit_shard.converter.doctor.remedies import NPZ_FIX, fix_of
+from refit_shard.converter.videos.plan import videos_there
 from refit_shard.shards_spec.errors import RefitShardError, SourceError, StorageError, UsageError
 from refit_shard.shards_spec.storage.folder import open_folder
 
@@ -120,7 +121,9 @@ def check_presence(
     if count:
         detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"
         status = limits.grade("missing", count, rows)
-        fix = fix_of(dataset, "missing") if cure is None else "most are elsewhere: see layout"
+        fix = _fix_of_missing(dataset, root, absent)
+        if cure is not None:
+            fix = "most are elsewhere: see layout"
         findings.append(Finding(dataset.name, "present", status, detail, fix))
     elif rows:
         detail = f"all {prepared.plan.frames} frames are below {root}"
@@ -129,6 +132,14 @@ def check_presence(
         status = limits.grade("missing", count + len(outside), source.rows)
         findings.append(_layout(dataset, cure, status, command))
     return findings, gone
+
+
+def _fix_of_missing(dataset: Dataset, root: str, paths: Sequence[str]) -> str:
+    """What to do about frames that are missing: they may be in videos."""
+    videos = 0 if "://" in root else videos_there(dataset, root, paths)
+    if not videos:
+        return fix_of(dataset, "missing")
+    return f"{videos} videos hold them: run refit-shard extract-frames --dataset {dataset.name}"
 
 
 def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Finding:

@@ -1,5 +1,7 @@
 """JPEG encoding of crops, through OpenCV, which writes restart markers."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -20,5 +22,9 @@ def encoder_options(quality: int, interval: int = RESTART_INTERVAL) -> tuple[int
 
 def encode(rgb: NDArray[np.uint8], quality: int, interval: int = RESTART_INTERVAL) -> bytes:
     """Encode (H, W, 3) uint8 RGB as a stored crop is; see :func:`encoder_options`."""
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return encode_bgr(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), quality, interval)
+
+
+def encode_bgr(bgr: NDArray[Any], quality: int, interval: int = RESTART_INTERVAL) -> bytes:
+    """Encode (H, W, 3) uint8 BGR, OpenCV's own order."""
     return cv2.imencode(".jpg", bgr, encoder_options(quality, interval))[1].tobytes()

@@ -5,9 +5,8 @@ A crop's JPEG comment says of which frame and box it is, so a later run keeps wh
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from refit_shard.converter.frames.resample import RES, crop_box
 from refit_shard.converter.reading import read_frame
 from refit_shard.converter.subset.plan import CROPS_FOLDER, NAME_DTYPE, Crop, SubsetPlan
 from refit_shard.shards_spec import jpeg
-from refit_shard.shards_spec.errors import FrameError, UsageError
+from refit_shard.shards_spec.errors import FrameError
 from refit_shard.shards_spec.names import TEMPORARY_SUFFIX
 from refit_shard.shards_spec.process import available_cores
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
@@ -132,18 +131,6 @@ def _cut(root: Folder, path: str, crops: Sequence[Crop]) -> _Done:
     return _Done(sizes, kept, tuple(faults))
 
 
-@contextmanager
-def _alone(folder: Folder) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(build_lock(folder))
-        except UsageError:
-            raise UsageError(
-                f"{folder.url}: another subset-3dpw is writing there; wait for it"
-            ) from None
-        yield
-
-
 def _make_folders(plan: SubsetPlan, root: Folder) -> None:
     """Make the crops' folders, and remove what a killed run left half written in them."""
     paths = {posixpath.dirname(crop.path) for crops in plan.crops.values() for crop in crops}
@@ -185,7 +172,7 @@ def make_subset(plan: SubsetPlan, on_rows: Callable[[int], None]) -> SubsetSumma
     root = open_folder(request.root, "PW3D_ROOT")
     crops_folder = root.child(CROPS_FOLDER)
     crops_folder.create()
-    with _alone(crops_folder):
+    with build_lock(crops_folder, "another subset-3dpw is writing there; wait for it"):
         _make_folders(plan, root)
         done = _cut_all(plan, root, on_rows)
         faults = sorted((fault for one in done for fault in one.faults), key=lambda f: f.row)

@@ -17,6 +17,7 @@ from benchmarks import (
     bench_loop,
     bench_peers,
     bench_startup,
+    bench_videos,
     late_storage,
     late_stream,
     soak,
@@ -207,3 +208,14 @@ def test_soak_finds_what_grows(line: str, leak: float) -> None:
     found = soak.judge({**samples, line: grown.tolist(), "seconds": time.tolist()})
     assert len(found) == bool(leak)
     assert all(one.startswith(f"{line} grows by") for one in found)
+
+
+def test_bench_videos(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_videos.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert set(results["cases"]) == {"mpi-inf-3dhp", "h36m"}
+    for case in results["cases"].values():
+        assert all(one["median"] > 0 for one in case["frames_per_second"].values())
+        assert case["ratio"]["median"] > 0
+    assert "| h36m: 1000 px, libx264, one in 5 |" in capsys.readouterr().out

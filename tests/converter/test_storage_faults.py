@@ -119,7 +119,7 @@ def test_an_out_below_a_file_is_one_line(tree: Own) -> None:
 def test_one_failing_shard_loses_none_of_the_others(
     tree: Own, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from refit_shard.converter.build import run
+    from refit_shard.converter.build import driver
     from refit_shard.converter.build.work import build_shard
 
     def failing(recipe: Any, task: Any) -> Any:
@@ -128,7 +128,7 @@ def test_one_failing_shard_loses_none_of_the_others(
         return build_shard(recipe, task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "build_shard", failing)
+        patched.setattr(driver, "build_shard", failing)
         result = tree.build(*SHARDED)
     assert result.code == 1
     assert "1 of 4 shards failed, the first, 1, with RuntimeError: planted" in error_line(result)

@@ -94,6 +94,7 @@ def test_simulate_needs_no_package_of_the_extra(tree: Own, tmp_path: Path) -> No
         ["import-occluders", "{npz}", "--out", "{new}"],
         ["subset-3dpw", "--data-config", "{config}"],
         ["add-labels", "{out}", "{npz}", "--keep", "mine"],
+        ["extract-frames", "--npz", "{npz}", "--root", "{root}", "--name", "own"],
     ],
     ids=lambda args: args[0],
 )
@@ -133,6 +134,13 @@ def test_annotations_need_the_extra_import_and_say_so(tmp_path: Path) -> None:
         assert f"No module named '{hidden}'" in done.stderr
         assert done.stderr.endswith("): pip install 'refit-shard[import]'\n")
         assert done.stderr.count("\n") == 1
+
+
+def test_the_extra_of_videos_is_named_where_it_alone_is_missing(tree: Own) -> None:
+    what = ["--npz", tree.npz, "--root", tree.root, "--name", "own"]
+    done = plain_python(COMMAND, "extract-frames", *what, hidden={"av"})
+    assert done.returncode == 2
+    assert done.stderr.endswith("(No module named 'av'): pip install 'refit-shard[videos]'\n")
 
 
 def test_another_module_that_is_missing_is_not_blamed_on_the_extra(tree: Own) -> None:

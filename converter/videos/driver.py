@@ -1,0 +1,161 @@
+"""Extracting the frames of a data set's videos: one task a video, and an account of every frame."""
+
+import posixpath
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from refit_shard.converter.build.lock import build_lock
+from refit_shard.converter.build.run import Work, run_here, run_on_ray
+from refit_shard.converter.videos.plan import VideoPlan, VideoTask
+from refit_shard.converter.videos.records import RECORDS
+from refit_shard.converter.videos.work import (
+    VideoRecipe,
+    VideoResult,
+    extract_video,
+    record_of,
+)
+from refit_shard.shards_spec.names import final_name
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
+
+# A video's time limit: a hundred times what its frames take one core, and long enough for few.
+_SECONDS_A_FRAME = 2.0
+_LEAST_SECONDS = 600.0
+
+OnVideo = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFault:
+    """A video that did not give all its frames, why, and the rows of the npz that lack theirs."""
+
+    video: str
+    details: tuple[str, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoSummary:
+    """What stands after a run. Every frame that is wanted is in one of ``written``, ``kept`` (of an
+    earlier run), ``found`` (from elsewhere), ``missing`` and ``broken``; ``decoded``: frames that
+    were decoded for it. ``others``: rows whose name is of no video.
+    """
+
+    dataset: str
+    out: str
+    rows: int
+    videos: int
+    frames: int
+    written: int
+    kept: int
+    found: int
+    missing: int
+    broken: int
+    decoded: int
+    others: tuple[int, ...]
+    renamed: bool
+    faults: tuple[VideoFault, ...]
+
+
+def extract(plan: VideoPlan, on_video: OnVideo) -> VideoSummary:
+    """Write the frames that do not stand yet; ``on_video`` hears of how many a video is through.
+
+    Stopped at any moment, the same call goes on.
+
+    Raises:
+        UsageError: what stands was made with other options, or another run is writing there.
+        StorageError: a frame could not be written.
+    """
+    request = plan.request
+    out = open_folder(request.out, "--out")
+    records = out.child(RECORDS)
+    records.create()
+    recipe = VideoRecipe(
+        root=request.root,
+        out=request.out,
+        quality=request.quality,
+        first=plan.first,
+        rate=plan.rate,
+    )
+    work = Work(
+        do=extract_video,
+        shared=recipe,
+        seconds=_time_limit,
+        deaths="FFmpeg crashed on it, it was killed, out of memory, or took over the time limit",
+    )
+    results: dict[int, VideoResult | BaseException] = {}
+
+    def on_result(index: int, result: VideoResult | BaseException) -> None:
+        results[index] = result
+        on_video(len(plan.tasks[index].frames))
+
+    with build_lock(records, "another extract-frames is writing there; wait for it"):
+        _clear(plan, out)
+        for task in plan.tasks if request.overwrite else ():
+            record_of(recipe, task).forget(path for path, _ in task.frames)
+        if request.workers == 0:
+            run_here(work, iter(plan.tasks), on_result)
+        else:
+            run_on_ray(
+                work,
+                iter(plan.tasks),
+                on_result,
+                workers=request.workers,
+                address=request.address,
+            )
+    return _summary(plan, [_settled(plan.tasks[i], results[i]) for i in range(len(plan.tasks))])
+
+
+def _time_limit(task: VideoTask) -> float:
+    return max(_LEAST_SECONDS, _SECONDS_A_FRAME * task.frames[-1][1])
+
+
+def _clear(plan: VideoPlan, out: Folder) -> None:
+    """Remove what a killed run left half written."""
+    folders = {posixpath.dirname(path) for task in plan.tasks for path, _ in task.frames}
+    for path in sorted(folders):
+        folder = out.child(path)
+        for name in folder.names():
+            if final_name(name) != name:
+                folder.remove(name)
+
+
+def _settled(task: VideoTask, result: VideoResult | BaseException) -> VideoResult:
+    """A result, also of a video whose task failed as a whole."""
+    if isinstance(result, VideoResult):
+        return result
+    said = " ".join(str(result).split()) or type(result).__name__
+    return VideoResult(
+        index=task.index,
+        written=0,
+        kept=0,
+        found=0,
+        missing=tuple(path for path, _ in task.frames),
+        broken=(),
+        decoded=0,
+        faults=(f"{task.name}: {said}",),
+    )
+
+
+def _summary(plan: VideoPlan, results: list[VideoResult]) -> VideoSummary:
+    faults = []
+    for task, result in zip(plan.tasks, results, strict=True):
+        lost = [*result.missing, *result.broken]
+        if lost:
+            rows = sorted(row for path in lost for row in plan.rows[path])
+            faults.append(VideoFault(video=task.name, details=result.faults, rows=tuple(rows)))
+    return VideoSummary(
+        dataset=plan.request.dataset.name,
+        out=plan.request.out,
+        rows=sum(map(len, plan.rows.values())) + len(plan.others),
+        videos=len(plan.tasks),
+        frames=plan.frames,
+        written=sum(one.written for one in results),
+        kept=sum(one.kept for one in results),
+        found=sum(one.found for one in results),
+        missing=sum(len(one.missing) for one in results),
+        broken=sum(len(one.broken) for one in results),
+        decoded=sum(one.decoded for one in results),
+        others=plan.others,
+        renamed=plan.renamed,
+        faults=tuple(faults),
+    )

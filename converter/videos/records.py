@@ -1,0 +1,192 @@
+"""What was extracted of a video, in a file of its own: a run that was stopped goes on from there.
+
+The first line states what the frames are made of and how; each further one a frame that was
+written: its path, size and CRC. A line is added after its frame has its name, so whatever is killed
+when, at most one whole frame is made again.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+import crc32c
+
+from refit_shard.shards_spec import jpeg
+from refit_shard.shards_spec.errors import FrameError, ShardError, UsageError, explain
+from refit_shard.shards_spec.names import attempt_name
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
+
+RECORDS = ".extract-frames"
+_MAX_RECORD = 1 << 30
+_PIXELS = "swscale bgr24, OpenCV JPEG 4:2:0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """What the frames of a video are made of. ``bytes``: the video's size, None if it is not there.
+
+    Frames of another numbering, quality or way to their pixels do not belong together.
+    """
+
+    video: str
+    first: int
+    quality: int
+    bytes: int | None
+    pixels: str = _PIXELS
+
+    def fits(self, other: "Heading") -> bool:
+        """Whether the frames of both are made in the same way."""
+        ours = (self.first, self.quality, self.pixels)
+        return ours == (other.first, other.quality, other.pixels)
+
+    def is_of_another_file(self, other: "Heading") -> bool:
+        """Whether the video was replaced by one of another size."""
+        return None not in (self.bytes, other.bytes) and self.bytes != other.bytes
+
+
+# Size and CRC of each frame, by path. No frame has the seal of one that is to be made anew.
+Seals = dict[str, tuple[int, int]]
+_STALE = (-1, 0)
+
+
+def _parse(data: bytes) -> tuple[Heading | None, Seals]:
+    """The heading and the frames of a record; what is damaged in it is left out."""
+    heading: Heading | None = None
+    written: Seals = {}
+    for line in data.splitlines():
+        try:
+            found = json.loads(line)
+            if heading is None:
+                heading = Heading(**found)
+            else:
+                path, size, crc = found
+                written[str(path)] = (int(size), int(crc))
+        except (ValueError, TypeError, RecursionError):
+            if heading is None:
+                return None, {}
+    return heading, written
+
+
+class Record:
+    """The record of one video's frames below ``out``; a context manager while frames are written.
+
+    ``kept``: the frames that stand whole, by path.
+    """
+
+    def __init__(self, out: str, heading: Heading) -> None:
+        self._out = out
+        self._heading = heading
+        self._name = hashlib.sha256(heading.video.encode()).hexdigest()[:32] + ".jsonl"
+        self._folder: Folder = open_folder(out, "--out").child(RECORDS)
+        self._stream: int | None = None
+        self._stale: Seals = {}
+        self.kept: Seals = {}
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Have the frames of these paths made anew, whatever stands there."""
+        self._stale = dict.fromkeys(paths, _STALE)
+        self._begin()
+
+    def keep(self, paths: Iterable[str]) -> dict[str, bool]:
+        """The frames that stand and stay; those that this program did not write are True.
+
+        Raises:
+            UsageError: they were made in another way.
+            StorageError: they cannot be read.
+        """
+        heading, written = self._read()
+        if heading is not None and written and not heading.fits(self._heading):
+            raise UsageError(
+                f"{self._heading.video}: its frames below {self._out} were made with --quality "
+                f"{heading.quality}, a video's first frame numbered {heading.first}; now it would "
+                f"be {self._heading.quality} and {self._heading.first}: give the same options, "
+                "another --out, or --overwrite to make them anew"
+            )
+        if heading is not None and heading.is_of_another_file(self._heading):
+            written = dict.fromkeys(written, _STALE)
+        stays = {}
+        for path in paths:
+            data = self._frame(path)
+            if data is None:
+                continue
+            seal = (len(data), crc32c.crc32c(data))
+            is_foreign = path not in written and _is_whole(data)
+            if is_foreign or written.get(path) == seal:
+                stays[path] = is_foreign
+                self.kept[path] = seal
+        self._stale = {path: _STALE for path in written if path not in self.kept}
+        return stays
+
+    def _read(self) -> tuple[Heading | None, Seals]:
+        try:
+            return _parse(self._folder.read(self._name, limit=_MAX_RECORD))
+        except ShardError:
+            return None, {}
+
+    def _frame(self, path: str) -> bytes | None:
+        place = Path(self._out) / path
+        try:
+            return place.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise explain(error, str(place), "--out") from error
+
+    def _begin(self) -> Path:
+        """Write the record anew, with what is kept and what is to be made anew."""
+        sealed = {**self._stale, **self.kept}
+        lines = [asdict(self._heading), *([path, *seal] for path, seal in sealed.items())]
+        self._folder.write(self._name, "".join(json.dumps(one) + "\n" for one in lines).encode())
+        return Path(self._folder.path) / self._name
+
+    def __enter__(self) -> "Record":
+        """Begin to write frames."""
+        place = self._begin()
+        try:
+            self._stream = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        except OSError as error:
+            raise explain(error, str(place), "--out") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._stream is not None:
+            os.close(self._stream)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a frame, which appears by rename, and note it.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        place = Path(self._out) / path
+        attempt = place.with_name(attempt_name(place.name, secrets.token_hex(4)))
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            attempt.write_bytes(data)
+            attempt.replace(place)
+            line = json.dumps([path, len(data), crc32c.crc32c(data)]) + "\n"
+            if self._stream is not None:
+                os.write(self._stream, line.encode())
+        except OSError as error:
+            with suppress(OSError):
+                attempt.unlink(missing_ok=True)
+            raise explain(error, str(place), "--out") from error
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether it is a picture to its end, so that nobody's whole frame is replaced unasked."""
+    try:
+        return jpeg.decode(data).size > 0
+    except FrameError:
+        return False

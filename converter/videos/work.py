@@ -1,0 +1,161 @@
+"""Extracting the frames of one video. Nothing here knows where it runs."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+
+from refit_shard.converter.frames.encode import encode_bgr
+from refit_shard.converter.videos.decode import Video, open_video
+from refit_shard.converter.videos.plan import VideoTask, find_video
+from refit_shard.converter.videos.records import Heading, Record
+from refit_shard.shards_spec.errors import SourceError
+from refit_shard.shards_spec.process import settle_process
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRecipe:
+    """What all videos of one run share; see VideoRequest and VideoPlan."""
+
+    root: str
+    out: str
+    quality: int
+    first: int
+    rate: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoResult:
+    """What came of one video. ``written``, ``kept``, ``found``: frames made now, made before, and
+    there before from elsewhere. ``missing``, ``broken``: paths of frames that the video does not
+    have, or not whole. ``decoded``: frames that were decoded. ``faults``: what is wrong, in words.
+    """
+
+    index: int
+    written: int
+    kept: int
+    found: int
+    missing: tuple[str, ...]
+    broken: tuple[str, ...]
+    decoded: int
+    faults: tuple[str, ...]
+
+
+def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
+    """Write the frames that do not stand yet.
+
+    Raises:
+        UsageError: frames that stand were made with other options.
+        StorageError: a frame could not be written.
+    """
+    settle_process()
+    cv2.setNumThreads(1)
+    video = find_video(recipe.root, task.videos)
+    record = record_of(recipe, task, video)
+    stays = record.keep(path for path, _ in task.frames)
+    wanted = {path: number - recipe.first for path, number in task.frames if path not in stays}
+    found = sum(stays.values())
+    told = {"index": task.index, "kept": len(stays) - found, "found": found}
+    if not wanted:
+        with record:  # frames from elsewhere are ours from now on
+            return VideoResult(written=0, missing=(), broken=(), decoded=0, faults=(), **told)
+    try:
+        if video is None:
+            raise SourceError(f"{task.name}: no such video below {recipe.root}")
+        with open_video(recipe.root, video) as opened, record:
+            _check_rate(video, opened, recipe.rate)
+            done, decoded = _extract(opened, wanted, record, recipe.quality)
+            lost = {path: place for path, place in wanted.items() if path not in done}
+            missing = tuple(p for p, place in lost.items() if not 0 <= place < opened.total)
+            broken = tuple(path for path in lost if path not in set(missing))
+            return VideoResult(
+                written=len(done),
+                missing=missing,
+                broken=broken,
+                decoded=decoded,
+                faults=tuple(_faults(video, opened, recipe, task, (missing, broken))),
+                **told,
+            )
+    except SourceError as error:
+        gone = tuple(wanted)
+        return VideoResult(
+            written=0, missing=gone, broken=(), decoded=0, faults=(str(error),), **told
+        )
+
+
+def record_of(recipe: VideoRecipe, task: VideoTask, video: str | None = None) -> Record:
+    """The record of a video's frames; ``video``: its path below the root, if it is there."""
+    size = None if video is None else os.path.getsize(os.path.join(recipe.root, video))
+    return Record(
+        recipe.out,
+        Heading(video=task.name, first=recipe.first, quality=recipe.quality, bytes=size),
+    )
+
+
+def _check_rate(video: str, opened: Video, rate: int | None) -> None:
+    """Refuse a video whose frames are other ones than the numbers count.
+
+    Raises:
+        SourceError: it has another rate.
+    """
+    if rate is not None and opened.rate is not None and round(opened.rate) != rate:
+        raise SourceError(
+            f"{video}: has {opened.rate:g} frames a second, the names count {rate} a second; which "
+            "frame is which cannot be known"
+        )
+
+
+def _extract(
+    opened: Video, wanted: dict[str, int], record: Record, quality: int
+) -> tuple[set[str], int]:
+    """Decode up to the last frame that is wanted; the paths written, and how many were decoded."""
+    by_place: dict[int, list[str]] = {}
+    for path, place in wanted.items():
+        by_place.setdefault(place, []).append(path)
+    done: set[str] = set()
+    decoded = 0
+    last = max(by_place)
+    if last < 0:
+        return done, decoded
+    for one in opened.frames():
+        decoded += 1
+        if one.place is None:
+            continue
+        paths = by_place.get(one.place, ()) if one.is_whole else ()
+        pixels = one.bgr() if paths else None
+        if pixels is not None:
+            data = encode_bgr(pixels, quality, interval=0)
+            for path in paths:
+                record.write(path, data)
+            done.update(paths)
+        if one.place >= last:
+            break
+    return done, decoded
+
+
+def _faults(
+    video: str,
+    opened: Video,
+    recipe: VideoRecipe,
+    task: VideoTask,
+    lost: tuple[tuple[str, ...], tuple[str, ...]],
+) -> Iterable[str]:
+    """What is wrong with a video, in words."""
+    missing, broken = lost
+    numbers = dict(task.frames)
+    if missing:
+        asked = [numbers[path] for path in missing]
+        why = f" ({opened.fault})" if opened.fault else ""
+        yield (
+            f"{video}: too short for its annotations: it has {opened.total} frames{why}, they name "
+            f"{len(asked)} more, up to number {max(asked)}"
+            if min(asked) >= recipe.first
+            else f"{video}: its first frame is number {recipe.first}, the annotations name "
+            f"{min(asked)}; is --numbering right?"
+        )
+    if broken:
+        yield (
+            f"{video}: damaged at packet {opened.damage}: {len(broken)} of the frames that the "
+            "annotations name cannot be decoded whole; download it again"
+        )

@@ -1,0 +1,206 @@
+"""``refit-shard extract-frames``: the frames of videos that an npz names."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from refit_shard.commands import Subparsers
+from refit_shard.shards_spec.errors import UsageError
+
+if TYPE_CHECKING:
+    from refit_shard.converter.videos.driver import VideoSummary
+    from refit_shard.converter.videos.plan import VideoPlan, VideoRequest
+
+HELP = """\
+Decode the videos of a data set, and write just those frames that its npz names, each as a JPEG
+under its name, where build looks for it.
+
+  refit-shard extract-frames --dataset mpi-inf-3dhp
+  refit-shard extract-frames --dataset h36m --out /ssd/h36m       the frames on another disk
+  refit-shard extract-frames --dataset h36m --npz h36m_valid_protocol1.npz --numbering from-0
+  refit-shard extract-frames --npz my.npz --root /data/my --name my    a/b/000001.jpg of a/b.mp4
+
+Videos are looked for below ROOT: S1/Seq1/imageSequence/video_0.avi of mpi-inf-3dhp,
+S1/Videos/Directions 1.54138969.mp4 of h36m, <scene>/mp4/seq_000000.mp4 of bedlam (30 frames a
+second; its frames become .jpg). Numbers count frames in the order shown. from-1 calls a video's
+first frame 1, as SPIN's training files and FFmpeg do; from-0 calls it 0, as BEDLAM does, and is
+right for SPIN's validation files of Human3.6M, whose script drops the first frame of each video.
+
+Whole frames are kept, whoever made them, and what was stopped goes on with the same command. A
+video that is too short, damaged or not there is named with its rows, the others go on, and the
+command ends with 1. Frames that depend on damaged ones are not written, and no later frame gets
+another one's number.
+"""
+_LISTED = 20
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "extract-frames",
+        help="the frames of videos that an npz names",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("which frames")
+    what.add_argument("--dataset", metavar="NAME", help="mpi-inf-3dhp, h36m or bedlam")
+    what.add_argument("--npz", metavar="FILE|URL", help="other annotations than data_config.py's")
+    what.add_argument("--root", metavar="DIR", help="another folder of videos")
+    what.add_argument("--name", metavar="NAME", help="of your own --npz, in place of --dataset")
+    what.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
+    what.add_argument(
+        "--numbering",
+        choices=("from-1", "from-0"),
+        help="what the npz calls a video's first frame (default: from-0 for bedlam, else from-1)",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--out", metavar="DIR", help="write the frames below DIR instead of ROOT")
+    how.add_argument("--quality", type=int, default=95, help="of the JPEGs (default 95)")
+    how.add_argument(
+        "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
+    )
+    how.add_argument("--address", metavar="auto|ray://…", help="a Ray cluster, default a local one")
+    how.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make frames anew that stand; if interrupted, go on without it",
+    )
+    how.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def request_of(args: argparse.Namespace) -> "VideoRequest":
+    """What the arguments ask for.
+
+    Raises:
+        UsageError: they contradict each other, or a data set's place is not configured.
+    """
+    from refit_shard.converter.annotations.datasets import DATASETS, Dataset, find_dataset
+    from refit_shard.converter.videos.plan import VideoRequest, layout_of
+    from refit_shard.data_folder import find_data_config
+    from refit_shard.shards_spec.names import check_dataset_name
+    from refit_shard.shards_spec.storage.files import is_file
+    from refit_shard.shards_spec.storage.paths import absolute, local_path, location
+
+    if bool(args.dataset) == bool(args.name):
+        raise UsageError(
+            "extract-frames: say which with --dataset NAME, or --npz FILE --root DIR --name NAME"
+        )
+    npz = location(args.npz, "--npz") if args.npz else None
+    root = absolute(str(local_path(args.root, "--root"))) if args.root else None
+    if npz is not None and not is_file(npz):
+        raise UsageError(f"--npz {args.npz}: no such file")
+    if root is not None and not Path(root).is_dir():
+        raise UsageError(f"--root {args.root}: no such folder")
+    if args.name:
+        if npz is None or root is None:
+            raise UsageError("extract-frames: --npz, --root and --name go together")
+        check_dataset_name(args.name)
+        if args.name in DATASETS:
+            raise UsageError(f"--name {args.name}: is a registered data set: --dataset {args.name}")
+        dataset = Dataset(name=args.name, root_variable="--root")
+    else:
+        dataset = find_dataset(args.dataset)
+        layout_of(dataset)
+    if npz is None or root is None:
+        config = find_data_config(args.data_config)
+        npz, root = npz or config.npz(dataset), root or config.root(dataset)
+    if "://" in root:
+        raise UsageError(f"{root}: videos are read from a disk: give --root DIR with a copy")
+    return VideoRequest(
+        dataset=dataset,
+        npz=npz,
+        root=root,
+        out=args.out or root,
+        quality=args.quality,
+        numbering=args.numbering,
+        workers=args.workers,
+        address=args.address,
+        overwrite=args.overwrite,
+    )
+
+
+def _extract(plan: "VideoPlan", *, quiet: bool) -> "tuple[VideoSummary, float]":
+    from refit_shard.console import Meter, say
+    from refit_shard.converter.videos.driver import extract
+
+    request = plan.request
+    if not quiet:
+        say(
+            f"{request.dataset.name}: {plan.frames} frames of {len(plan.tasks)} videos, named by "
+            f"{request.npz}; a video's first frame is number {plan.first}",
+            error=True,
+        )
+    with Meter(request.dataset.name, plan.frames, quiet=quiet, unit="frames") as meter:
+        return extract(plan, meter.advance), meter.seconds
+
+
+def _rows(rows: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+    return f"{len(rows)} rows ({shown})"
+
+
+def _report(plan: "VideoPlan", summary: "VideoSummary", seconds: float) -> None:
+    from refit_shard.console import human_seconds, say
+
+    name = summary.dataset
+    say(
+        f"{name}: {summary.written + summary.kept + summary.found} of {summary.frames} frames are "
+        f"below {summary.out}: {summary.written} written, {summary.kept} kept, {summary.found} "
+        f"there from elsewhere; {summary.missing} missing, {summary.broken} broken; "
+        f"{summary.decoded} decoded, {human_seconds(seconds)}"
+    )
+    for fault in summary.faults[:_LISTED]:
+        say(f"{'; '.join(fault.details)}; without their frame: {_rows(fault.rows)}")
+    if len(summary.faults) > _LISTED:
+        say(f"and {len(summary.faults) - _LISTED} more videos; --json lists them all")
+    if summary.others:
+        say(f"{name}: {_rows(summary.others)} name no frame of a video")
+    if summary.frames > summary.missing + summary.broken:
+        _next(plan, summary)
+    if summary.faults:
+        say(
+            f"refit-shard: {name}: {summary.missing + summary.broken} of {summary.frames} frames "
+            f"could not be had from {len(summary.faults)} videos; mend them and give the same "
+            "command again",
+            error=True,
+        )
+
+
+def _next(plan: "VideoPlan", summary: "VideoSummary") -> None:
+    """Say how the frames get into shards."""
+    import shlex
+
+    from refit_shard.console import say
+
+    request = plan.request
+    variable = request.dataset.root_variable
+    if variable == "--root":
+        command = f"refit-shard build --npz {shlex.quote(request.npz)}"
+        command += f" --root {shlex.quote(summary.out)} --name {summary.dataset}"
+    else:
+        command = f"refit-shard build --dataset {summary.dataset}"
+        if summary.out != request.root:
+            command = f"{variable}={shlex.quote(summary.out)} {command}"
+    say(f"next: {command}" + (" --remap '*.png=*.jpg'" if summary.renamed else ""))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract the frames; 1 if a frame that the npz names could not be had."""
+    import dataclasses
+
+    from refit_shard.console import as_json, say
+    from refit_shard.converter.videos.plan import plan_videos
+
+    plan = plan_videos(request_of(args))
+    try:
+        summary, seconds = _extract(plan, quiet=args.json)
+    except KeyboardInterrupt:
+        line = "stopped; whole frames are kept: give the same command again to go on"
+        say(f"refit-shard: {line}", error=True)
+        raise
+    if args.json:
+        as_json({**dataclasses.asdict(summary), "seconds": round(seconds, 3)})
+    else:
+        _report(plan, summary, seconds)
+    return 1 if summary.faults else 0
