@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -152,11 +152,14 @@ def _padded(cell: str, width: int, column: int) -> str:
 
 
 class Meter:
-    """Progress of long work, on stderr; a context manager. ``total`` and ``done`` are samples."""
+    """Progress of long work, on stderr; a context manager. ``total`` is counted in ``unit``."""
 
-    def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, total: int, *, quiet: bool = False, unit: str = "samples"
+    ) -> None:
         self._title = plain(title)
         self._total = total
+        self._unit = unit
         self._done = 0
         self._bytes = 0
         self._bad = 0
@@ -195,7 +198,7 @@ class Meter:
         elif self._lines and time.monotonic() - self._spoke >= _LINE_SECONDS:
             self._spoke = time.monotonic()
             left = self.seconds / max(1, self._done) * (self._total - self._done)
-            line = f"{self._title}: {self._done}/{self._total} {self._rates(' samples/s')}, "
+            line = f"{self._title}: {self._done}/{self._total} {self._rates(f' {self._unit}/s')}, "
             say(line + f"{human_seconds(left)} left", error=True)
 
     def _rates(self, unit: str) -> str:
@@ -204,6 +207,31 @@ class Meter:
         if self._bytes:
             text += f", {self._bytes / seconds / 1e6:.1f} MB/s"
         return text + (f", {self._bad} quarantined" if self._bad else "")
+
+
+@contextmanager
+def listing_meter(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Progress through the archives of a data set: takes the bytes that are done, and all bytes.
+
+    Nothing is shown before it is first called.
+    """
+    meters: list[Meter] = []
+    shown = 0
+
+    def reached(done: int, total: int) -> None:
+        nonlocal shown
+        if not meters:
+            meters.append(Meter(f"{name}, archives", total >> 20, quiet=quiet, unit="MB"))
+            meters[0].__enter__()
+        if done == total or done - shown > total // 1000:
+            meters[0].advance((done >> 20) - (shown >> 20))
+            shown = done
+
+    try:
+        yield reached
+    finally:
+        for meter in meters:
+            meter.__exit__(None, None, None)
 
 
 def as_json(content: Any) -> None:

@@ -19,7 +19,7 @@ FORBIDDEN = {
 }
 # The folders of a package, from the ground up; "" are the modules of the package itself.
 FLOORS = {
-    "converter": ("", "annotations", "frames", "build", "doctor", "subset"),
+    "converter": ("", "annotations", "archives", "frames", "build", "doctor", "subset"),
     "loaders": ("", "native", "items", "remote", "stream", "refit"),
 }
 UNPICKLING = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "_pickle"}

@@ -183,9 +183,19 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     ]
 
 
+def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prepared":
+    """Read and plan a data set; a meter shows how far its archives are listed."""
+    from refit_shard.console import listing_meter
+    from refit_shard.converter.build.driver import prepare
+
+    with listing_meter(request.dataset.name, quiet=quiet) as reached:
+        return prepare(request, keep_lists=keep_lists, on_bytes=reached)
+
+
 def _describe(prepared: "Prepared") -> None:
     """Say what the npz holds and what it does not."""
     from refit_shard.console import say
+    from refit_shard.converter.doctor.dataset import archives_line
     from refit_shard.converter.doctor.labels import unusable_rows
 
     source, plan = prepared.source, prepared.plan
@@ -195,6 +205,8 @@ def _describe(prepared: "Prepared") -> None:
         f"{name}: found {', '.join(source.found)}; not there: {', '.join(source.absent) or 'none'}"
         + (f"; not used: {', '.join(source.unused)}" if source.unused else ""),
     ]
+    if prepared.packed.archives.listed:
+        lines.append(f"{name}: {archives_line(prepared)}")
     lines += [f"{name}: {one.rows} rows cannot be used: {one}" for one in unusable_rows(source)]
     for line in lines:
         say(line, error=True)
@@ -226,11 +238,10 @@ def _told(prepared: "Prepared", findings: "Sequence[Finding]") -> dict[str, Any]
 
 def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
     from refit_shard.console import as_json, human_bytes, human_seconds, print_table, say
-    from refit_shard.converter.build.driver import prepare
     from refit_shard.converter.build.estimate import estimate
     from refit_shard.converter.doctor.checks import stopped_by
 
-    prepared = [prepare(request) for request in wanted]
+    prepared = [_prepare(request, keep_lists=False, quiet=args.json) for request in wanted]
     looks = [_first_look(args, one) for one in prepared]
     found = [(one, estimate(one)) for one in prepared]
     code = 1 if any(stopped_by(one) for one in looks) else 0
@@ -342,14 +353,13 @@ def _look_at_all(
 ) -> "tuple[list[Prepared], list[dict[str, Any]]]":
     """The data sets that may be built, and what the checks say of all; the others give errors."""
     from refit_shard.console import say
-    from refit_shard.converter.build.driver import prepare
     from refit_shard.converter.doctor.checks import stopped_by
 
     ready = []
     told = []
     for request in wanted:
         try:
-            prepared = prepare(request)
+            prepared = _prepare(request, keep_lists=True, quiet=args.json)
             findings = _first_look(args, prepared)
             told.append(_told(prepared, findings))
             if stopped_by(findings):
