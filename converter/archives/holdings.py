@@ -4,6 +4,7 @@ A member ``m`` of ``a.tar`` is the frame ``m`` and the frame ``a/m``, whichever 
 archives hold their own folder and some do not.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -43,12 +44,6 @@ class Archives:
     compressed: tuple[str, ...] = ()
     folders: frozenset[str] = frozenset()
 
-    def paths(self) -> Iterator[str]:
-        """Every path below the root that a member may be the frame of."""
-        for archive in self.listed:
-            for names in archive.paths():
-                yield from names.to_pylist()
-
     def find(self, paths: Sequence[str]) -> "Packed":
         """Which of these frames lie in archives.
 
@@ -79,11 +74,21 @@ class Archives:
         return f"{archive.table.column('name')[row].as_py()} in {archive.stamp.path}"
 
     def tree(self) -> Iterator[tuple[str, list[str]]]:
-        """Every folder of the archives, its path below the root, and the files in it."""
+        """Every folder of the archives, its path below the root, and the files in it.
+
+        Each member has one path here: its own name, or that below the archive's stem where it has
+        no folder of its own, or other archives hold the same name.
+        """
+        pairs = [
+            pair
+            for archive in self.listed
+            for pair in zip(*(names.to_pylist() for names in archive.paths()), strict=True)
+        ]
+        count = Counter(own for own, _ in pairs)
         found: dict[str, list[str]] = {}
-        for path in self.paths():
-            folder, _, file = path.rpartition("/")
-            if not is_of_a_mac(path):
+        for own, below in pairs:
+            folder, _, file = (own if "/" in own and count[own] == 1 else below).rpartition("/")
+            if not is_of_a_mac(own):
                 found.setdefault(folder, []).append(file)
         yield from sorted(found.items())
 

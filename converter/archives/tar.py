@@ -41,13 +41,15 @@ class _Window:
 
     def read(self, begin: int, count: int) -> bytes:
         """``count`` bytes; fewer where the archive ends."""
-        count = max(0, min(count, self._size - begin))
+        count = min(count, self._size - begin)
+        if count <= 0:
+            return b""
         at = begin - self._begin
         if at < 0 or at + count > len(self._data):
             near = 0 <= begin - self._begin - len(self._data) < 4 * self._count
             self._count = min(_MOST_READ, 4 * self._count) if near else _LEAST_READ
             much = min(max(count, self._count), self._size - begin)
-            self._data = read_range(self._file, self._where, begin, much) if much else b""
+            self._data = read_range(self._file, self._where, begin, much)
             self._begin, at = begin, 0
         return self._data[at : at + count]
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_build, bench_gpu, bench_load, bench_peers, bench_startup, soak
+from benchmarks import (
+    bench_archives,
+    bench_build,
+    bench_gpu,
+    bench_load,
+    bench_peers,
+    bench_startup,
+    soak,
+)
 from benchmarks.load_stages import STAGES
 from benchmarks.peer_cases import OURS, PEERS, REFIT
 
@@ -39,6 +47,18 @@ def test_bench_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert all(worker["peak_bytes"] > 0 for worker in results["memory"]["workers"])
     assert results["planning"]["rows"] == bench_build.QUICK.plan_rows
     assert "| naive" in capsys.readouterr().out
+
+
+def test_bench_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    arguments = ["--quick", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    assert bench_archives.main(arguments) == 0
+    results = json.loads(out.read_text())
+    for kind in ("tar", "zip"):
+        for how in ("made", "used"):
+            assert results["lists"][kind][how]["seconds"] > 0
+    assert results["build"]["tars_over_files"]["median"] > 0
+    assert "Tars over files" in capsys.readouterr().out
 
 
 def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

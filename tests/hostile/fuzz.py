@@ -11,11 +11,19 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["refit_shard", "zipfile"]):
+with atheris.instrument_imports(include=["refit_shard", "zipfile", "tarfile"]):
     from refit_shard.shards_spec.errors import RefitShardError
-    from tests.hostile import test_frame, test_index, test_jpeg, test_npz, test_occluders
+    from tests.hostile import (
+        test_archive,
+        test_frame,
+        test_index,
+        test_jpeg,
+        test_npz,
+        test_occluders,
+    )
 
 PARSERS = {
+    "archive": test_archive,
     "frame": test_frame,
     "index": test_index,
     "jpeg": test_jpeg,
