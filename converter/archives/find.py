@@ -3,9 +3,11 @@
 Archives lie in the root or in a folder directly below it, unless that folder holds frames itself.
 """
 
+import errno
 import os
+import stat
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -39,34 +41,45 @@ OnBytes = Callable[[int, int], None]
 
 
 def _entries(folder: Folder) -> tuple[list[str], list[tuple[str, int, int]]]:
-    """Folders and archives directly in a folder, sorted: names; sizes and times of archives."""
-    folders: list[str] = []
-    files: list[tuple[str, int, int]] = []
+    """Folders and archives directly in a folder, sorted: names; sizes and times of archives.
+
+    Raises:
+        StorageError: the storage fails. A folder that may not be listed has none.
+    """
     try:
         if folder.local is not None:
-            _local_entries(folder.path, folders, files)
+            found = patiently(lambda: list(_local_entries(folder.path)), folder.url)
         else:
             selector = fs.FileSelector(folder.path, allow_not_found=True)
-            for info in folder.filesystem.get_file_info(selector):
-                if info.type == fs.FileType.Directory:
-                    folders.append(info.base_name)
-                elif info.is_file and _is_archive(info.base_name):
-                    files.append((info.base_name, info.size, info.mtime_ns or 0))
+            found = [
+                (info.base_name, info.size if info.is_file else None, info.mtime_ns or 0)
+                for info in folder.filesystem.get_file_info(selector)
+            ]
     except OSError as error:
         if folder.local is None:
             raise explain(error, folder.url) from error
-    return sorted(folders), sorted(files)
+        found = []  # true of the folder itself, whose frames may be read all the same
+    files = [(name, size, time) for name, size, time in found if size is not None]
+    return (
+        sorted(name for name, size, _ in found if size is None),
+        sorted(file for file in files if _is_archive(file[0])),
+    )
 
 
-def _local_entries(path: str, folders: list[str], files: list[tuple[str, int, int]]) -> None:
+def _local_entries(path: str) -> Iterator[tuple[str, int | None, int]]:
+    """Name, size and time of archives in a folder, and its folders, which have no size."""
     with os.scandir(path_bytes(path)) as scan:
         for one in scan:
             name = one.name.decode("utf-8", "replace")
-            if one.is_dir():
-                folders.append(name)
-            elif _is_archive(name) and one.is_file():
-                about = one.stat()
-                files.append((name, about.st_size, about.st_mtime_ns))
+            try:
+                if one.is_dir():
+                    yield name, None, 0
+                elif _is_archive(name) and one.is_file():
+                    about = one.stat()
+                    yield name, about.st_size, about.st_mtime_ns
+            except OSError as error:  # deleted meanwhile, or a link that leads in a circle
+                if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EACCES):
+                    raise
 
 
 def _is_archive(name: str) -> bool:
@@ -113,20 +126,32 @@ def open_archive(root: Folder, stamp: Stamp) -> Any:
     """
     where = f"{root.url.rstrip('/')}/{stamp.path}"
     try:
-        file = patiently(lambda: root.open(stamp.path), where)
-        mtime_ns = stamp.mtime_ns
         if root.local is not None:
-            mtime_ns = patiently(lambda: os.stat(root.local / stamp.path), where).st_mtime_ns  # type: ignore[operator]
-    except ShardError as error:
-        raise changed(where) from error
+            return patiently(lambda: _open_local(f"{root.path}/{stamp.path}", where, stamp), where)
+        file = root.open(stamp.path)
+    except PassingError:
+        raise
     except StorageError as error:
         raise PassingError(str(error)) from error
-    except OSError as error:
+    except (ShardError, OSError) as error:  # true of the file itself: it is another one, or gone
         raise changed(where) from error
-    if (file.size(), mtime_ns) != (stamp.size, stamp.mtime_ns):
-        file.close()
+    if file.size() != stamp.size:
         raise changed(where)
     return file
+
+
+def _open_local(path: str, where: str, stamp: Stamp) -> Any:
+    """A local archive, if it is still the one of the stamp.
+
+    Raises:
+        OSError: it cannot be opened.
+        PassingError: it is another one.
+    """
+    about = os.stat(path_bytes(path))
+    is_it = stat.S_ISREG(about.st_mode)
+    if not is_it or (about.st_size, about.st_mtime_ns) != (stamp.size, stamp.mtime_ns):
+        raise changed(where)
+    return pa.OSFile(path_bytes(path))
 
 
 def _list(root: Folder, stamp: Stamp, on_bytes: Callable[[int], None]) -> Listing | None:

@@ -24,6 +24,7 @@ Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/N
   refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format data set
   refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
 
+Frames are files below ROOT, or members of tars and zips in it as they were downloaded.
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
 environment variable such as BEDLAM_ROOT overrides it. Before it begins, the labels and some frames
 are looked at; where they cannot be right, it stops and says what to mend (--skip-checks goes on).

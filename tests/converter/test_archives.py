@@ -1,5 +1,6 @@
 """Frames in archives: the shards are those of the unpacked folder, or an error tells why not."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.trees import make_config, make_tree
+from refit_shard.converter import reading
 from refit_shard.converter.archives.find import find_packed
 from refit_shard.converter.archives.frames import Frames, work_order
 from refit_shard.converter.archives.index import LISTS_FOLDER
@@ -428,6 +430,29 @@ def test_a_build_on_ray_reads_archives_too(plain: Own, tmp_path: Path) -> None:
     tree = packed(plain, tmp_path, "x.tar", tar_of(files_below(plain.root)))
     result = refit(*tree.command("--samples-per-shard", 4, workers=2))
     assert result.code == 0, result.err
+    assert shards(tree.out) == shards(plain.out)
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat"])
+def test_a_disk_that_fails_hides_no_archive(
+    plain: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Else the frames in it would be missing, and their rows in quarantine."""
+    tree = packed(plain, tmp_path, "x.tar", tar_of(files_below(plain.root)))
+    whole = getattr(os, call)
+
+    def failing(path: object, *args: object, **options: object) -> object:
+        if str(tree.root) in os.fsdecode(path) and isinstance(path, bytes):  # type: ignore[arg-type]
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(path, *args, **options)
+
+    monkeypatch.setattr(os, call, failing)
+    monkeypatch.setattr(reading, "PAUSES", (0.0,))
+    result = tree.build()
+    assert result.code == 1
+    assert "also when tried again; this says nothing of the file" in error_line(result)
+    monkeypatch.undo()
+    assert tree.build("--samples-per-shard", 4).code == 0
     assert shards(tree.out) == shards(plain.out)
 
 
