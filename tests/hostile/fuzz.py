@@ -8,6 +8,7 @@ import contextlib
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import atheris
 
@@ -23,12 +24,13 @@ with atheris.instrument_imports(include=["refit_shard", "zipfile", "tarfile"]):
     )
 
 PARSERS = {
-    "archive": test_archive,
     "frame": test_frame,
     "index": test_index,
     "jpeg": test_jpeg,
     "npz": test_npz,
     "occluders": test_occluders,
+    "tar": test_archive,
+    "zip": SimpleNamespace(make_whole=test_archive.make_whole_zip, parse=test_archive.parse),
 }
 
 

@@ -51,6 +51,11 @@ def make_whole(_place: Path) -> bytes:
     return tar_of(FILES)
 
 
+def make_whole_zip(_place: Path) -> bytes:
+    """A whole zip, deflated."""
+    return deflated(FILES)
+
+
 def header(name: bytes, size: bytes, kind: bytes, data: bytes = b"") -> bytes:
     """A member of a header as told, its checksum right."""
     block = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
