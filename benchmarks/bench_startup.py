@@ -7,8 +7,9 @@ million rows in 500 shards, and 10,000 in 5. Each start is a fresh process, 2 wo
 64, ReFit's augmentation and occluders; the starts take turns (see
 :func:`benchmarks.harness.interleaved`):
 
-- *first batch*: seconds from before ``import loaders``. *Cold*: every file of the set was dropped
-  from the page cache before (``posix_fadvise``); Python's own files and libraries were not;
+- *first batch*: seconds from before ``import refit_shard``, and from after it, since most of a
+  start is the import of torch. *Cold*: every file of the set was dropped from the page cache before
+  (``posix_fadvise``); Python's own files and libraries were not;
 - *resumed*: seconds from after the imports to the first batch of a loader that is made, and takes
   the state of step 200,000;
 - *memory* of all processes of the loader together, the most of some readings over many batches,
@@ -44,7 +45,8 @@ PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch")
 FIRST_BATCH_SECONDS = 3.0
 OVER_FEW_ROWS = 1.5
 RESUMED_SECONDS = 1.0
-MEMORY_BYTES = 600e6
+BEYOND_IMPORTS_SECONDS = 0.4
+MEMORY_BYTES = {"uint8": 150e6, "normalized": 350e6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,19 +129,23 @@ def drop_from_cache(folder: Path) -> None:
             os.close(descriptor)
 
 
-def start_cases(sets: Sets, settings: Settings) -> dict[str, Callable[[], float]]:
+def seconds(made: dict[str, Any]) -> dict[str, float]:
+    """Of one start: in all, and from after the imports."""
+    return {"all": made["seconds"], "beyond_imports": made["seconds"] - made["import_seconds"]}
+
+
+def start_cases(sets: Sets, settings: Settings) -> dict[str, Callable[[], dict[str, float]]]:
     """Every start, by image, page cache and rows; and the resumed ones."""
 
-    def first_batch(folder: Path, image: Kind, cache: str) -> float:
+    def first_batch(folder: Path, image: Kind, cache: str) -> dict[str, float]:
         if cache == "cold":
             drop_from_cache(folder)
-        return float(start(folder, image, sets, settings)["seconds"])
+        return seconds(start(folder, image, sets, settings))
 
-    def resumed(image: Kind) -> float:
-        made = start(sets.many, image, sets, settings, "--step", settings.resume_step)
-        return float(made["seconds"] - made["import_seconds"])
+    def resumed(image: Kind) -> dict[str, float]:
+        return seconds(start(sets.many, image, sets, settings, "--step", settings.resume_step))
 
-    cases: dict[str, Callable[[], float]] = {}
+    cases: dict[str, Callable[[], dict[str, float]]] = {}
     for image in settings.images:
         for cache in settings.caches:
             for name, folder in (("many", sets.many), ("few", sets.few)):
@@ -151,11 +157,14 @@ def start_cases(sets: Sets, settings: Settings) -> dict[str, Callable[[], float]
 def measure_starts(sets: Sets, settings: Settings) -> dict[str, Any]:
     """Every start in turns; many rows over few."""
     measured = interleaved(start_cases(sets, settings), settings.rounds)
+    every = {name: [one["all"] for one in values] for name, values in measured.items()}
+    beyond = {name: [one["beyond_imports"] for one in values] for name, values in measured.items()}
     pairs = [f"{image}, {cache}" for image in settings.images for cache in settings.caches]
     return {
-        "seconds": {name: asdict(spread(values)) for name, values in measured.items()},
+        "seconds": {name: asdict(spread(values)) for name, values in every.items()},
+        "beyond_imports": {name: asdict(spread(values)) for name, values in beyond.items()},
         "many_over_few": {
-            pair: asdict(ratios(measured[f"{pair}, many rows"], measured[f"{pair}, few rows"]))
+            pair: asdict(ratios(every[f"{pair}, many rows"], every[f"{pair}, few rows"]))
             for pair in pairs
         },
     }
@@ -214,8 +223,10 @@ def report(results: dict[str, Any]) -> str:
     settings, starts, memory = (results[name] for name in ("settings", "starts", "memory"))
     rows = []
     for name, one in starts["seconds"].items():
-        target = RESUMED_SECONDS if name.endswith("resumed") else FIRST_BATCH_SECONDS
-        rows.append([name, str(Spread(**one)), f"{target:g}"])
+        resumed = name.endswith("resumed")
+        whole = "" if resumed else f"{Spread(**one)} of {FIRST_BATCH_SECONDS:g}"
+        most = RESUMED_SECONDS if resumed else BEYOND_IMPORTS_SECONDS
+        rows.append([name, whole, f"{Spread(**starts['beyond_imports'][name])} of {most:g}"])
     over = [
         [name, str(Spread(**one)), f"{OVER_FEW_ROWS:g}"]
         for name, one in starts["many_over_few"].items()
@@ -226,7 +237,7 @@ def report(results: dict[str, Any]) -> str:
             str(one["samples"]),
             f"{one['readings_bytes'][0] / 1e6:.0f}",
             f"{one['readings_bytes'][-1] / 1e6:.0f}",
-            f"{one['above_idle_bytes'] / 1e6:.0f}",
+            f"{one['above_idle_bytes'] / 1e6:.0f} of {MEMORY_BYTES[one['image']] / 1e6:.0f}",
         ]
         for one in memory["loaders"]
     ]
@@ -237,7 +248,7 @@ def report(results: dict[str, Any]) -> str:
             f"batches of {settings['batch']}; {settings['rounds']} rounds; median (least to most). "
             f"{results['machine']['cpu']}, {results['machine']['cores']} cores.",
             "",
-            markdown_table(["to the first batch", "s", "at most"], rows),
+            markdown_table(["to the first batch", "s, of at most", "beyond the imports"], rows),
             "",
             markdown_table(["many rows over few", "ratio", "at most"], over),
             "",
@@ -245,8 +256,7 @@ def report(results: dict[str, Any]) -> str:
                 ["memory", "samples", "first, MB", "last, MB", "most above idle, MB"], held
             ),
             "",
-            f"Idle interpreter with torch: {memory['idle_bytes'] / 1e6:.0f} MB; a loader's memory "
-            f"above it should be at most {MEMORY_BYTES / 1e6:.0f} MB.",
+            f"Idle interpreter with torch: {memory['idle_bytes'] / 1e6:.0f} MB.",
         ]
     )
 

@@ -13,7 +13,9 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -80,13 +82,13 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
-def interleaved(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleaved(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """Run every case once a round, every other round backwards, after one unmeasured round.
 
     A machine that grows slower or faster while this runs does so for all cases alike, so ratios
     within one round are meaningful where the figures themselves are not.
     """
-    measured: dict[str, list[float]] = {name: [] for name in cases}
+    measured: dict[str, list[T]] = {name: [] for name in cases}
     for case in cases.values():
         case()
     for number in range(rounds):

@@ -36,10 +36,10 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """The loader."""
+    """The loader, with as many workers as the whole process may use cores."""
 
     image: Kind
-    workers: int
+    cores: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,8 @@ def loading_rate(case: Loading, crops: Crops, amounts: Amounts) -> float:
     Workers deliver in turns, so what is counted is whole turns of theirs. They end with
     this process.
     """
-    pin(CORES)
-    made = options(case.image, crops, amounts.batch, case.workers)
+    pin(case.cores)
+    made = options(case.image, crops, amounts.batch, case.cores)
     loader = StreamingLoader({"bedlam": (str(crops.shards), 1.0)}, made)
     batches = iter(loader)
     for _ in range(amounts.warm_up):
@@ -134,11 +134,11 @@ def loading_rate(case: Loading, crops: Crops, amounts: Amounts) -> float:
     turns, elapsed = 0, 0.0
     begin = time.perf_counter()
     while elapsed < amounts.seconds or turns == 0:
-        for _ in range(case.workers):
+        for _ in range(case.cores):
             next(batches)
         turns += 1
         elapsed = time.perf_counter() - begin
-    return turns * case.workers * amounts.batch / elapsed
+    return turns * case.cores * amounts.batch / elapsed
 
 
 def measure(case: Decoding | Loading, crops: Crops, amounts: Amounts) -> float:

@@ -50,5 +50,10 @@ def uniforms(seed: int, purpose: str, first: int, count: int, words: int) -> NDA
 
 
 def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
-    """A permutation of ``count``."""
-    return np.argsort(generator(seed, purpose).random_raw(count), kind="stable")
+    """A permutation of ``count``: places in the order of random words, of equal ones the first."""
+    words = generator(seed, purpose).random_raw(count)
+    order = np.argsort(words)  # three times as fast as a stable sort, the same without equal words
+    placed = words[order]
+    if (placed[1:] == placed[:-1]).any():
+        order = np.argsort(words, kind="stable")
+    return order

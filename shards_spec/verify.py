@@ -2,7 +2,7 @@
 
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -27,16 +27,20 @@ from refit_shard.shards_spec.reader import (
 from refit_shard.shards_spec.records import NpyLayout
 from refit_shard.shards_spec.storage.folder import Folder
 from refit_shard.shards_spec.storage.paths import AnyPath
-from refit_shard.shards_spec.writer import QUARANTINE_SCHEMA
+from refit_shard.shards_spec.writer import QUARANTINE_SCHEMA, Quarantined
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """``problem``: the first thing found wrong in a shard, or None; ``rows``: its source rows."""
+    """``problem``: the first thing found wrong in a shard, or None; ``rows``: its source rows.
+
+    ``seal``: what its index states of the shard; None where it could not be read.
+    """
 
     shard: str
     rows: NDArray[np.int64]
     problem: str | None
+    seal: ShardSeal | None = None
 
 
 def _check_file(folder: Folder, name: str, size: int, sha256: str) -> None:
@@ -146,33 +150,67 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
             rows = shard.view("source_row")
             if not quick:
                 _check_rows(near, shard, NpyLayout.of(manifest))
-            _check_seal(shard.seal(), manifest, entry)
+            seal = shard.seal()
+            _check_seal(seal, manifest, entry)
     except ShardError as error:
         return Verdict(shard=entry.name, rows=rows, problem=str(error))
-    return Verdict(shard=entry.name, rows=rows, problem=None)
+    return Verdict(shard=entry.name, rows=rows, problem=None, seal=seal)
 
 
-def _account(folder: Folder, manifest: Manifest, rows: NDArray[np.int64]) -> None:
-    """Every source row must be once in a shard, in quarantine or among those left out."""
+def _quarantined(folder: Folder, manifest: Manifest) -> list[Quarantined]:
+    """The rows of the quarantine table."""
     name = quarantine_name(manifest.generation)
     table = read_index(folder, name)
     if not table.schema.equals(QUARANTINE_SCHEMA):
         raise ShardError(f"{name}: its columns are not those of the format")
-    bad = table.column("source_row").to_numpy()
-    counts = Counter(table.column("reason").to_pylist())
+    rows = [Quarantined(**row) for row in table.to_pylist()]
+    counts = Counter(row.reason for row in rows)
     if counts != manifest.quarantined:
         raise ShardError(
-            f"{name}: {len(bad)} rows, the manifest counts {dict(manifest.quarantined)}, "
+            f"{name}: {len(rows)} rows, the manifest counts {dict(manifest.quarantined)}, "
             f"the table {dict(counts)}"
         )
+    return rows
+
+
+def _check_sums(
+    manifest: Manifest, seals: Sequence[ShardSeal], quarantined: Sequence[Quarantined]
+) -> None:
+    """What the manifest and the quarantine say must be what the shards' indexes do."""
+    frames = sum(seal.frames for seal in seals)
+    if frames != manifest.frames:
+        raise ShardError(f"manifest.json: says {manifest.frames} frames, the indexes {frames}")
+    listed = {row.source_row: row for row in quarantined}
+    warned: Counter[str] = Counter()
+    for seal in seals:
+        warned.update(seal.warned)
+        for row in seal.quarantined:
+            if listed.get(row.source_row) != row:
+                raise ShardError(
+                    f"{quarantine_name(manifest.generation)}: source row {row.source_row} is not "
+                    "there as the index of its shard has it"
+                )
+    if warned != manifest.warned:
+        raise ShardError(
+            f"manifest.json: counts the warnings {dict(manifest.warned)}, the indexes "
+            f"{dict(warned)}"
+        )
+
+
+def _account(folder: Folder, manifest: Manifest, verdicts: Sequence[Verdict]) -> None:
+    """Every source row must be once in a shard, in quarantine or among those left out."""
+    quarantined = _quarantined(folder, manifest)
     left_out = [np.arange(begin, end) for begin, end in manifest.left_out]
-    every = np.sort(np.concatenate([rows, bad, *left_out]))
+    bad = np.array([row.source_row for row in quarantined], np.int64)
+    every = np.sort(np.concatenate([*(verdict.rows for verdict in verdicts), bad, *left_out]))
     if not _same(every, np.arange(manifest.source_rows)):
         found = np.unique(every)
         raise ShardError(
             f"of {manifest.source_rows} source rows {len(found)} are in shards, in quarantine or "
             f"left out, {len(every) - len(found)} of them twice"
         )
+    seals = [verdict.seal for verdict in verdicts if verdict.seal is not None]
+    _check_sums(manifest, seals, quarantined)
 
 
 def verify(
@@ -199,8 +237,7 @@ def verify(
     problems = [verdict.problem for verdict in verdicts if verdict.problem is not None]
     if not problems:
         try:
-            rows = [verdict.rows for verdict in verdicts]
-            _account(folder, manifest, np.concatenate(rows or [np.zeros(0, np.int64)]))
+            _account(folder, manifest, verdicts)
         except ShardError as error:
             problems.append(str(error))
     return problems

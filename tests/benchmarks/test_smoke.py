@@ -12,6 +12,7 @@ from benchmarks import (
     bench_build,
     bench_gpu,
     bench_load,
+    bench_loop,
     bench_peers,
     bench_startup,
     soak,
@@ -93,6 +94,16 @@ def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert all(one > 0 for one in times.values())
     assert times["shown"] < times["whole"]
     assert "| uint8 over bare decode |" in capsys.readouterr().out
+
+
+def test_bench_loop(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every case is measured."""
+    out = tmp_path / "results.json"
+    assert bench_loop.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    felt = json.loads(out.read_text())["felt"]
+    assert len(felt) == len(bench_loop.CASES)
+    assert all(felt[f"uint8: {case.title}"]["median"] >= 0 for case in bench_loop.CASES[:3])
+    assert "| next, ready, ms |" in capsys.readouterr().out
 
 
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,12 @@
 """Random numbers that are a function of a place."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from refit_shard.loaders import philox
 from refit_shard.loaders.philox import generator, permutation, uniforms
 
 
@@ -45,3 +47,15 @@ def test_literal_numbers() -> None:
         [[0.10721476406139396, 0.6803209136397604, 0.48651777350024494, 0.8202651738708328]],
     )
     assert permutation(0, "a", 10).tolist() == [5, 2, 7, 3, 6, 0, 9, 4, 1, 8]
+
+
+def test_of_equal_words_the_first_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.random.default_rng(0).integers(0, 50, 2000).astype(np.uint64)
+
+    class Fixed:
+        def random_raw(self, count: int) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
+            return words[:count]
+
+    monkeypatch.setattr(philox, "generator", lambda *_: Fixed())
+    expected = sorted(range(2000), key=lambda place: (int(words[place]), place))
+    assert permutation(0, "a", 2000).tolist() == expected

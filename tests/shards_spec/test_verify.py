@@ -338,6 +338,8 @@ def test_a_row_twice_and_a_row_nowhere_are_found(folder: Path) -> None:
         (lambda rows: rows.append(rows[0]), "3 rows, the manifest counts"),
         (lambda rows: rows[0].update(source_row=99), "source rows"),
         (lambda rows: rows[0].update(reason="another"), "the manifest counts"),
+        (lambda rows: rows[0].update(detail="another"), "as the index of its shard has it"),
+        (lambda rows: rows[0].update(imgname="another"), "as the index of its shard has it"),
     ],
 )
 def test_a_quarantine_that_does_not_add_up_is_found(
@@ -447,6 +449,20 @@ def test_a_plan_that_was_edited_with_its_hash_is_not_that_of_the_shards(folder: 
         "is of another plan than the manifest's"
         in json.loads(refit("verify", folder, "--json").out)[0]["problems"][0]
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("frames", 99, "says 99 frames, the indexes"),
+        ("warned", {"JPEG header: damaged": 1}, "counts the warnings"),
+    ],
+)
+def test_sums_of_the_manifest_must_be_those_of_the_indexes(
+    folder: Path, key: str, value: object, said: str
+) -> None:
+    change_manifest(folder, lambda manifest: manifest.__setitem__(key, value))
+    assert said in broken(folder)
 
 
 def test_a_folder_that_may_not_be_listed_does_not_hide_the_others(

@@ -1,0 +1,207 @@
+"""What a training loop feels of the loader: how long it waits, and how much slower it runs.
+
+    python -m benchmarks.bench_loop
+
+Stored crops and occluders come from :mod:`benchmarks.crops`; batches of 64, ReFit's augmentation
+and occluders, two workers on two cores. Each measurement is a fresh process, in turns (see
+:func:`benchmarks.harness.interleaved`), after a warm-up:
+
+- *next, ready*: milliseconds that ``next(loader)`` takes where a batch is ready: the loop sleeps
+  between, longer than the workers need for one; the median of a measurement's calls;
+- *waits at 1,000/s*, *at 2,000/s*: a consumer sleeps as long as a GPU of that speed would compute;
+  the share of all time that it spends in ``next``;
+- *slower at 1,000/s*: a loop in pure Python takes a batch after as much of its own work as fills
+  the time between two batches; how much longer that work takes than before the loader was made.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.build_cases import process
+from benchmarks.command import chosen, command_line, keep
+from benchmarks.crops import Crops, cached_crops
+from benchmarks.harness import Spread, interleaved, machine, markdown_table, spread
+from benchmarks.load_cases import CORES, options, pin
+from benchmarks.peers.transform import Kind
+from refit_shard import StreamingLoader
+
+PACKAGES = ("numpy", "simplejpeg", "pyarrow", "torch")
+_STEP = 1000  # additions between two looks at the clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes of the run. ``batches``: of one measurement; ``warm_up``: batches before."""
+
+    frames: int = 200
+    passes: int = 5
+    samples_per_shard: int = 256
+    occluders: int = 60
+    batch: int = 64
+    workers: int = 2
+    images: tuple[Kind, ...] = ("uint8", "normalized")
+    warm_up: int = 30
+    batches: int = 60
+    rounds: int = 5
+
+
+QUICK = Settings(
+    frames=4,
+    passes=4,
+    samples_per_shard=16,
+    occluders=4,
+    batch=4,
+    images=("uint8",),
+    warm_up=2,
+    batches=3,
+    rounds=1,
+)
+
+
+def _batches(crops: Crops, settings: Settings, image: Kind) -> Iterator[Any]:
+    made = options(image, crops, settings.batch, settings.workers)
+    batches = iter(StreamingLoader({"bedlam": (str(crops.shards), 1.0)}, made))
+    for _ in range(settings.warm_up):
+        next(batches)
+    return batches
+
+
+def next_ready(crops: Crops, settings: Settings, image: Kind) -> float:
+    """Milliseconds of a ``next`` that finds a batch ready."""
+    pin(CORES)
+    batches = _batches(crops, settings, image)
+    taken = []
+    for _ in range(settings.batches):
+        time.sleep(settings.batch / 500)
+        begin = time.perf_counter()
+        next(batches)
+        taken.append(time.perf_counter() - begin)
+    return 1e3 * median(taken)
+
+
+def waits(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
+    """The share of its time that a consumer of ``rate`` images/s spends in ``next``."""
+    pin(CORES)
+    batches = _batches(crops, settings, image)
+    waited = 0.0
+    begin = time.perf_counter()
+    for _ in range(settings.batches):
+        time.sleep(settings.batch / rate)
+        asked = time.perf_counter()
+        next(batches)
+        waited += time.perf_counter() - asked
+    return waited / (time.perf_counter() - begin)
+
+
+def _work(steps: int) -> float:
+    """Seconds that so many steps in pure Python take."""
+    begin = time.perf_counter()
+    total = 0
+    for _ in range(steps):
+        for number in range(_STEP):
+            total += number
+    return time.perf_counter() - begin
+
+
+def slower(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
+    """How much longer a loop's own work takes while it is fed ``rate`` samples/s, as a share."""
+    pin(CORES)
+    between = settings.batch / rate
+    steps = max(1, round(between / min(_work(50) / 50 for _ in range(10))))
+    alone = median(_work(steps) for _ in range(settings.batches))
+    batches = _batches(crops, settings, image)
+    fed = []
+    for _ in range(settings.batches):
+        fed.append(_work(steps))
+        next(batches)
+    return median(fed) / alone - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """``measure`` in a fresh process; ``most``: what it should be at most."""
+
+    title: str
+    measure: Callable[[Crops, Settings, Kind], float]
+    most: float
+
+
+CASES = (
+    Case(title="next, ready, ms", measure=next_ready, most=0.2),
+    Case(title="waits at 1,000/s, share", measure=partial(waits, 1000), most=0.005),
+    Case(title="waits at 2,000/s, share", measure=partial(waits, 2000), most=0.01),
+    Case(title="slower at 1,000/s, share", measure=partial(slower, 1000), most=0.05),
+)
+
+
+def _fresh(case: Case, crops: Crops, settings: Settings, image: Kind) -> float:
+    with process() as pool:
+        return pool.submit(case.measure, crops, settings, image).result()
+
+
+def run(settings: Settings, cache: Path) -> dict[str, Any]:
+    """All measurements."""
+    cache.mkdir(parents=True, exist_ok=True)
+    crops = cached_crops(
+        cache,
+        frames=settings.frames,
+        passes=settings.passes,
+        samples_per_shard=settings.samples_per_shard,
+        occluders=settings.occluders,
+    )
+    work = {
+        f"{image}: {case.title}": partial(_fresh, case, crops, settings, image)
+        for case in CASES
+        for image in settings.images
+    }
+    measured = interleaved(work, settings.rounds)
+    return {
+        "benchmark": "bench_loop",
+        "machine": machine(PACKAGES),
+        "settings": {**asdict(settings), "cores": CORES},
+        "felt": {name: asdict(spread(values)) for name, values in measured.items()},
+    }
+
+
+def report(results: Mapping[str, Any]) -> str:
+    """The results as Markdown."""
+    settings, felt = results["settings"], results["felt"]
+    rows = [
+        [
+            case.title,
+            *(str(Spread(**felt[f"{image}: {case.title}"])) for image in settings["images"]),
+            f"{case.most:g}",
+        ]
+        for case in CASES
+    ]
+    return "\n".join(
+        [
+            f"Batches of {settings['batch']}, {settings['workers']} workers, {settings['rounds']} "
+            f"rounds; median (least to most). {results['machine']['cpu']}, {settings['cores']} "
+            "cores.",
+            "",
+            markdown_table(["", *settings["images"], "at most"], rows),
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and keep the results."""
+    parser = command_line("bench_loop", __doc__)
+    parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
+    args = parser.parse_args(argv)
+    settings = chosen(args, QUICK, Settings(), ("rounds",))
+    results = run(settings, args.cache)
+    print(report(results))
+    keep(args, "bench_loop", results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
