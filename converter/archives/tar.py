@@ -131,7 +131,8 @@ class _Walk:
             return
         if found.type == _VOLUME:
             raise SourceError(f"{self.where}: a piece of a tar in volumes; put them together first")
-        name = member_name(self.said.get("path", found.name))
+        path = self.said.get("path", found.name)
+        name = member_name(self.said.get("GNU.sparse.name", path))
         try:
             (name or "").encode()
         except UnicodeError:

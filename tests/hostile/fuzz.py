@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import atheris
 
@@ -23,7 +24,7 @@ with atheris.instrument_imports(include=["refit_shard", "zipfile", "tarfile"]):
         test_occluders,
     )
 
-PARSERS = {
+PARSERS: dict[str, Any] = {
     "frame": test_frame,
     "index": test_index,
     "jpeg": test_jpeg,
