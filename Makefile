@@ -33,7 +33,7 @@ help:
 	@echo "make test-oldest  the loader's tests with the oldest versions it works with, in .venv-oldest"
 	@echo "make lint    ruff, mypy and the check for Python 3.10 alone"
 	@echo "make wheel   sdist and wheel, in dist/"
-	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (annotations, frame, index, jpeg, native, occluders)"
+	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (annotations, frame, index, jpeg, native, occluders, tar, zip)"
 	@echo "make aarch64  whether the compiled library draws the same bits on aarch64; needs qemu-user"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
 	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import webdataset as wds
@@ -35,9 +36,20 @@ def make_data() -> Path:
         tree = make_tree(dataset, DEMO, frames=frames)
         print(f"{tree.name}: {tree.frames} frames, {tree.rows} people in {tree.root}", flush=True)
         trees.append(tree)
+    pack_bedlam(trees[0])
     config = make_config(DEMO, trees)
     print(f"ROOTs and npz files are named in {config}")
     return config
+
+
+def pack_bedlam(tree: Tree) -> None:
+    """Put each scene into a tar, as BEDLAM is downloaded, in place of its folder."""
+    scenes = sorted(folder for folder in tree.root.iterdir() if folder.is_dir())
+    for scene in scenes:
+        with tarfile.open(tree.root / f"{scene.name}.tar", "w") as tar:
+            tar.add(scene, scene.name)
+        shutil.rmtree(scene)
+    print(f"{tree.name}: packed into {len(scenes)} tars, one a scene, as it is downloaded")
 
 
 def refit_shard(*arguments: object) -> None:

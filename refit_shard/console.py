@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -152,7 +152,7 @@ def _padded(cell: str, width: int, column: int) -> str:
 
 
 class Meter:
-    """Progress of long work, on stderr; a context manager. ``total``: in ``unit``."""
+    """Progress of long work, on stderr; a context manager. ``total`` is counted in ``unit``."""
 
     def __init__(
         self, title: str, total: int, *, quiet: bool = False, unit: str = "samples"
@@ -207,6 +207,31 @@ class Meter:
         if self._bytes:
             text += f", {self._bytes / seconds / 1e6:.1f} MB/s"
         return text + (f", {self._bad} quarantined" if self._bad else "")
+
+
+@contextmanager
+def listing_meter(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Progress through the archives of a data set: takes the bytes that are done, and all bytes.
+
+    Nothing is shown before it is first called.
+    """
+    meters: list[Meter] = []
+    shown = 0
+
+    def reached(done: int, total: int) -> None:
+        nonlocal shown
+        if not meters:
+            meters.append(Meter(f"{name}, archives", total >> 20, quiet=quiet, unit="MB"))
+            meters[0].__enter__()
+        if done == total or done - shown > total // 1000:
+            meters[0].advance((done >> 20) - (shown >> 20))
+            shown = done
+
+    try:
+        yield reached
+    finally:
+        for meter in meters:
+            meter.__exit__(None, None, None)
 
 
 def as_json(content: Any) -> None:

@@ -21,7 +21,17 @@ FORBIDDEN = {
 # The folders of a package, from the ground up; "" are the modules of the package itself.
 FLOORS = {
     "converter": (
-        *("", "annotations", "importers", "frames", "build", "videos", "doctor", "subset"),
+        *(
+            "",
+            "annotations",
+            "importers",
+            "archives",
+            "frames",
+            "build",
+            "videos",
+            "doctor",
+            "subset",
+        ),
         "labels",
     ),
     "loaders": ("", "native", "items", "remote", "stream", "refit"),

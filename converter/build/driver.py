@@ -7,6 +7,9 @@ from typing import Any
 
 from refit_shard.converter.annotations.keep import check_columns
 from refit_shard.converter.annotations.source import Source, read_source
+from refit_shard.converter.archives.find import OnBytes, find_packed
+from refit_shard.converter.archives.holdings import Packed
+from refit_shard.converter.archives.index import LISTS_FOLDER
 from refit_shard.converter.build.accounting import misplaced
 from refit_shard.converter.build.identity import identity
 from refit_shard.converter.build.lock import build_lock
@@ -37,13 +40,14 @@ _LEAST_SECONDS = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A request with its source read and its plan made; nothing has been written."""
+    """A request with its source read and its plan made; ``packed``: its frames in archives."""
 
     request: BuildRequest
     source: Source
     plan: Plan
     recipe: Recipe
     identity: dict[str, Any]
+    packed: Packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +73,24 @@ class Summary:
     overwriting: bool
 
 
-def prepare(request: BuildRequest) -> Prepared:
-    """Read the annotations and plan the shards.
+def prepare(
+    request: BuildRequest,
+    *,
+    keep_lists: bool = False,
+    on_bytes: OnBytes = lambda _done, _total: None,
+) -> Prepared:
+    """Read the annotations, list the archives below the root, and plan the shards.
+
+    ``keep_lists``: write what archives hold below ``out``; nothing else is written. ``on_bytes``
+    hears how many bytes of archives were listed, of how many.
 
     Raises:
-        SourceError: the npz cannot be used.
+        SourceError: the npz or an archive cannot be used.
         StorageError: the object store of the npz or of the frames cannot be reached.
     """
     settle_process()
-    open_folder(request.root, "--root").reach()
+    root = open_folder(request.root, "--root")
+    root.reach()
     dataset, options = request.dataset, request.options
     source = read_source(
         request.npz,
@@ -112,6 +125,13 @@ def prepare(request: BuildRequest) -> Prepared:
         plan=make_plan(source, options),
         recipe=recipe,
         identity=content,
+        packed=find_packed(
+            root,
+            [path for path in source.paths if path],
+            open_folder(request.out, "--out").child(LISTS_FOLDER),
+            keep=keep_lists,
+            on_bytes=on_bytes,
+        ),
     )
 
 
@@ -119,12 +139,14 @@ def make_task(prepared: Prepared, index: int) -> ShardTask:
     """The slice of the annotations that one shard needs."""
     source, plan = prepared.source, prepared.plan
     rows = plan.rows_of(index)
+    paths = [source.paths[row] for row in rows]
     return ShardTask(
         index=index,
         source_rows=rows,
         frames=plan.frame_of_row[rows],
         imgnames=[source.imgnames[row] for row in rows],
-        paths=[source.paths[row] for row in rows],
+        paths=paths,
+        members=prepared.packed.members(paths),
         labels=source.take(rows) | source.kept.take(rows),
     )
 

@@ -21,10 +21,14 @@ _LISTING_THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """``missing``: rows whose frame is not there; ``examples``: the first few such frames."""
+    """``missing``: rows whose frame is not there; ``examples``: the first few such frames.
+
+    ``packed``: frames that lie in archives.
+    """
 
     rows: int
     frames: int
+    packed: int
     shards: int
     bytes: int
     seconds: float
@@ -42,13 +46,17 @@ def _listing(folder: Folder) -> dict[str, int]:
 
 
 def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
-    """Rows whose frame is not in its folder, and the frames; each folder is listed once."""
+    """Rows whose frame is in no archive and not in its folder, and the frames.
+
+    Each folder is listed once.
+    """
     root = open_folder(prepared.request.root)
     source, order = prepared.source, prepared.plan.order
     frames, rows = np.unique(prepared.plan.frame_of_row[order], return_counts=True)
     first = {}
     for row in order[::-1].tolist():
         first[int(prepared.plan.frame_of_row[row])] = source.paths[row]
+    first = {frame: path for frame, path in first.items() if path not in prepared.packed}
     parents = sorted({str(PurePosixPath(path).parent) for path in first.values()})
     with ThreadPoolExecutor(_LISTING_THREADS) as pool:
         listings = pool.map(lambda parent: _listing(root.child(parent)), parents)
@@ -56,7 +64,8 @@ def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
     absent = [
         (first[frame], count)
         for frame, count in zip(frames.tolist(), rows.tolist(), strict=True)
-        if PurePosixPath(first[frame]).name not in present[str(PurePosixPath(first[frame]).parent)]
+        if frame in first
+        and PurePosixPath(first[frame]).name not in present[str(PurePosixPath(first[frame]).parent)]
     ]
     return sum(count for _, count in absent), sorted(path for path, _ in absent)
 
@@ -92,6 +101,7 @@ def estimate(prepared: Prepared) -> Estimate:
     return Estimate(
         rows=rows,
         frames=plan.frames,
+        packed=len(prepared.packed),
         shards=plan.shards,
         bytes=round((rows - missing) * size),
         seconds=(rows - missing) * seconds / workers,

@@ -1,7 +1,7 @@
 """The plan: which row goes into which shard. A pure function of the annotations and options."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,3 +121,14 @@ def frame_groups(frames: Sequence[int] | Rows) -> list[tuple[int, int]]:
     cuts = np.flatnonzero(np.diff(values)) + 1
     edges = [0, *cuts.tolist(), len(values)]
     return list(itertools.pairwise(edges))
+
+
+def pieces(groups: Sequence[tuple[int, int]], most: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """Runs of adjacent groups of together at most ``most`` rows, or of one group."""
+    first = 0
+    for index, (_, end) in enumerate(groups):
+        if end - groups[first][0] > most and index > first:
+            yield groups[first:index]
+            first = index
+    if groups:
+        yield groups[first:]

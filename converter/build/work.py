@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,13 +20,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.archives.frames import Frames, work_order
+from refit_shard.converter.archives.members import Member
 from refit_shard.converter.build.ahead import ReadAhead
-from refit_shard.converter.build.plan import frame_groups
+from refit_shard.converter.build.plan import frame_groups, pieces
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.encode import encode
 from refit_shard.converter.frames.imread import Frame
 from refit_shard.converter.frames.shrink import shrink
-from refit_shard.converter.reading import open_patiently, patiently, read_frame
+from refit_shard.converter.reading import open_patiently, patiently
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError, PassingError, ShardError, StorageError
 from refit_shard.shards_spec.fields import Field, npy_dtype
@@ -46,6 +48,10 @@ from refit_shard.shards_spec.storage.folder import Folder, open_folder
 from refit_shard.shards_spec.writer import Quarantined, shard_content, write_shard
 
 _CHUNK = 8 << 20
+# Frames of archives are read in the archives' order. Their samples wait for their turn in the
+# shard's: about this many bytes of them, at a JPEG's bytes for each pixel of a box.
+_WAITING_BYTES = 96 << 20
+_JPEG_BYTES_A_PIXEL = 0.6
 
 Samples = Generator[tuple[NDArray[np.void], bytes], None, None]
 
@@ -69,6 +75,7 @@ class ShardTask:
     """The rows of one shard: every sequence and label has one entry a row, frames adjacent.
 
     ``candidates``: stems of shards that stand and may be kept instead, in the order of preference.
+    ``members``: those of the paths that are members of archives.
     """
 
     index: int
@@ -78,6 +85,7 @@ class ShardTask:
     paths: Sequence[str]
     labels: dict[str, NDArray[Any]]
     candidates: tuple[str, ...] = ()
+    members: Mapping[str, Member] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +201,7 @@ def make_record(
 
 
 class ShardBuilder:
-    """Turns a task into samples; rows that fail are collected in ``quarantined``.
+    """Turns a task into samples; rows that fail are collected in :attr:`quarantined`.
 
     ``warned``: samples whose frame was read with a warning, by its text.
     """
@@ -202,25 +210,35 @@ class ShardBuilder:
         self.recipe = recipe
         self.task = task
         self.root = open_folder(recipe.root, "--root")
+        self.read: Callable[[str], bytes] = Frames(self.root, task.members).read
         self.frames = 0
-        self.quarantined: list[Quarantined] = []
+        self._faults: dict[int, Quarantined] = {}
         self.warned: Counter[str] = Counter()
         self.dtype = npy_dtype(recipe.fields)
 
     def samples(self) -> Samples:
-        """Records and JPEGs, in the order of the task. To be closed where it is left early.
+        """Records and JPEGs, in the order of the task; frames of archives are read in theirs.
+        To be closed where it is left early.
 
         Raises:
             PassingError: storage or memory failed, which says nothing of the rows.
         """
-        return self.samples_of(frame_groups(self.task.frames))
+        most = max(1, int(_WAITING_BYTES / (_JPEG_BYTES_A_PIXEL * self.recipe.box_px**2)))
+        for piece in pieces(frame_groups(self.task.frames), most):
+            yield from self.samples_of(piece)
 
     def samples_of(self, groups: Sequence[tuple[int, int]]) -> Samples:
         """As :meth:`samples`, of some runs (begin, end) of rows of one frame each."""
         paths = [self.task.paths[begin] for begin, _ in groups]
-        with ReadAhead(partial(read_frame, self.root), paths) as files:
-            for (begin, end), file in zip(groups, files, strict=True):
-                yield from self._samples_of_frame(range(begin, end), file)
+        order = work_order(self.task.members, paths)
+        done: dict[int, list[tuple[NDArray[np.void], bytes]]] = {}
+        following = 0
+        with ReadAhead(self.read, [paths[index] for index in order]) as files:
+            for index, file in zip(order, files, strict=True):
+                done[index] = list(self._samples_of_frame(range(*groups[index]), file))
+                while following in done:  # each waits for those before it
+                    yield from done.pop(following)
+                    following += 1
 
     def _samples_of_frame(self, rows: range, file: Callable[[], bytes]) -> Samples:
         """The people of one frame, which is decoded once; ``file`` waits for its bytes."""
@@ -254,14 +272,17 @@ class ShardBuilder:
         return record, data if jpeg.is_plain(data) else encode(frame, self.recipe.quality)
 
     def _quarantine(self, row: int, error: FrameError) -> None:
-        self.quarantined.append(
-            Quarantined(
-                source_row=int(self.task.source_rows[row]),
-                imgname=self.task.imgnames[row],
-                reason=error.reason,
-                detail=str(error),
-            )
+        self._faults[row] = Quarantined(
+            source_row=int(self.task.source_rows[row]),
+            imgname=self.task.imgnames[row],
+            reason=error.reason,
+            detail=str(error),
         )
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """The rows that failed, in the order of the task."""
+        return [fault for _, fault in sorted(self._faults.items())]
 
     def seal(self, tar_sha256: str, tar_bytes: int) -> dict[str, Any]:
         """What the index states besides its columns, once all samples are written."""

@@ -5,9 +5,11 @@ names of folders, a folder a subject; or with other names: another prefix, anoth
 frames are looked for below the root by their file name and, where that is nowhere, by the number
 in it; from what is found follow remaps, or another root. Each proposal is tried out on disk.
 
-The search reads folders only; how names differ is :mod:`refit_shard.converter.doctor.differences`.
+The search reads folders and the lists of archives only; how names differ is
+:mod:`refit_shard.converter.doctor.differences`.
 """
 
+import itertools
 import os
 import posixpath
 import re
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from refit_shard.converter.annotations.remaps import Remap, Remaps, parse_remaps
 from refit_shard.converter.annotations.source import frame_path
+from refit_shard.converter.archives.holdings import Archives
 from refit_shard.converter.doctor.differences import (
     Difference,
     difference,
@@ -33,6 +36,7 @@ MAX_DEPTH = 8
 SAMPLE = 4000
 # Of the names that are looked for by number: more than one file may have it, and each is compared.
 NUMBERED_SAMPLE = 200
+_NO_ARCHIVES = Archives()
 _NUMBERED = re.compile(r"(.+_)(\d+\.\w+)")
 
 
@@ -137,7 +141,9 @@ def _likeness(name: str, path: str) -> tuple[int, int]:
     return min(letters, len(base), len(other)), folders
 
 
-def _search(root: str, names: Sequence[str], taken: Collection[str]) -> dict[str, Difference]:
+def _search(
+    root: str, names: Sequence[str], taken: Collection[str], archives: Archives
+) -> dict[str, Difference]:
     """Where the frames of names are below the root, the path most like the name; a draw is none.
 
     A frame ``a/S1_Walk_000001.jpg`` may also be number 000001 in a folder ``S1_Walk``, or a file
@@ -145,7 +151,7 @@ def _search(root: str, names: Sequence[str], taken: Collection[str]) -> dict[str
     """
     wanted = _Wanted.of(names)
     best: dict[str, tuple[tuple[int, ...], set[Difference]]] = {}
-    for folder, files in _walk(root):
+    for folder, files in itertools.chain(_walk(root), archives.tree()):
         for file in files:
             for name, sure, found in wanted.like(folder, file):
                 if found.path in taken:
@@ -159,10 +165,13 @@ def _search(root: str, names: Sequence[str], taken: Collection[str]) -> dict[str
     return {name: next(iter(ways)) for name, (_, ways) in best.items() if len(ways) == 1}
 
 
-def _present(root: str, names: Sequence[str], remaps: Remaps = ()) -> int:
-    """How many of the names have a file below the root, each one of its own."""
-    paths = {frame_path(name, root, remaps) for name in names} - {None}
-    return sum(os.path.isfile(os.path.join(root, str(path))) for path in paths)
+def _present(
+    root: str, names: Sequence[str], remaps: Remaps = (), archives: Archives = _NO_ARCHIVES
+) -> int:
+    """How many of the names have a file below the root or in an archive, each one of its own."""
+    paths = sorted({path for name in names if (path := frame_path(name, root, remaps))})
+    packed = archives.find(paths)
+    return sum(path in packed or os.path.isfile(os.path.join(root, path)) for path in paths)
 
 
 # ------------------------------------------------------------------------------------ cures
@@ -215,7 +224,11 @@ def _parent_cure(root: str, names: Sequence[str]) -> Cure | None:
 
 
 def find_cure(
-    root: str, names: Sequence[str], standing: Sequence[str] = (), given: Remaps = ()
+    root: str,
+    names: Sequence[str],
+    standing: Sequence[str] = (),
+    given: Remaps = (),
+    archives: Archives = _NO_ARCHIVES,
 ) -> Cure | None:
     """What would make the missing frames of these names be found, tried out; None if nothing does.
 
@@ -226,12 +239,14 @@ def find_cure(
         names: of missing frames, as in the npz, sorted; some of them are looked for.
         standing: names whose frames are found already.
         given: remaps that are in force already; a cure ends with them.
+        archives: those below the root.
     """
     tried = spread(names, SAMPLE)
     parent = _parent_cure(root, tried)
     if parent is not None and not standing:
         return parent
-    found = _search(root, tried, {str(frame_path(name, root, given)) for name in standing})
+    taken = {str(frame_path(name, root, given)) for name in standing}
+    found = _search(root, tried, taken, archives)
     if not found:
         return None
     kept = {name: frame_path(name, root, given) for name in spread(standing, SAMPLE)}
@@ -239,7 +254,7 @@ def find_cure(
     most = len(tried) // 2
     for candidate in _candidates(list(found.values()), list(kept)):
         remaps = candidate + given
-        cured = _present(root, tried, remaps)
+        cured = _present(root, tried, remaps, archives)
         spares = all(frame_path(name, root, remaps) == path for name, path in kept.items())
         if cured > most and spares and _is_sayable(remaps):
             best, most = remaps, cured

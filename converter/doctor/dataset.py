@@ -12,6 +12,7 @@ from pathlib import Path
 from refit_shard.converter.annotations.columns import REQUIRED, ROW_SHAPES
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.npz import Npz
+from refit_shard.converter.archives.find import OnBytes
 from refit_shard.converter.build.driver import BuildRequest, Prepared, prepare
 from refit_shard.converter.build.estimate import estimate, missing_rows
 from refit_shard.converter.doctor.cures import Cure, find_cure
@@ -116,7 +117,8 @@ def check_presence(
         lost = {source.imgnames[row] for row in outside}
         lost |= {n for n, path in zip(source.imgnames, source.paths, strict=True) if path in gone}
         standing = sorted({*source.imgnames} - lost)
-        cure = find_cure(root, sorted(lost), standing, prepared.request.remaps)
+        remaps, archives = prepared.request.remaps, prepared.packed.archives
+        cure = find_cure(root, sorted(lost), standing, remaps, archives)
     findings = []
     if count:
         detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"
@@ -128,6 +130,7 @@ def check_presence(
     elif rows:
         detail = f"all {prepared.plan.frames} frames are below {root}"
         findings.append(Finding(dataset.name, "present", "ok", detail))
+    findings += check_archives(prepared, missing=bool(count))
     if cure is not None:
         status = limits.grade("missing", count + len(outside), source.rows)
         findings.append(_layout(dataset, cure, status, command))
@@ -140,6 +143,34 @@ def _fix_of_missing(dataset: Dataset, root: str, paths: Sequence[str]) -> str:
     if not videos:
         return fix_of(dataset, "missing")
     return f"{videos} videos hold them: run refit-shard extract-frames --dataset {dataset.name}"
+
+
+def check_archives(prepared: Prepared, *, missing: bool) -> list[Finding]:
+    """Archives below the root: those whose frames are read in place, and those that cannot be.
+
+    ``missing``: whether any frame was not found.
+    """
+    dataset, packed = prepared.recipe.dataset, prepared.packed
+    findings = []
+    if packed.archives.listed:
+        findings.append(Finding(dataset.name, "archives", "ok", archives_line(prepared)))
+    if packed.archives.compressed and missing:
+        which = ", ".join(packed.archives.compressed[:3])
+        detail = f"{which}: compressed as a whole, so no frame can be read out of it"
+        fix = f"unpack it below {dataset.root_variable}: tar xf {packed.archives.compressed[0]}"
+        findings.append(Finding(dataset.name, "archives", "warn", detail, fix))
+    return findings
+
+
+def archives_line(prepared: Prepared) -> str:
+    """How many archives lie below the root, and how many of the frames in them."""
+    dataset, packed = prepared.recipe.dataset, prepared.packed
+    count = len(packed.archives.listed)
+    held = f"{dataset.root_variable} holds {count} archive{'s' if count > 1 else ''}"
+    return (
+        f"{held}, nothing to unpack: {len(packed)} of {prepared.plan.frames} frames are read in "
+        "place"
+    )
 
 
 def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Finding:
@@ -186,11 +217,16 @@ def check_disk(needed: int, out: str) -> Finding:
 
 
 def check_dataset(
-    place: Place, sample: int | None, on_plan: Callable[[int], None], on_frame: Callable[[], None]
+    place: Place,
+    sample: int | None,
+    on_plan: Callable[[int], None],
+    on_frame: Callable[[], None],
+    on_bytes: OnBytes = lambda _done, _total: None,
 ) -> Report:
     """All checks of one data set whose root and npz are there.
 
-    ``sample``: frames to look at, None for all; ``on_plan`` hears how many it will be.
+    ``sample``: frames to look at, None for all; ``on_plan`` hears how many it will be,
+    ``on_bytes`` how far archives are listed.
     """
     report = Report(findings=check_npz(place))
     if any(one.status == "fail" for one in report.findings):
@@ -198,7 +234,7 @@ def check_dataset(
     request = BuildRequest(dataset=place.dataset, npz=place.npz, root=place.root, out=place.out)
     name = place.dataset.name
     try:
-        prepared = prepare(request)
+        prepared = prepare(request, on_bytes=on_bytes)
     except SourceError as error:
         report.findings.append(Finding(name, "labels", "fail", str(error), NPZ_FIX))
         return report

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refit_shard.converter.archives.frames import Frames
 from refit_shard.converter.build.driver import Prepared
 from refit_shard.converter.build.plan import permutation
 from refit_shard.converter.doctor.findings import Finding, Limits, Status
 from refit_shard.converter.doctor.remedies import PASSING, fix_of
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.resample import RES
-from refit_shard.converter.reading import read_frame
 from refit_shard.shards_spec.errors import FrameError, PassingError
 from refit_shard.shards_spec.geometry import box_meets_image, box_side
 from refit_shard.shards_spec.process import available_cores
-from refit_shard.shards_spec.storage.folder import Folder, open_folder
+from refit_shard.shards_spec.storage.folder import open_folder
 
 Size = tuple[int, int]  # H, W
 
@@ -117,11 +117,11 @@ def _size_error(reason: str, size: Size, what: str, wanted: NDArray[Any]) -> Fra
     )
 
 
-def _look(prepared: Prepared, root: Folder, rows: NDArray[np.int64]) -> _Seen:
+def _look(prepared: Prepared, root: Frames, rows: NDArray[np.int64]) -> _Seen:
     """Decode one frame and hold it against the labels of all of its rows."""
     source = prepared.source
     try:
-        data = read_frame(root, source.paths[int(rows[0])])
+        data = root.read(source.paths[int(rows[0])])
         height, width = decode_frame(data).pixels.shape[:2]
     except FrameError as error:
         return _Seen(faults=tuple(Fault(row, error.reason, str(error)) for row in rows.tolist()))
@@ -186,7 +186,8 @@ def look_at(
     prepared: Prepared, frames: Sequence[NDArray[np.int64]], on_frame: Callable[[], None]
 ) -> Look:
     """Decode frames and hold them against the labels of their rows."""
-    root = open_folder(prepared.request.root)
+    members = prepared.packed.members(prepared.source.paths[int(rows[0])] for rows in frames)
+    root = Frames(open_folder(prepared.request.root), members)
     seen = []
     pool = ThreadPoolExecutor(available_cores())
     try:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from refit_shard.converter.annotations.npz import write_npz
+from refit_shard.converter.archives.find import find_packed
+from refit_shard.converter.archives.frames import Frames
+from refit_shard.converter.archives.index import LISTS_FOLDER
 from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.encode import encode
@@ -109,10 +112,10 @@ def _write(root: Folder, crop: Crop, frame: Frame, mark: str) -> Size:
     return height, width
 
 
-def _cut(root: Folder, path: str, crops: Sequence[Crop]) -> _Done:
+def _cut(root: Folder, frames: Frames, path: str, crops: Sequence[Crop]) -> _Done:
     """Make the crops of one frame that are not there; it is decoded once, if at all."""
     try:
-        data = read_frame(root, path)
+        data = frames.read(path)
         digest = hashlib.sha256(data).digest()
         marks = {crop.index: _mark(crop, digest) for crop in crops}
         found = {crop.index: _standing(root, crop, marks[crop.index]) for crop in crops}
@@ -146,10 +149,13 @@ def _cut_all(plan: SubsetPlan, root: Folder, on_rows: Callable[[int], None]) -> 
     """Cut every frame's crops in threads: all the work is in code that lets go of Python's lock."""
     done = []
     workers = plan.request.workers
+    packed = find_packed(root, list(plan.crops), root.child(CROPS_FOLDER).child(LISTS_FOLDER))
+    frames = Frames(root, packed.members(plan.crops))
     pool = ThreadPoolExecutor(available_cores() if workers is None else max(1, workers))
     try:
         futures = {
-            pool.submit(_cut, root, path, crops): len(crops) for path, crops in plan.crops.items()
+            pool.submit(_cut, root, frames, path, crops): len(crops)
+            for path, crops in plan.crops.items()
         }
         for future in as_completed(futures):
             done.append(future.result())

@@ -25,6 +25,7 @@ Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/N
   refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format data set
   refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
 
+Frames are files below ROOT, or members of tars and zips in it as they were downloaded.
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
 environment variable such as BEDLAM_ROOT overrides it. Data sets of your own may be declared there,
 in DATASETS, or under datasets: in the YAML, and are then called by their names (docs/data.md).
@@ -205,9 +206,19 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     ]
 
 
+def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prepared":
+    """Read and plan a data set; a meter shows how far its archives are listed."""
+    from refit_shard.console import listing_meter
+    from refit_shard.converter.build.driver import prepare
+
+    with listing_meter(request.dataset.name, quiet=quiet) as reached:
+        return prepare(request, keep_lists=keep_lists, on_bytes=reached)
+
+
 def _describe(prepared: "Prepared") -> None:
     """Say what the npz holds and what it does not."""
     from refit_shard.console import say
+    from refit_shard.converter.doctor.dataset import archives_line
     from refit_shard.converter.doctor.labels import unusable_rows
 
     source, plan = prepared.source, prepared.plan
@@ -219,6 +230,8 @@ def _describe(prepared: "Prepared") -> None:
     ]
     if source.kept.fields:
         lines.append(f"{name}: kept {', '.join(map(str, source.kept.fields))}")
+    if prepared.packed.archives.listed:
+        lines.append(f"{name}: {archives_line(prepared)}")
     lines += [f"{name}: {one.rows} rows cannot be used: {one}" for one in unusable_rows(source)]
     for line in lines:
         say(line, error=True)
@@ -250,11 +263,10 @@ def _told(prepared: "Prepared", findings: "Sequence[Finding]") -> dict[str, Any]
 
 def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
     from refit_shard.console import as_json, human_bytes, human_seconds, print_table, say
-    from refit_shard.converter.build.driver import prepare
     from refit_shard.converter.build.estimate import estimate
     from refit_shard.converter.doctor.checks import stopped_by
 
-    prepared = [prepare(request) for request in wanted]
+    prepared = [_prepare(request, keep_lists=False, quiet=args.json) for request in wanted]
     looks = [_first_look(args, one) for one in prepared]
     found = [(one, estimate(one)) for one in prepared]
     code = 1 if any(stopped_by(one) for one in looks) else 0
@@ -366,14 +378,13 @@ def _look_at_all(
 ) -> "tuple[list[Prepared], list[dict[str, Any]]]":
     """The data sets that may be built, and what the checks say of all; the others give errors."""
     from refit_shard.console import say
-    from refit_shard.converter.build.driver import prepare
     from refit_shard.converter.doctor.checks import stopped_by
 
     ready = []
     told = []
     for request in wanted:
         try:
-            prepared = prepare(request)
+            prepared = _prepare(request, keep_lists=True, quiet=args.json)
             findings = _first_look(args, prepared)
             told.append(_told(prepared, findings))
             if stopped_by(findings):

@@ -120,7 +120,7 @@ def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]
 
 
 def _check_one(place: "Place", sample: int | None, *, quiet: bool) -> "Report":
-    from refit_shard.console import Meter
+    from refit_shard.console import Meter, listing_meter
     from refit_shard.converter.doctor.dataset import check_dataset
 
     meter: list[Meter] = []
@@ -133,7 +133,8 @@ def _check_one(place: "Place", sample: int | None, *, quiet: bool) -> "Report":
         meter[0].advance(1)
 
     try:
-        return check_dataset(place, sample, on_plan, on_frame)
+        with listing_meter(place.dataset.name, quiet=quiet) as reached:
+            return check_dataset(place, sample, on_plan, on_frame, reached)
     finally:
         if meter:
             meter[0].__exit__(None, None, None)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import (
+    bench_archives,
     bench_build,
     bench_gpu,
     bench_late,
@@ -85,6 +86,18 @@ def test_late_files_wait_and_others_do_not(tmp_path: Path) -> None:
             took[name] = float(subprocess.run(command, capture_output=True, check=True).stdout)
     assert took["late/file"] >= 0.3
     assert took["file"] < took["late/file"]
+
+
+def test_bench_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    arguments = ["--quick", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    assert bench_archives.main(arguments) == 0
+    results = json.loads(out.read_text())
+    for kind in ("tar", "zip"):
+        for how in ("made", "used"):
+            assert results["lists"][kind][how]["seconds"] > 0
+    assert results["build"]["tars_over_files"]["median"] > 0
+    assert "Tars over files" in capsys.readouterr().out
 
 
 def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,12 +8,15 @@ import contextlib
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["refit_shard", "zipfile"]):
+with atheris.instrument_imports(include=["refit_shard", "zipfile", "tarfile"]):
     from refit_shard.shards_spec.errors import RefitShardError
     from tests.hostile import (
+        test_archive,
         test_frame,
         test_importers,
         test_index,
@@ -22,13 +25,15 @@ with atheris.instrument_imports(include=["refit_shard", "zipfile"]):
         test_occluders,
     )
 
-PARSERS = {
+PARSERS: dict[str, Any] = {
     "annotations": test_importers,
     "frame": test_frame,
     "index": test_index,
     "jpeg": test_jpeg,
     "npz": test_npz,
     "occluders": test_occluders,
+    "tar": test_archive,
+    "zip": SimpleNamespace(make_whole=test_archive.make_whole_zip, parse=test_archive.parse),
 }
 
 

@@ -1,0 +1,1 @@
+"""Archives as they were downloaded, tar and zip: what they hold, and frames read out of them."""

@@ -1,0 +1,231 @@
+"""What a tar holds: a walk from header to header, over the members' data.
+
+Python's ``tarfile`` reads each header; the walk is ours, since ``tarfile`` takes a damaged header
+in the middle, or the end of a download that was cut short, for the end of the archive.
+"""
+
+import re
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+from refit_shard.converter.archives.members import MAX_MEMBERS, Kind, Listing, read_range
+from refit_shard.converter.archives.names import member_name
+from refit_shard.shards_spec.errors import SourceError
+
+_BLOCK = tarfile.BLOCKSIZE
+_ZEROS = bytes(_BLOCK)
+# What is read at a header: a long name and the header after it as well, or, where members are so
+# small that many lie in one read, more.
+_LEAST_READ, _MOST_READ = 4 << 10, 1 << 20
+_MAX_NAME_BYTES = 1 << 16  # of a long name or of a pax header's records
+_PAX_RECORD = re.compile(rb"(\d{1,8}) ([^=\n]+)=")
+_ENCODING = ("utf-8", "surrogateescape")
+
+_FILES = tarfile.REGULAR_TYPES
+_FOLDERS = (tarfile.DIRTYPE, b"D")
+_LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+# Of an archive as a whole: a volume's label is nothing to unpack; pieces of volumes are refused.
+_LABEL, _VOLUME = b"V", b"M"
+
+
+class _Window:
+    """The last piece read of the archive."""
+
+    def __init__(self, file: Any, where: str, size: int) -> None:
+        self._file, self._where, self._size = file, where, size
+        self._data = b""
+        self._begin = 0
+        self._count = _LEAST_READ
+
+    def read(self, begin: int, count: int) -> bytes:
+        """``count`` bytes; fewer where the archive ends."""
+        count = min(count, self._size - begin)
+        if count <= 0:
+            return b""
+        at = begin - self._begin
+        if at < 0 or at + count > len(self._data):
+            near = 0 <= begin - self._begin - len(self._data) < 4 * self._count
+            self._count = min(_MOST_READ, 4 * self._count) if near else _LEAST_READ
+            much = min(max(count, self._count), self._size - begin)
+            self._data = read_range(self._file, self._where, begin, much)
+            self._begin, at = begin, 0
+        return self._data[at : at + count]
+
+
+class _Walk:
+    """One pass over an archive's headers."""
+
+    def __init__(self, file: Any, where: str, size: int) -> None:
+        self.where, self.size = where, size
+        self.window = _Window(file, where, size)
+        self.listing = Listing()
+        self.place: dict[str, int] = {}  # of the last member of a name, in the listing
+        self.said: dict[str, str] = {}  # by the headers before a member's own, of that member
+
+    def damaged(self, what: str) -> SourceError:
+        """The archive's own error."""
+        last = f", after {self.listing.names[-1]!r:.200}" if self.listing.names else ""
+        return SourceError(f"{self.where}: {what}{last}; download it again")
+
+    def header(self, begin: int) -> tarfile.TarInfo | None:
+        """The header there; None at the mark that ends the archive."""
+        block = self.window.read(begin, _BLOCK)
+        if len(block) < _BLOCK:
+            raise self.damaged(f"cut short: the tar ends at byte {self.size} without its end mark")
+        if block == _ZEROS:
+            return None
+        try:
+            found = tarfile.TarInfo.frombuf(block, *_ENCODING)
+        except (tarfile.HeaderError, ValueError, OverflowError) as error:
+            raise self.damaged(f"damaged: no header of a member at byte {begin}") from error
+        if not 0 <= found.size < 1 << 62:
+            raise self.damaged(f"damaged: a member at byte {begin} of {found.size} bytes")
+        return found
+
+    def told(self, found: tarfile.TarInfo, begin: int) -> None:
+        """Keep what a header says of the next member: a long name, or pax records."""
+        if found.size > _MAX_NAME_BYTES:
+            raise self.damaged(f"damaged: a name of {found.size} bytes at byte {begin}")
+        data = self.window.read(begin, found.size)
+        if len(data) < found.size:
+            raise self.damaged("cut short within a member's name")
+        if found.type in _LONG:
+            key = "path" if found.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
+            self.said[key] = data.partition(b"\0")[0].decode(*_ENCODING)
+            return
+        records = self._records(data)
+        if found.type in _PAX:
+            self.said |= records
+        elif records.keys() & {"path", "linkpath", "size"}:
+            raise SourceError(
+                f"{self.where}: a pax header names all members alike, which is not read; unpack it"
+            )
+
+    def _records(self, data: bytes) -> dict[str, str]:
+        records = {}
+        at = 0
+        while at < len(data) and data[at]:
+            found = _PAX_RECORD.match(data, at)
+            end = at + int(found[1]) if found is not None else 0
+            if found is None or not found.end() < end <= len(data) or data[end - 1] != 0x0A:
+                raise self.damaged("damaged: a pax header's records are of no known form")
+            records[found[2].decode(*_ENCODING)] = data[found.end() : end - 1].decode(*_ENCODING)
+            at = end
+        return records
+
+    def size_of(self, found: tarfile.TarInfo) -> int:
+        """Bytes of a member's data in the archive."""
+        if "size" not in self.said:
+            has_data = found.type in _FILES or found.type not in tarfile.SUPPORTED_TYPES
+            return found.size if has_data or found.type in (*_LONG, tarfile.GNUTYPE_SPARSE) else 0
+        stated = self.said["size"]
+        if not (stated.isascii() and stated.isdigit() and len(stated) < 19):
+            raise self.damaged(f"damaged: a pax header states a size of {stated!r:.40}")
+        return int(stated)
+
+    def member(self, found: tarfile.TarInfo, begin: int, size: int) -> None:
+        """List a member whose data begin there."""
+        if found.type in _FOLDERS or found.type == _LABEL or found.isdir():
+            return
+        if found.type == _VOLUME:
+            raise SourceError(f"{self.where}: a piece of a tar in volumes; put them together first")
+        path = self.said.get("path", found.name)
+        name = member_name(self.said.get("GNU.sparse.name", path))
+        try:
+            (name or "").encode()
+        except UnicodeError:
+            name = None
+        if name is None:
+            self.listing.passed_over += 1
+            return
+        self._add(name, found, begin, size)
+        self.place[name] = len(self.listing.names) - 1
+        if len(self.listing.names) > MAX_MEMBERS:
+            raise SourceError(f"{self.where}: holds more than {MAX_MEMBERS} members; unpack it")
+
+    def _add(self, name: str, found: tarfile.TarInfo, begin: int, size: int) -> None:
+        listing = self.listing
+        if any(key.startswith("GNU.sparse.") for key in self.said):
+            kind = Kind.SPARSE
+        elif found.type in _FILES:
+            kind = Kind.SPARSE if found.type == tarfile.GNUTYPE_SPARSE else Kind.PLAIN
+        elif found.type == tarfile.LNKTYPE:
+            target = self.place.get(member_name(self.said.get("linkpath", found.linkname)) or "")
+            if target is not None:  # a hard link: the same bytes, as tar gives it
+                begin, size = listing.begins[target], listing.sizes[target]
+                kind = Kind(listing.kinds[target])
+            else:
+                kind = Kind.LINK
+        else:
+            kind = Kind.LINK if found.type == tarfile.SYMTYPE else Kind.SPECIAL
+        listing.add(name, begin, size, size, size, 0, kind)
+
+
+def list_tar(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) -> Listing:
+    """What a tar holds: of several members of one name, the last.
+
+    Args:
+        file: the archive, open: ``read_at(count, offset)``.
+        where: its path or URL, for errors.
+        size: its bytes.
+        on_bytes: hears of the bytes that were passed.
+
+    Raises:
+        SourceError: it is damaged or cut short, which names the last whole member.
+        PassingError: the storage failed.
+    """
+    walk = _Walk(file, where, size)
+    at = 0
+    while (found := walk.header(at)) is not None:
+        begin = at + _BLOCK
+        length = walk.size_of(found)
+        after = begin + -(-length // _BLOCK) * _BLOCK
+        if begin + length > size:
+            raise walk.damaged(
+                f"cut short: it has {size} bytes, and a member {found.name!r:.200} that ends at "
+                f"byte {begin + length}"
+            )
+        if found.type in (*_LONG, *_PAX, tarfile.XGLTYPE):
+            walk.told(found, begin)
+        else:
+            if found.type == tarfile.GNUTYPE_SPARSE:
+                after += _more_sparse(walk, found, begin)
+            walk.member(found, begin, length)
+            walk.said.clear()
+        on_bytes(min(after, size) - at)
+        at = after
+    kept = sorted(walk.place.values())
+    if len(kept) == len(walk.listing.names):
+        return walk.listing
+    return _only(walk.listing, kept)
+
+
+def _more_sparse(walk: _Walk, found: tarfile.TarInfo, begin: int) -> int:
+    """Bytes of the blocks that go on with an old sparse header, before the data."""
+    extended = bool(found._sparse_structs[1])  # type: ignore[attr-defined]
+    more = 0
+    while extended:
+        block = walk.window.read(begin + more, _BLOCK)
+        if len(block) < _BLOCK:
+            raise walk.damaged("cut short within a sparse member")
+        extended = bool(block[504])
+        more += _BLOCK
+    return more
+
+
+def _only(listing: Listing, rows: list[int]) -> Listing:
+    """Some of the members."""
+    fewer = Listing(passed_over=listing.passed_over)
+    for row in rows:
+        fewer.add(
+            listing.names[row],
+            listing.begins[row],
+            listing.spans[row],
+            listing.sizes[row],
+            listing.packed[row],
+            listing.crcs[row],
+            Kind(listing.kinds[row]),
+        )
+    return fewer
