@@ -23,11 +23,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.bench_load import CORES
 from benchmarks.build_cases import process
 from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, cached_crops
 from benchmarks.harness import Spread, interleaved, machine, markdown_table, spread
-from benchmarks.load_cases import CORES, options, pin
+from benchmarks.load_cases import options, pin
 from benchmarks.peers.transform import Kind
 from refit_shard import StreamingLoader
 

@@ -87,7 +87,7 @@ def measure_stream(crops: Crops, settings: Settings, cache: Path) -> dict[str, A
     """Rates by the delay of a read in milliseconds, and each over that without a delay."""
     library = late_library(cache)
     amounts = Amounts(batch=settings.batch, warm_up=settings.warm_up, seconds=settings.seconds)
-    case = Loading(image="uint8", workers=settings.workers)
+    case = Loading(image="uint8", cores=settings.workers)
     work = {
         str(delay): partial(late_rate, delay, library, case, crops, amounts)
         for delay in (0, *settings.delays)

@@ -49,6 +49,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard simulate config.yaml --cache 200GB   what a run would download
+  refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
   refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
   refit-shard subset-3dpw                  the validation subset, pre-cropped
 """

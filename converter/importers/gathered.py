@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.converter.annotations.source import ROW_SHAPES
+from refit_shard.converter.annotations.columns import ROW_SHAPES
 
 
 @dataclass(kw_only=True)

@@ -75,7 +75,7 @@ def request_of(args: argparse.Namespace) -> "VideoRequest":
     Raises:
         UsageError: they contradict each other, or a data set's place is not configured.
     """
-    from refit_shard.converter.annotations.datasets import DATASETS, Dataset, find_dataset
+    from refit_shard.converter.annotations.datasets import DATASETS, Dataset
     from refit_shard.converter.videos.plan import VideoRequest, layout_of
     from refit_shard.data_folder import find_data_config
     from refit_shard.shards_spec.names import check_dataset_name
@@ -100,10 +100,9 @@ def request_of(args: argparse.Namespace) -> "VideoRequest":
             raise UsageError(f"--name {args.name}: is a registered data set: --dataset {args.name}")
         dataset = Dataset(name=args.name, root_variable="--root")
     else:
-        dataset = find_dataset(args.dataset)
-        layout_of(dataset)
-    if npz is None or root is None:
         config = find_data_config(args.data_config)
+        dataset = config.find(args.dataset)
+        layout_of(dataset)
         npz, root = npz or config.npz(dataset), root or config.root(dataset)
     if "://" in root:
         raise UsageError(f"{root}: videos are read from a disk: give --root DIR with a copy")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refit_shard.converter.build import ahead, work
+from refit_shard.converter.archives import frames as archive_frames
+from refit_shard.converter.build import ahead
 from refit_shard.converter.build.ahead import ReadAhead
 from refit_shard.converter.reading import read_frame
 from refit_shard.shards_spec.errors import FrameError, PassingError
@@ -153,7 +154,9 @@ def planted(
 ) -> None:
     """Have ``around`` make a build's reads."""
     monkeypatch.setattr(
-        work, "read_frame", lambda root, path: around(path, lambda: read_frame(root, path))
+        archive_frames,
+        "read_frame",
+        lambda root, path: around(path, lambda: read_frame(root, path)),
     )
 
 

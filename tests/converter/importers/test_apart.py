@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_no_process_outlives_its_reading() -> None:
             for path in Path("/proc").iterdir()
             if path.name.isdigit()
             and (path / "stat").exists()
-            and f") S {os.getpid()} " in (path / "stat").read_text(errors="replace")
+            and re.search(rf"\) [^Z] {os.getpid()} ", (path / "stat").read_text(errors="replace"))
         }
 
     list(read_apart(tasks(twice, 2)))  # multiprocessing's own helper process is there from now on

@@ -59,7 +59,6 @@ int main(int count, char** words) {
     for (int64_t k = 0; k < work.count; ++k) {
         point(memory, &reads[k].data);
         point(memory, &reads[k].header);
-        point(memory, &reads[k].record);
         reads[k].descriptor = fileno(file);
         point(memory, &samples[k].rgb);
         samples[k].jpeg = reads[k].data;
@@ -67,7 +66,7 @@ int main(int count, char** words) {
     }
     for (int64_t k = 0; k < work.cut_out_count; ++k)
         for (const uint8_t*& level : cut_outs[k].level) point(memory, &level);
-    refit_read(reads, work.count, threads);
+    refit_read(reads, work.count, threads, 0);
     RefitBatch batch{samples, work.count, cut_outs, work.cut_out_count,
                      reinterpret_cast<RefitPaste*>(memory + work.pastes), work.paste_count,
                      {work.scale[0], work.scale[1], work.scale[2]},

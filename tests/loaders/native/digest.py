@@ -25,18 +25,9 @@ from numpy.typing import NDArray
 from benchmarks.photographs import photo_frame
 from refit_shard.converter.frames.encode import encode
 from refit_shard.loaders.items.pixels import MEAN, STD
-from refit_shard.loaders.native import (
-    PASTE,
-    READ,
-    SAMPLE,
-    CutOuts,
-    Drawer,
-    ImageKind,
-    Jpegs,
-    has_avx2,
-    slack,
-)
+from refit_shard.loaders.native import CutOuts, Drawer, ImageKind, Jpegs, has_avx2, slack
 from refit_shard.loaders.native.compiling import OPTIONS, SOURCE, sources
+from refit_shard.loaders.native.interface import PASTE, READ, SAMPLE
 from tests.small import colourful
 
 U8 = NDArray[np.uint8]
@@ -138,7 +129,7 @@ def packed(batch: Batch) -> bytes:
         data, record = stored(jpeg, header)
         read["offset"], read["length"], read["jpeg_length"] = file.put(data), len(data), len(jpeg)
         read["data"] = file.put(bytes(len(data) + slack()))
-        read["record"], read["record_length"] = file.put(bytes(record)), record
+        read["record_length"] = record
     samples["jpeg_length"] = reads["jpeg_length"]
     samples["map"], samples["factors"] = batch.maps.reshape(-1, 2, 3), batch.factors
     samples["height"], samples["width"] = batch.sides.T
