@@ -180,7 +180,7 @@ def test_pose_turns_and_flips_as_pose_3d_does(tmp_path_factory: pytest.TempPathF
     for body in bodies:
         row = labels(rng, (80.0, 60.0), 100.0)
         row["has_smpl"] = 1.0
-        row["pose"][:3] = Rotation.random(rng=rng).as_rotvec()
+        row["pose"][:3] = Rotation.random(None, rng).as_rotvec()
         row["S"][:, :3] = Rotation.from_rotvec(row["pose"][:3]).apply(body)
         rows.append({**row, "frame": 0})
     frame = np.full((120, 160, 3), 90, np.uint8)

@@ -195,6 +195,7 @@ def test_a_validation_without_a_regressor_stops_before_training(job: Job, tmp_pa
     assert len(done.steps) == 1
 
 
+@pytest.mark.skipif(torch.__version__ < "2.6", reason="an older torch.load reads whatever there is")
 def test_a_checkpoint_with_numbers_of_either_numpy_is_read() -> None:
     """By torch.load's defaults; numpy's arrays, texts and records stay refused."""
     numbers = {"performance": [np.float64(61.5), np.float32(0.5), np.int64(3), np.bool_(1)]}
