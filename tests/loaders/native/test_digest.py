@@ -6,6 +6,7 @@ from refit_shard.loaders.native import has_avx2
 from tests.loaders.native import digest
 
 
+@pytest.mark.slow  # most of it is compiling; make aarch64 prints the values
 @pytest.mark.skipif(bool(digest.missing()), reason=digest.missing())
 def test_aarch64_draws_the_same_bits() -> None:
     """As x86-64 does by either path, with any number of threads, and this checkout's library."""

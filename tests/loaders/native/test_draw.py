@@ -135,7 +135,9 @@ def test_normalised_images_are_the_references(factors: list[float], res: int, se
     image = colourful(res, res, seed)
     whole = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     expected = reference.normalised(image, factors, MEAN, STD)
-    rounded = torch.from_numpy(expected).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    rounded = (
+        torch.from_numpy(expected).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    )
     for portable in (False, True):
         for kind, wanted in ((ImageKind.FLOAT32, expected), (ImageKind.BFLOAT16, rounded)):
             made = drawer(res, kind, portable)
