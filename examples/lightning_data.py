@@ -3,11 +3,11 @@
     data = ShardData("configs/config_bedlam.yaml", shards="data/shards", num_workers=8)
     Trainer(max_epochs=20, use_distributed_sampler=False).fit(model, data, ckpt_path="last")
 
-Lightning, 2.2 and later, saves and loads the state of a training loader that has one, but not with
-a checkpoint that was saved between two epochs: such a training would begin anew. It also takes what
-``len`` says after a resume for the whole epoch, of which it has already counted the batches before
-the checkpoint. So here the data module keeps the state, and the loader's length is always a whole
-epoch's: Lightning says where an epoch ends, the stream has none.
+Lightning (since 2.2; this was run with 2.6) saves and loads the state of a training loader that has
+one, but not with a checkpoint that was saved between two epochs: such a training would begin anew.
+It also takes what ``len`` says after a resume for the whole epoch, of which it has already counted
+the batches before the checkpoint. So here the data module keeps the state, and the loader's length
+is always a whole epoch's: Lightning says where an epoch ends, the stream has none.
 """
 
 from collections.abc import Callable, Iterator
