@@ -10,12 +10,13 @@ from unittest.mock import patch
 
 from benchmarks.build_cases import build_here
 from benchmarks.trees import Tree
+from refit_shard.converter.archives import frames
 from refit_shard.converter.build import work
 from refit_shard.shards_spec import writer
 
 # Each function's time less what is a stage of its own within.
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
-    "read": ((work, "read_frame"),),
+    "read": ((frames, "read_frame"),),
     "decode": ((work, "decode_frame"),),
     "turn": ((work, "oriented"),),
     "shrink": ((work, "cut"),),

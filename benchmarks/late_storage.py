@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest.mock import patch
 
+from benchmarks.harness import REPOSITORY
 from refit_shard.loaders.native.compiling import compilers
 
 SOURCE = Path(__file__).with_name("late_opens.cc")
@@ -68,15 +69,20 @@ def late_files(library: Path, folder: Path, milliseconds: int) -> Iterator[None]
 def _running(*command: str) -> Iterator[int]:
     """A process that says a port; gives that."""
     with subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, *command],
+        cwd=REPOSITORY,  # where the benchmarks are found, wherever this runs
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
         try:
             assert process.stdout is not None
+            said = b""
             for line in process.stdout:
+                said = line
                 if found := re.search(rb"127\.0\.0\.1:(\d+)", line):
                     break
             else:
-                raise RuntimeError(f"{' '.join(command)}: did not start")
+                raise RuntimeError(f"{' '.join(command)}: did not start: {said.decode()}")
             with _emptied(process.stdout.fileno()):
                 yield int(found[1])
         finally:
