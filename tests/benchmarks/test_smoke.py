@@ -60,6 +60,7 @@ def test_bench_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "| naive" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_late(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From late files and from a late store."""
     out = tmp_path / "results.json"
@@ -134,6 +135,7 @@ def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert "| uint8 over bare decode |" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_loop(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every case is measured."""
     out = tmp_path / "results.json"
