@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.crops import Crops, cached_crops
+from benchmarks.crops import Crops, CropSizes, cached_crops
 from benchmarks.harness import (
     Spread,
     cores,
@@ -52,13 +52,9 @@ Batch = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CropSizes):
     """Sizes of the run. ``steps``: of one measurement, after ``warm_up`` others."""
 
-    frames: int = 200
-    passes: int = 5
-    samples_per_shard: int = 256
-    occluders: int = 60
     model: str = "hrnet_w48"
     batches: tuple[int, ...] = (64, 128, 256)
     workers: int = 2
@@ -155,14 +151,7 @@ def measure_batch(steps: Steps, crops: Crops, batch: int, settings: Settings) ->
 
 def run(settings: Settings, cache: Path, device: torch.device) -> dict[str, Any]:
     """All measurements; a batch that does not fit into the device's memory is left out."""
-    cache.mkdir(parents=True, exist_ok=True)
-    crops = cached_crops(
-        cache,
-        frames=settings.frames,
-        passes=settings.passes,
-        samples_per_shard=settings.samples_per_shard,
-        occluders=settings.occluders,
-    )
+    crops = cached_crops(cache, settings)
     steps = Steps(settings.model, device)
     measured, left_out = [], []
     for batch in settings.batches:

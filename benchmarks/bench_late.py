@@ -26,8 +26,16 @@ from typing import Any
 
 from benchmarks.build_cases import cached_tree, process, repeated, request, run_build
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.harness import Spread, interleaved, machine, markdown_table, ratios, spread
-from benchmarks.late_storage import BUCKET, late_files, late_library, late_store, put, s3_server
+from benchmarks.harness import Spread, machine, markdown_table, rates_over_first
+from benchmarks.late_storage import (
+    BUCKET,
+    OPENS,
+    late_files,
+    late_library,
+    late_store,
+    put,
+    s3_server,
+)
 from benchmarks.trees import Tree
 from refit_shard.converter.build.driver import BuildRequest
 
@@ -76,11 +84,7 @@ def _in_turns(
             return pool.submit(build_rate, wanted).result()
 
     work = {str(delay): partial(rate, delay) for delay in (0, *settings.delays)}
-    measured = interleaved(work, settings.rounds)
-    return {
-        "samples_per_second": {name: asdict(spread(one)) for name, one in measured.items()},
-        "ratios": {name: asdict(ratios(one, measured["0"])) for name, one in measured.items()},
-    }
+    return rates_over_first(work, settings.rounds)
 
 
 def measure_build(tree: Tree, scratch: Path, settings: Settings) -> dict[str, Any]:
@@ -98,7 +102,7 @@ def measure_build(tree: Tree, scratch: Path, settings: Settings) -> dict[str, An
         )
 
     files = wanted(settings.samples_per_shard)
-    library = late_library(scratch)
+    library = late_library(scratch, OPENS)
     results = {"files": _in_turns(files, partial(late_files, library, Path(files.root)), settings)}
     if find_spec("moto") is None:
         return results

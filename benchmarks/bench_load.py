@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.build_cases import process
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.crops import Crops, cached_crops
+from benchmarks.crops import Crops, CropSizes, cached_crops
 from benchmarks.harness import (
     Spread,
     interleaved,
@@ -43,16 +43,12 @@ PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "crc32c"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CropSizes):
     """Sizes of the run. ``seconds``: that a measurement takes at least, after ``warm_up`` batches.
 
     ``stage_batches``: made in each round of the stages, twice.
     """
 
-    frames: int = 200
-    passes: int = 5
-    samples_per_shard: int = 256
-    occluders: int = 60
     batch: int = 64
     images: tuple[Kind, ...] = ("uint8", "normalized")
     warm_up: int = 30
@@ -163,14 +159,7 @@ def measure_inside(crops: Crops, settings: Settings) -> dict[str, Any]:
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
     """All measurements."""
-    cache.mkdir(parents=True, exist_ok=True)
-    crops = cached_crops(
-        cache,
-        frames=settings.frames,
-        passes=settings.passes,
-        samples_per_shard=settings.samples_per_shard,
-        occluders=settings.occluders,
-    )
+    crops = cached_crops(cache, settings)
     return {
         "benchmark": "bench_load",
         "machine": machine(PACKAGES),

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.bench_load import CORES
 from benchmarks.build_cases import process
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.crops import Crops, cached_crops
+from benchmarks.crops import Crops, CropSizes, cached_crops
 from benchmarks.harness import Spread, interleaved, machine, markdown_table, spread
 from benchmarks.load_cases import options, pin
 from benchmarks.peers.transform import Kind
@@ -37,13 +37,9 @@ _STEP = 1000  # additions between two looks at the clock
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CropSizes):
     """Sizes of the run. ``batches``: of one measurement; ``warm_up``: batches before."""
 
-    frames: int = 200
-    passes: int = 5
-    samples_per_shard: int = 256
-    occluders: int = 60
     batch: int = 64
     workers: int = 2
     images: tuple[Kind, ...] = ("uint8", "normalized")
@@ -148,14 +144,7 @@ def _fresh(case: Case, crops: Crops, settings: Settings, image: Kind) -> float:
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
     """All measurements."""
-    cache.mkdir(parents=True, exist_ok=True)
-    crops = cached_crops(
-        cache,
-        frames=settings.frames,
-        passes=settings.passes,
-        samples_per_shard=settings.samples_per_shard,
-        occluders=settings.occluders,
-    )
+    crops = cached_crops(cache, settings)
     work = {
         f"{image}: {case.title}": partial(_fresh, case, crops, settings, image)
         for case in CASES

@@ -30,7 +30,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.crops import Crops, cached_crops
+from benchmarks.crops import Crops, CropSizes, cached_crops
 from benchmarks.harness import (
     REPOSITORY,
     Spread,
@@ -51,13 +51,9 @@ PLOT = REPOSITORY / "docs" / "throughput.png"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CropSizes):
     """Sizes of the run. ``seconds``: that a measurement takes at least, beside its start."""
 
-    frames: int = 200
-    passes: int = 5
-    samples_per_shard: int = 256
-    occluders: int = 60
     batch: int = 64
     workers: tuple[int, ...] = (1, 2, 3, 4)
     refit_workers: tuple[int, ...] = (1, 2)
@@ -131,14 +127,7 @@ def compare(measured: Measured) -> list[dict[str, Any]]:
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
     """All measurements."""
-    cache.mkdir(parents=True, exist_ok=True)
-    crops = cached_crops(
-        cache,
-        frames=settings.frames,
-        passes=settings.passes,
-        samples_per_shard=settings.samples_per_shard,
-        occluders=settings.occluders,
-    )
+    crops = cached_crops(cache, settings)
     skipped = {name: why for name in PEERS if (why := prepare(name, crops))}
     peers = [name for name in PEERS if name not in skipped]
     measured = measure_all(all_cases(settings, peers), crops, settings)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.crops import Crops, cached_crops
+from benchmarks.crops import Crops, CropSizes, cached_crops
 from benchmarks.harness import (
     REPOSITORY,
     Spread,
@@ -50,13 +50,9 @@ MEMORY_BYTES = {"uint8": 150e6, "normalized": 350e6}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CropSizes):
     """Sizes of the run. ``memory_batches``: over which a loader's memory is read."""
 
-    frames: int = 200
-    passes: int = 5
-    samples_per_shard: int = 256
-    occluders: int = 60
     rows_a_shard: int = 2000
     many_shards: int = 500
     few_shards: int = 5
@@ -190,14 +186,7 @@ def measure_memory(sets: Sets, settings: Settings) -> dict[str, Any]:
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
     """All measurements."""
-    cache.mkdir(parents=True, exist_ok=True)
-    crops = cached_crops(
-        cache,
-        frames=settings.frames,
-        passes=settings.passes,
-        samples_per_shard=settings.samples_per_shard,
-        occluders=settings.occluders,
-    )
+    crops = cached_crops(cache, settings)
     made = cached_sets(
         crops,
         shards=(settings.many_shards, settings.few_shards),

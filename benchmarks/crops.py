@@ -22,13 +22,23 @@ from refit_shard.loaders.items.occluder_import import read_voc
 from refit_shard.loaders.items.occluders import occluder_bytes
 from refit_shard.shards_spec.names import MANIFEST
 
-SAMPLES_PER_SHARD = 256
-_OCCLUDERS = 60
 _VOC_SIDE_PX = (60, 501)  # the import halves it
 _VOC_QUALITY = 90
 _ANNOTATION = """<annotation><segmented>1</segmented><object><name>thing</name><bndbox>
 <xmin>0</xmin><ymin>0</ymin><xmax>{width}</xmax><ymax>{height}</ymax></bndbox></object></annotation>
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropSizes:
+    """How many crops and occluders a benchmark uses: the people of ``frames`` frames, ``passes``
+    times over, and ``occluders`` cut-outs. The settings of such a benchmark derive from it.
+    """
+
+    frames: int = 200
+    passes: int = 5
+    samples_per_shard: int = 256
+    occluders: int = 60
 
 
 @dataclass(frozen=True)
@@ -80,33 +90,27 @@ def _make_occluders(path: Path, objects: int) -> None:
     partial.rename(path)
 
 
-def cached_crops(
-    cache: Path,
-    *,
-    frames: int = 200,
-    passes: int = 5,
-    samples_per_shard: int = SAMPLES_PER_SHARD,
-    occluders: int = _OCCLUDERS,
-) -> Crops:
-    """The crops of everyone in ``frames`` frames, ``passes`` times over, and the occluders.
+def cached_crops(cache: Path, sizes: CropSizes) -> Crops:
+    """The crops and the occluders of these sizes.
 
     They are made once for each version of their makers; every pass stores bytes of its own.
     """
-    tree = cached_tree(cache, frames)
+    cache.mkdir(parents=True, exist_ok=True)
+    tree = cached_tree(cache, sizes.frames)
     packages = ("converter", "shards_spec")
     sources = [one for name in packages for one in sorted((REPOSITORY / name).rglob("*.py"))]
     key = made_by([Path(__file__), *sources])
-    folder = tree.root.parent / f"crops-{passes}-{samples_per_shard}-{key}"
+    folder = tree.root.parent / f"crops-{sizes.passes}-{sizes.samples_per_shard}-{key}"
     shards, frames_of = folder / "bedlam", folder / "passes"
     if not (shards / MANIFEST).exists():  # it is written last
         shutil.rmtree(folder, ignore_errors=True)
-        many = repeated(tree, frames_of, passes)
-        wanted = request(many, shards, workers=0, samples_per_shard=samples_per_shard)
+        many = repeated(tree, frames_of, sizes.passes)
+        wanted = request(many, shards, workers=0, samples_per_shard=sizes.samples_per_shard)
         build(prepare(wanted), lambda _: None)
     items = REPOSITORY / "loaders" / "items"
     importers = [items / name for name in ("occluder_import.py", "occluders.py")]
-    stem = f"occluders-{occluders}-{made_by([Path(__file__), *importers])}.arrow"
+    stem = f"occluders-{sizes.occluders}-{made_by([Path(__file__), *importers])}.arrow"
     path = tree.root.parent / stem
     if not path.exists():
-        _make_occluders(path, occluders)
-    return Crops(shards, tree.rows * passes, path, frames_of)
+        _make_occluders(path, sizes.occluders)
+    return Crops(shards, tree.rows * sizes.passes, path, frames_of)

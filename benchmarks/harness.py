@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -100,6 +100,18 @@ def interleaved(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     """Round by round, one case over another."""
     return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def rates_over_first(
+    cases: Mapping[str, Callable[[], float]], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Samples/s of each case, in turns, and each one's ratio over the first's, round by round."""
+    measured = interleaved(cases, rounds)
+    first = next(iter(measured.values()))
+    return {
+        "samples_per_second": {name: asdict(spread(one)) for name, one in measured.items()},
+        "ratios": {name: asdict(ratios(one, first)) for name, one in measured.items()},
+    }
 
 
 # -------------------------------------------------------------------------------------- memory

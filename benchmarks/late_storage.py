@@ -21,7 +21,7 @@ from unittest.mock import patch
 from benchmarks.harness import REPOSITORY
 from refit_shard.loaders.native.compiling import compilers
 
-SOURCE = Path(__file__).with_name("late_opens.cc")
+OPENS, READS = (Path(__file__).with_name(f"late_{what}.cc") for what in ("opens", "reads"))
 _OPTIONS = ("-O2", "-shared", "-fPIC")
 _PASS = re.compile(rb"/pass_\d+/")
 _CREDENTIALS = {
@@ -37,15 +37,15 @@ _HEADERS = {
 BUCKET = "frames"
 
 
-def late_library(folder: Path) -> Path:
-    """The library that delays opens, compiled into a folder.
+def late_library(folder: Path, source: Path) -> Path:
+    """The library that delays opens or reads, of OPENS or READS, compiled into a folder.
 
     Raises:
         RuntimeError: there is no compiler.
     """
-    made = folder / "late_opens.so"
+    made = folder / f"{source.stem}.so"
     for command in compilers():
-        if subprocess.run([*command, *_OPTIONS, SOURCE, "-o", made], check=False).returncode == 0:
+        if subprocess.run([*command, *_OPTIONS, source, "-o", made], check=False).returncode == 0:
             return made
     raise RuntimeError("no C++ compiler: install g++, or pip install ziglang")
 

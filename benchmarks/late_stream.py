@@ -8,7 +8,6 @@ cache, each of whose reads waits some milliseconds: a library that is preloaded 
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,27 +18,21 @@ from unittest.mock import patch
 
 from benchmarks.build_cases import process
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.crops import Crops, cached_crops
-from benchmarks.harness import interleaved, machine, markdown_table, ratios, spread
+from benchmarks.crops import Crops, CropSizes, cached_crops
+from benchmarks.harness import machine, markdown_table, rates_over_first
+from benchmarks.late_storage import READS, late_library
 from benchmarks.load_cases import Amounts, Loading, loading_rate
-from refit_shard.loaders.native.compiling import compilers
 
 PACKAGES = ("numpy", "torch")
-SOURCE = Path(__file__).with_name("late_reads.cc")
 TARGETS = {5: 0.9}
-_OPTIONS = ("-O2", "-shared", "-fPIC")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CropSizes):
     """Sizes of the run. ``delays``: milliseconds that each read waits, beside none at all.
     ``seconds``: that a measurement takes at least, after ``warm_up`` batches.
     """
 
-    frames: int = 200
-    passes: int = 5
-    samples_per_shard: int = 256
-    occluders: int = 60
     batch: int = 64
     workers: int = 2
     delays: tuple[int, ...] = (1, 5, 30)
@@ -61,19 +54,6 @@ QUICK = Settings(
 )
 
 
-def late_library(cache: Path) -> Path:
-    """The library that delays reads, compiled into the cache.
-
-    Raises:
-        RuntimeError: there is no compiler.
-    """
-    made = cache / "late_reads.so"
-    for command in compilers():
-        if subprocess.run([*command, *_OPTIONS, SOURCE, "-o", made], check=False).returncode == 0:
-            return made
-    raise RuntimeError("no C++ compiler: install g++, or pip install ziglang")
-
-
 def late_rate(
     milliseconds: int, library: Path, case: Loading, crops: Crops, amounts: Amounts
 ) -> float:
@@ -85,30 +65,19 @@ def late_rate(
 
 def measure_stream(crops: Crops, settings: Settings, cache: Path) -> dict[str, Any]:
     """Rates by the delay of a read in milliseconds, and each over that without a delay."""
-    library = late_library(cache)
+    library = late_library(cache, READS)
     amounts = Amounts(batch=settings.batch, warm_up=settings.warm_up, seconds=settings.seconds)
     case = Loading(image="uint8", cores=settings.workers)
     work = {
         str(delay): partial(late_rate, delay, library, case, crops, amounts)
         for delay in (0, *settings.delays)
     }
-    measured = interleaved(work, settings.rounds)
-    return {
-        "samples_per_second": {name: asdict(spread(one)) for name, one in measured.items()},
-        "ratios": {name: asdict(ratios(one, measured["0"])) for name, one in measured.items()},
-    }
+    return rates_over_first(work, settings.rounds)
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
     """All measurements."""
-    cache.mkdir(parents=True, exist_ok=True)
-    crops = cached_crops(
-        cache,
-        frames=settings.frames,
-        passes=settings.passes,
-        samples_per_shard=settings.samples_per_shard,
-        occluders=settings.occluders,
-    )
+    crops = cached_crops(cache, settings)
     return {
         "benchmark": "late_stream",
         "machine": machine(PACKAGES),

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.build_cases import cached_tree
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.crops import cached_crops
+from benchmarks.crops import CropSizes, cached_crops
 from benchmarks.harness import REPOSITORY, machine, markdown_table
 from benchmarks.soak_build import soak_build
 from benchmarks.soak_stream import Samples, soak_stream, trend
@@ -98,7 +98,7 @@ def run(settings: Settings, cache: Path, parts: Sequence[str]) -> dict[str, Any]
         "wrong": [],
     }
     if "stream" in parts:
-        crops = cached_crops(cache, frames=settings.frames, passes=settings.passes)
+        crops = cached_crops(cache, CropSizes(frames=settings.frames, passes=settings.passes))
         samples = soak_stream(
             crops,
             seconds=settings.seconds,

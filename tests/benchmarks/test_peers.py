@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.crops import Crops, cached_crops
+from benchmarks.crops import Crops, CropSizes, cached_crops
 from benchmarks.peer_cases import PEERS, Case, open_loader, prepare
 from benchmarks.peers import refit_style
 from benchmarks.peers.records import record_of
@@ -28,7 +28,7 @@ DRAWN = [
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
     """The crops of two frames."""
     cache = tmp_path_factory.mktemp("cache")
-    return cached_crops(cache, frames=2, passes=1, samples_per_shard=4, occluders=6)
+    return cached_crops(cache, CropSizes(frames=2, passes=1, samples_per_shard=4, occluders=6))
 
 
 def drawn_parameters() -> list[Augmentation]:

@@ -76,7 +76,7 @@ def test_bench_late(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
 
 def test_late_files_wait_and_others_do_not(tmp_path: Path) -> None:
     """A process opens a file of the folder, and one beside it."""
-    library = late_storage.late_library(tmp_path)
+    library = late_storage.late_library(tmp_path, late_storage.OPENS)
     (tmp_path / "late").mkdir()
     code = "import sys, time; t = time.monotonic(); open(sys.argv[1], 'w').close(); "
     code += "print(time.monotonic() - t)"

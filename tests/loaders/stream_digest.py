@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.crops import Crops, cached_crops
+from benchmarks.crops import Crops, CropSizes, cached_crops
 from refit_shard import StreamingLoader, StreamOptions
 from refit_shard.loaders.native import Drawer
 
@@ -25,7 +25,7 @@ THREADS = (1, 2, 5)
 
 def made_crops(cache: Path) -> Crops:
     """A few dozen seeded crops."""
-    return cached_crops(cache, frames=10, passes=2, samples_per_shard=16, occluders=12)
+    return cached_crops(cache, CropSizes(frames=10, passes=2, samples_per_shard=16, occluders=12))
 
 
 def digest(crops: Crops, *, batches: int, batch: int, threads: int, portable: bool) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.late_stream import late_library
+from benchmarks.late_storage import READS, late_library
 from tests.loaders.streams import all_items, stream
 from tests.small import PROJECT
 
@@ -28,7 +28,7 @@ print(json.dumps([found, most()]))
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_late_reads_are_many_at_a_time(shards: Path, tmp_path: Path, num_workers: int) -> None:
     """30 ms each, 48 to a batch: 32 at a time, which a busy machine need not quite reach."""
-    late = {"LD_PRELOAD": str(late_library(tmp_path)), "LATE_MICROSECONDS": "30000"}
+    late = {"LD_PRELOAD": str(late_library(tmp_path, READS)), "LATE_MICROSECONDS": "30000"}
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(shards), str(num_workers)],
         cwd=PROJECT,
