@@ -37,7 +37,7 @@ from benchmarks.late_storage import (
     s3_server,
 )
 from benchmarks.trees import Tree
-from refit_shard.converter.build.driver import BuildRequest
+from refit_shard.converter.build.request import BuildRequest
 
 PACKAGES = ("numpy", "opencv-python-headless", "kornia_rs", "pyarrow", "ray", "moto")
 TARGETS = {5: 0.97, 30: 0.95, 100: 0.9}

@@ -24,8 +24,9 @@ from benchmarks import big_npz, layouts, mannequins, photographs, trees
 from benchmarks.harness import descendants, peak_memory
 from benchmarks.trees import Tree, make_tree
 from refit_shard.converter.annotations.datasets import DATASETS
-from refit_shard.converter.build.driver import BuildRequest, build, make_task, prepare
+from refit_shard.converter.build.driver import build, make_task, prepare
 from refit_shard.converter.build.plan import BuildOptions, frame_groups
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.converter.build.work import (
     Recipe,
     ShardResult,

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Number = TypeVar("Number", float, Array)
 SQRT2 = math.sqrt(2.0)
+# Pixels of a box's side for each unit of SPIN's ``scale``.
+BOX_UNIT_PX = 200.0
 
 
 def box_side(scale: Number) -> Number:
     """Side of SPIN's square box in source pixels."""
-    return 200.0 * scale
+    return BOX_UNIT_PX * scale
 
 
 @dataclass(frozen=True, kw_only=True)

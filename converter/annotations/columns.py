@@ -30,8 +30,6 @@ ROW_SHAPES: dict[str, tuple[int, ...]] = {
     "trans": (3,),
 }
 REQUIRED = ("imgname", "center", "scale")
-# Of all arrays together, read at a time; a row that is larger is read by itself.
-_SLICE_BYTES = 4 << 20
 _GENDERS = {"m": 0, "male": 0, "f": 1, "female": 1}
 
 
@@ -115,8 +113,7 @@ class Columns:
 
         What is left of the arrays is read after them, for its checksums.
         """
-        together = sum(self.npz.entries[key].row_bytes for key in self.keys)
-        count = max(1, _SLICE_BYTES // max(1, together))
+        count = self.npz.rows_at_a_time(self.keys)
         slices = {key: self.npz.slices(key, count) for key in self.keys}
         for begin in range(0, self.rows, count):
             rows = min(count, self.rows - begin)

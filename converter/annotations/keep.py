@@ -34,7 +34,6 @@ from refit_shard.shards_spec.storage.paths import local_path
 
 _WIDE = "float64"
 _MAX_TABLE_BYTES = 1 << 20
-_SLICE_BYTES = 4 << 20  # read at a time
 _MAX_HEADER = 10_000  # numpy reads no more without being told to
 # How labels move that are called so, where nothing else is said.
 _BY_NAME = {
@@ -218,7 +217,7 @@ def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, Spool]:
         raise SourceError(f"{where}: a row of shape {shape} of {entry.dtype} cannot be kept")
     stored = _stored(entry.dtype, where, wide=keep.wide)
     spool, width, begin = Spool(np.dtype([(keep.name, stored, shape)])), 1, 0
-    for part in npz.slices(keep.name, max(1, _SLICE_BYTES // max(1, entry.row_bytes))):
+    for part in npz.slices(keep.name, npz.rows_at_a_time([keep.name])):
         some = part[: max(0, rows - begin)]
         if text and len(some):
             width = max(width, _longest(some, begin, where))

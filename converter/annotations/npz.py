@@ -10,7 +10,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ MAX_ARRAY_BYTES = 16 << 30
 # Of every member written, so that the same columns are the same bytes: the first of zip's dates.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 8 << 20
+_SLICE_BYTES = 4 << 20
 _DAMAGE = (
     *(ValueError, OSError, EOFError, RuntimeError),  # RuntimeError: encrypted
     *(zipfile.BadZipFile, NotImplementedError, zlib.error, lzma.LZMAError),
@@ -158,6 +159,10 @@ class Npz:
                     yield np.ndarray(shape, entry.dtype, _exactly(stream, shape[0], entry))
         except _DAMAGE as error:
             raise self._damaged(key, error) from error
+
+    def rows_at_a_time(self, keys: Iterable[str]) -> int:
+        """How many rows of these arrays together are a few MB; one at least."""
+        return max(1, _SLICE_BYTES // max(1, sum(self.entries[key].row_bytes for key in keys)))
 
     def _check_readable(self, key: str) -> None:
         entry = self.entries[key]

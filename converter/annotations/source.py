@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import posixpath
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
@@ -25,6 +24,7 @@ from refit_shard.converter.annotations.remaps import Remap, remapped
 from refit_shard.converter.annotations.spool import Spool
 from refit_shard.shards_spec.fields import EXTRINSICS
 from refit_shard.shards_spec.geometry import box_side
+from refit_shard.shards_spec.storage.paths import below_root, slashed
 from refit_shard.shards_spec.writer import Quarantined
 
 # A smaller box would vanish when the augmentation shrinks it to whole pixels.
@@ -110,15 +110,10 @@ def frame_path(imgname: str, root: str, remaps: Sequence[Remap]) -> str | None:
     """
     if "\0" in imgname or len(imgname) > MAX_IMGNAME_BYTES:
         return None
-    if "/" not in imgname:
-        imgname = imgname.replace("\\", "/")
-    imgname = remapped(imgname, remaps)
+    imgname = remapped(slashed(imgname), remaps)
     if imgname.startswith("/"):
         imgname = _below(imgname, root)
-    path = posixpath.normpath(imgname)
-    if path.startswith(("/", "../")) or path in ("..", ".", ""):
-        return None
-    return path
+    return below_root(imgname)
 
 
 def _below(imgname: str, root: str) -> str:

@@ -2,6 +2,8 @@
 
 import posixpath
 
+from refit_shard.shards_spec.storage.paths import below_root, slashed
+
 SUFFIXES = (".tar", ".zip")
 COMPRESSED = (
     *(".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst"),
@@ -29,14 +31,7 @@ def member_name(name: str) -> str | None:
     As an archiver does when it unpacks, ``./`` is dropped; backslashes are slashes in a name that
     has no others.
     """
-    if "/" not in name:
-        name = name.replace("\\", "/")
-    if "\0" in name or name.startswith("/") or len(name) > _LONGEST:
-        return None
-    path = posixpath.normpath(name)
-    if path.startswith("../") or path in (".", ".."):
-        return None
-    return path
+    return None if "\0" in name or len(name) > _LONGEST else below_root(slashed(name))
 
 
 def stem(path: str) -> str:

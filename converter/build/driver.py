@@ -16,7 +16,7 @@ from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.build.plan import Plan, make_plan
 from refit_shard.converter.build.publish import Publisher, open_publisher
 from refit_shard.converter.build.request import BuildRequest
-from refit_shard.converter.build.run import Work, run_here, run_on_ray
+from refit_shard.converter.build.run import Work, run_tasks, time_limit
 from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask, build_shard
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import BuildError, RefitShardError
@@ -33,9 +33,6 @@ OnShard = Callable[[ShardResult], None]
 
 # Storage that fails shard after shard has failed as a whole: waiting for each would take hours.
 _FAILURES_IN_A_ROW = 8
-# A shard's time limit: a hundred times what its rows take one core, and long enough for few rows.
-_SECONDS_A_ROW = 2.0
-_LEAST_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,20 +205,13 @@ def _run(prepared: Prepared, publisher: Publisher, on_shard: OnShard) -> list[Sh
     work = Work(
         do=build_shard,
         shared=prepared.recipe,
-        seconds=lambda task: request.shard_timeout or _time_limit(task),
+        seconds=lambda task: request.shard_timeout or time_limit(len(task.source_rows)),
         deaths="killed, out of memory, or over the time limit (--shard-timeout)",
     )
-    if request.workers == 0:
-        run_here(work, tasks, on_result)
-    else:
-        run_on_ray(work, tasks, on_result, workers=request.workers, address=request.address)
+    run_tasks(work, tasks, on_result, workers=request.workers, address=request.address)
     if failures:
         raise _shard_failures(failures, shards)
     return [results[index] for index in range(shards)]
-
-
-def _time_limit(task: ShardTask) -> float:
-    return max(_LEAST_SECONDS, _SECONDS_A_ROW * len(task.source_rows))
 
 
 def _first_fault(prepared: Prepared, rows: list[Quarantined]) -> BuildError:
@@ -327,6 +317,3 @@ def _too_many_bad(
         f"than --max-bad {max_bad:g}; see {place}, mend the data and run the "
         "same command again, or allow more with --max-bad"
     )
-
-
-__all__ = ["BuildRequest", "Prepared", "Summary", "build", "make_task", "prepare"]

@@ -21,6 +21,8 @@ _AHEAD = 2
 _RETRIES_OF_A_DEAD_WORKER = 5
 _POLL_SECONDS = 0.5
 _ANSWER_SECONDS = 5.0
+_SECONDS_A_PIECE = 2.0
+_LEAST_SECONDS = 600.0
 
 Shared = TypeVar("Shared")
 Result = TypeVar("Result")
@@ -49,6 +51,28 @@ class Work(Generic[Shared, Task, Result]):
     shared: Shared
     seconds: Callable[[Task], float]
     deaths: str
+
+
+def time_limit(pieces: int) -> float:
+    """Seconds for a task of so many rows or frames: a hundred times what they take one core, and
+    long enough for few.
+    """
+    return max(_LEAST_SECONDS, _SECONDS_A_PIECE * pieces)
+
+
+def run_tasks(
+    work: Work[Shared, Task, Result],
+    tasks: Iterator[Task],
+    on_result: Callable[[int, Result | BaseException], None],
+    *,
+    workers: int | None,
+    address: str | None,
+) -> None:
+    """Do the tasks in this process where ``workers`` is 0, else on Ray; see :func:`run_on_ray`."""
+    if workers == 0:
+        run_here(work, tasks, on_result)
+    else:
+        run_on_ray(work, tasks, on_result, workers=workers, address=address)
 
 
 def run_here(

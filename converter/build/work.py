@@ -328,7 +328,7 @@ def find_shard(plan_hash: str, folder: Folder, index: int, stem: str) -> ShardRe
     return ShardResult(
         index=index,
         entry=entry,
-        rows=_rows_of(batch),
+        rows=rows_of(batch),
         frames=seal.frames,
         quarantined=seal.quarantined,
         warned=seal.warned,
@@ -346,7 +346,7 @@ def _fingerprint(folder: Folder, name: str) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _rows_of(index: pa.RecordBatch) -> NDArray[np.int64]:
+def rows_of(index: pa.RecordBatch) -> NDArray[np.int64]:
     """The source rows that an index holds."""
     return np.array(index.column("source_row").to_numpy(), np.int64)
 
@@ -384,7 +384,7 @@ def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
     return ShardResult(
         index=task.index,
         entry=entry,
-        rows=_rows_of(index),
+        rows=rows_of(index),
         frames=builder.frames,
         quarantined=tuple(builder.quarantined),
         warned=dict(builder.warned),

@@ -13,8 +13,9 @@ from refit_shard.converter.annotations.columns import REQUIRED, ROW_SHAPES
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.archives.find import OnBytes
-from refit_shard.converter.build.driver import BuildRequest, Prepared, prepare
+from refit_shard.converter.build.driver import Prepared, prepare
 from refit_shard.converter.build.estimate import estimate, missing_rows
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.converter.doctor.cures import Cure, find_cure
 from refit_shard.converter.doctor.findings import Finding, Limits, Status
 from refit_shard.converter.doctor.frames import check_look, look_at, sample_frames

@@ -15,7 +15,7 @@ from refit_shard.body_models.joints import EXTRA_JOINTS, SpinJoints
 from refit_shard.body_models.smpl import MODEL_NAMES, find_model, read_model, read_regressor
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.importers.found import Found, find_file, find_files, find_members
-from refit_shard.converter.importers.gathered import Gathered
+from refit_shard.converter.importers.gathered import Gathered, fits
 from refit_shard.converter.importers.importer import Importer, Tools
 from refit_shard.converter.importers.rotations import matrices_of
 from refit_shard.shards_spec.errors import SourceError
@@ -103,10 +103,7 @@ def _read_scene(found: Found, *, cameras: bool) -> _Scene:
 def _numbers(npz: Npz, key: str, shape: tuple[int, ...]) -> Array:
     """Numbers of a shape, in which -1 stands for any length."""
     entry = npz.entries[key]
-    fits = len(entry.shape) == len(shape) and all(
-        wanted in (-1, side) for wanted, side in zip(shape, entry.shape, strict=True)
-    )
-    if not fits or entry.dtype.kind not in "fiu":
+    if not fits(entry.shape, shape) or entry.dtype.kind not in "fiu":
         raise SourceError(
             f"{npz.path}: {key} must be numbers of shape {shape}, got {entry.dtype} {entry.shape}"
         )

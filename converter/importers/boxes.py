@@ -3,10 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from refit_shard.shards_spec.geometry import BOX_UNIT_PX
 
-# Pixels of a box's side for each unit of ``scale``.
-UNIT_PX = 200.0
+Array = NDArray[np.float64]
 
 
 def box_of_extent(low: Array, high: Array, factor: float) -> tuple[Array, Array]:
@@ -15,7 +14,7 @@ def box_of_extent(low: Array, high: Array, factor: float) -> tuple[Array, Array]
     ``center = (low + high) / 2``, ``scale = factor * max(width, height) / 200``, as all of SPIN's
     scripts have it (datasets/preprocess).
     """
-    return (high + low) / 2, factor * (high - low).max(axis=1) / UNIT_PX
+    return (high + low) / 2, factor * (high - low).max(axis=1) / BOX_UNIT_PX
 
 
 def box_of_points(points: Array, counted: NDArray[np.bool_], factor: float) -> tuple[Array, Array]:

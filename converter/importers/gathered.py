@@ -1,7 +1,7 @@
 """Rows as an importer gathers them: columns in parts, what was left out, which keys are missing."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.converter.annotations.columns import ROW_SHAPES
+
+
+def fits(found: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape is the one wanted, in which -1 stands for any length."""
+    return len(found) == len(wanted) and all(
+        side in (-1, length) for side, length in zip(wanted, found, strict=True)
+    )
 
 
 @dataclass(kw_only=True)

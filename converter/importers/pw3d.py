@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from refit_shard.body_models.plain_pickle import PlainArray, read_plain_stream
 from refit_shard.converter.importers.boxes import box_of_points
 from refit_shard.converter.importers.found import Found, find_file, find_files, find_members
-from refit_shard.converter.importers.gathered import Gathered
+from refit_shard.converter.importers.gathered import Gathered, fits
 from refit_shard.converter.importers.importer import Importer, Tools
 from refit_shard.converter.importers.rotations import are_rotations, axis_angles, matrices_of
 from refit_shard.shards_spec.errors import SourceError, UsageError
@@ -72,10 +72,7 @@ def _array(value: Any, what: str, shape: tuple[int, ...]) -> Array:
     array = value.array() if isinstance(value, PlainArray) else value
     if not isinstance(array, np.ndarray):
         raise SourceError(f"{what} must be an array")
-    fits = array.ndim == len(shape) and all(
-        wanted in (-1, side) for wanted, side in zip(shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype.kind not in "fiub":
+    if not fits(array.shape, shape) or array.dtype.kind not in "fiub":
         raise SourceError(f"{what} must be numbers of shape {shape}, got {array.shape}")
     return array.astype(np.float64)
 

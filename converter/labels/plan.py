@@ -46,24 +46,18 @@ class LabelsRequest:
 @dataclass(frozen=True, kw_only=True)
 class LabelsPlan:
     """``standing``: the manifest of the set as it is. ``kept``: the new labels, by the rows of the
-    npz. ``places``: for each source row its row of the npz, or -1.
-    ``content``: everything that decides the bytes of the new shards. ``done``: the set has them.
+    npz. ``places``: for each source row its row of the npz, or -1. ``fields``: the columns of the
+    new shards. ``content``: everything that decides their bytes. ``done``: the set has them.
     """
 
     request: LabelsRequest
     standing: Manifest
     kept: Kept
     places: NDArray[np.int64]
+    fields: tuple[Field, ...]
     content: dict[str, Any]
     joined_by: str
     done: bool
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The columns of the new shards."""
-        return (
-            self.standing.fields if self.done else with_own(self.standing.fields, self.kept.fields)
-        )
 
     @property
     def plan_hash(self) -> str:
@@ -103,6 +97,7 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
         standing=manifest,
         kept=kept,
         places=places,
+        fields=fields,
         content={**manifest.plan, "columns": columns_of(fields), "labels": labels},
         joined_by=joined_by,
         done=done,

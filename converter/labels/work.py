@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.build.publish import Publisher, open_publisher, pending_note
-from refit_shard.converter.build.work import ShardResult, find_shard
+from refit_shard.converter.build.work import ShardResult, find_shard, rows_of
 from refit_shard.converter.labels.plan import LabelsPlan
 from refit_shard.shards_spec.errors import RefitShardError, ShardError, UsageError
 from refit_shard.shards_spec.fields import RECORD_CRC, npy_dtype
@@ -132,7 +132,7 @@ def _rewrite(plan: LabelsPlan, publisher: Publisher, index: int, entry: ShardEnt
     return ShardResult(
         index=index,
         entry=made,
-        rows=np.array(batch.column("source_row").to_numpy(), np.int64),
+        rows=rows_of(batch),
         frames=seal.frames,
         quarantined=seal.quarantined,
         warned=seal.warned,

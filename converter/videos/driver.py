@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from refit_shard.converter.build.lock import build_lock
-from refit_shard.converter.build.run import Work, run_here, run_on_ray
+from refit_shard.converter.build.run import Work, run_tasks, time_limit
 from refit_shard.converter.videos.plan import VideoPlan, VideoTask
 from refit_shard.converter.videos.records import RECORDS
 from refit_shard.converter.videos.work import (
@@ -16,10 +16,6 @@ from refit_shard.converter.videos.work import (
 )
 from refit_shard.shards_spec.names import final_name
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
-
-# A video's time limit: a hundred times what its frames take one core, and long enough for few.
-_SECONDS_A_FRAME = 2.0
-_LEAST_SECONDS = 600.0
 
 OnVideo = Callable[[int], None]
 
@@ -79,7 +75,7 @@ def extract(plan: VideoPlan, on_video: OnVideo) -> VideoSummary:
     work = Work(
         do=extract_video,
         shared=recipe,
-        seconds=_time_limit,
+        seconds=lambda task: time_limit(task.frames[-1][1]),
         deaths="FFmpeg crashed on it, it was killed, out of memory, or took over the time limit",
     )
     results: dict[int, VideoResult | BaseException] = {}
@@ -92,21 +88,14 @@ def extract(plan: VideoPlan, on_video: OnVideo) -> VideoSummary:
         _clear(plan, out)
         for task in plan.tasks if request.overwrite else ():
             record_of(recipe, task).forget(path for path, _ in task.frames)
-        if request.workers == 0:
-            run_here(work, iter(plan.tasks), on_result)
-        else:
-            run_on_ray(
-                work,
-                iter(plan.tasks),
-                on_result,
-                workers=request.workers,
-                address=request.address,
-            )
+        run_tasks(
+            work,
+            iter(plan.tasks),
+            on_result,
+            workers=request.workers,
+            address=request.address,
+        )
     return _summary(plan, [_settled(plan.tasks[i], results[i]) for i in range(len(plan.tasks))])
-
-
-def _time_limit(task: VideoTask) -> float:
-    return max(_LEAST_SECONDS, _SECONDS_A_FRAME * task.frames[-1][1])
 
 
 def _clear(plan: VideoPlan, out: Folder) -> None:

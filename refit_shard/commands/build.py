@@ -11,7 +11,8 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import BuildError, RefitShardError, UsageError
 
 if TYPE_CHECKING:
-    from refit_shard.converter.build.driver import BuildRequest, Prepared, Summary
+    from refit_shard.converter.build.driver import Prepared, Summary
+    from refit_shard.converter.build.request import BuildRequest
     from refit_shard.converter.doctor.findings import Finding
 
 DEFAULT_OUT = "data/shards"
@@ -137,8 +138,8 @@ def requests(args: argparse.Namespace) -> "list[BuildRequest]":
     from refit_shard.converter.annotations.datasets import DATASETS, Dataset
     from refit_shard.converter.annotations.keep import parse_keeps, those_there
     from refit_shard.converter.annotations.remaps import parse_remaps
-    from refit_shard.converter.build.driver import BuildRequest
     from refit_shard.converter.build.plan import BuildOptions
+    from refit_shard.converter.build.request import BuildRequest
     from refit_shard.data_folder import find_data_config, names_of_config
     from refit_shard.shards_spec.names import check_dataset_name
     from refit_shard.shards_spec.storage.files import is_file

@@ -1,6 +1,7 @@
 """What a user gives as a path becomes text: a local path with ``~`` expanded, or a URL."""
 
 import os
+import posixpath
 import re
 from pathlib import Path
 from typing import TypeAlias
@@ -53,6 +54,20 @@ def local_path(given: AnyPath, what: str = "a path") -> Path:
 def path_bytes(path: str) -> bytes:
     """A local path as the system takes it, whatever the locale: UTF-8, as an npz states names."""
     return path.encode("utf-8", "surrogateescape")
+
+
+def below_root(name: str) -> str | None:
+    """A name that data state, as a path below a root; None for one that leads out of it.
+
+    ``./`` and ``//`` are dropped, and what goes up and down again.
+    """
+    path = posixpath.normpath(name)
+    return None if path.startswith(("/", "../")) or path in ("..", ".") else path
+
+
+def slashed(name: str) -> str:
+    """A name with slashes: backslashes are slashes in a name that has no others."""
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def absolute(path_or_url: str) -> str:

@@ -16,8 +16,9 @@ from ray._private import utils as ray_utils
 
 from benchmarks.trees import Tree
 from refit_shard.converter.annotations.datasets import Dataset
-from refit_shard.converter.build.driver import BuildRequest, make_task, prepare
+from refit_shard.converter.build.driver import make_task, prepare
 from refit_shard.converter.build.plan import BuildOptions
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.converter.build.work import build_shard
 from tests.converter.clusters import Nodes, cluster
 from tests.converter.many import Many, assert_undisturbed, make_many, started

@@ -13,9 +13,10 @@ import pytest
 from refit_shard.converter.annotations.datasets import DATASETS, Dataset
 from refit_shard.converter.annotations.remaps import prefix_remap
 from refit_shard.converter.annotations.source import frame_path
-from refit_shard.converter.build.driver import BuildRequest, Prepared, prepare
+from refit_shard.converter.build.driver import Prepared, prepare
 from refit_shard.converter.build.identity import first_difference
 from refit_shard.converter.build.plan import BuildOptions
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.shards_spec.manifest import plan_hash
 from tests.small import Own, Result, error_line, hashes, index_rows, own, quarantine, refit
 

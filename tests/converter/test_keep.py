@@ -212,7 +212,7 @@ def test_more_labels_than_numpy_reads_the_names_of_are_refused(tree: Own) -> Non
 def test_labels_read_in_slices_of_any_size_are_the_same(
     tree: Own, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr("refit_shard.converter.annotations.keep._SLICE_BYTES", size)
+    monkeypatch.setattr("refit_shard.converter.annotations.npz._SLICE_BYTES", size)
     numbers = np.asfortranarray(np.arange(ROWS * 6.0).reshape(ROWS, 2, 3))
     words = ["a", "läuft", "", "bb", "走る", "c" * 40]
     found = kept(tree, numbers=numbers, word=np.array(words), more=numbers[:, 0])

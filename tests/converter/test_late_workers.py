@@ -13,8 +13,9 @@ import pytest
 
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.build import work
-from refit_shard.converter.build.driver import BuildRequest, make_task, prepare
+from refit_shard.converter.build.driver import make_task, prepare
 from refit_shard.converter.build.plan import BuildOptions
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.shards_spec import writer
 from refit_shard.shards_spec.storage import folder as storage
 from tests.small import Own, hashes, own, refit

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from refit_shard.converter.annotations.datasets import Dataset
-from refit_shard.converter.build.driver import BuildRequest, prepare
+from refit_shard.converter.build.driver import prepare
 from refit_shard.converter.build.plan import BuildOptions, frame_groups, permutation, plan_order
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.geometry import FULL_ENVELOPE, box_meets_image, plan_crop
 from tests.converter.reference import window_of

@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.big_npz import make_big_npz
-from refit_shard.converter.annotations import columns, spool
+from refit_shard.converter.annotations import npz, spool
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.source import Source, read_source
-from refit_shard.converter.build.driver import BuildRequest, build, prepare
+from refit_shard.converter.build.driver import build, prepare
 from refit_shard.converter.build.plan import BuildOptions
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.shards_spec.errors import SourceError
 from tests.searches import examples
 from tests.small import error_line, hashes, own
@@ -84,7 +85,7 @@ def test_slices_of_any_size_give_every_row_once(
     rows: int,
     compressed: bool,
 ) -> None:
-    monkeypatch.setattr(columns, "_SLICE_BYTES", data.draw(st.integers(1, 100_000)))
+    monkeypatch.setattr(npz, "_SLICE_BYTES", data.draw(st.integers(1, 100_000)))
     monkeypatch.setattr(spool, "_IN_MEMORY_BYTES", data.draw(st.sampled_from([1, 1 << 20])))
     given_arrays = arrays(rows, rows)
     path = tmp_path / "own.npz"
@@ -108,7 +109,7 @@ def test_slices_of_any_size_give_every_row_once(
 def test_faults_have_their_own_rows_in_every_slice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(columns, "_SLICE_BYTES", 1)  # a row at a time
+    monkeypatch.setattr(npz, "_SLICE_BYTES", 1)  # a row at a time
     bad = arrays(12, 0)
     bad["imgname"][2] = "../out.png"
     bad["center"][5] = np.nan
@@ -136,7 +137,7 @@ def test_damage_of_the_last_row_is_found_and_no_thread_is_left(
     tmp_path: Path, save: Callable[..., None], limit: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where that row is not asked for, since the npz is not what was saved."""
-    monkeypatch.setattr(columns, "_SLICE_BYTES", 10_000)
+    monkeypatch.setattr(npz, "_SLICE_BYTES", 10_000)
     given_arrays = arrays(60, 0)
     path = tmp_path / "own.npz"
     save(path, **given_arrays)
