@@ -233,20 +233,19 @@ def test_without_a_home_folder_nothing_else_changes(
 # ------------------------------------------------------------------------------- folders and memory
 
 
-def test_a_current_folder_that_was_deleted_is_one_line(built: Own, tmp_path: Path) -> None:
+def test_a_current_folder_that_was_deleted_is_one_line(
+    built: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of every command: some libraries would abort the process."""
     gone = tmp_path / "gone"
     gone.mkdir()
-    os.chdir(gone)
-    try:
-        gone.rmdir()
-        for command in (["info", built.out], ["doctor"], built.command(), ["subset-3dpw"]):
-            result = refit(*command)
-            assert result.code == 2
-            assert "the current folder was deleted; change to another one" in error_line(result)
-        assert refit("--help").code == 0
-    finally:
-        os.chdir(tmp_path)
+    monkeypatch.chdir(gone)  # the tests after this one are where they were
+    gone.rmdir()
+    for command in (["info", built.out], ["doctor"], built.command(), ["subset-3dpw"]):
+        result = refit(*command)
+        assert result.code == 2
+        assert "the current folder was deleted; change to another one" in error_line(result)
+    assert refit("--help").code == 0
 
 
 def limited(size: int) -> Callable[[], None]:
