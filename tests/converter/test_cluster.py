@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from refit_shard.converter.build.plan import BuildOptions
 from refit_shard.converter.build.request import BuildRequest
 from refit_shard.converter.build.work import build_shard
 from tests.converter.clusters import Nodes, cluster
-from tests.converter.many import Many, assert_undisturbed, make_many, started
+from tests.converter.many import Many, Running, assert_undisturbed, make_many, started
 from tests.small import PROJECT, error_line, refit, refit_command, refit_process
 
 # Ray leaves the logs of the nodes that it starts to the garbage collector.
@@ -126,6 +127,21 @@ def test_a_killed_driver_s_build_is_gone_on_with_at_once(
     assert_undisturbed(many, out)
 
 
+def stopped_in_a_task(nodes: Nodes, running: Running) -> int:
+    """A worker that was stopped while its time limit ran: not between two tasks, where Ray already
+    calls it by the next one.
+    """
+    while True:
+        _, pid = nodes.wait_for_builder(running)
+        os.kill(pid, signal.SIGSTOP)
+        about = Path(f"/proc/{pid}")
+        while ") T " not in (about / "stat").read_text():  # it stops a moment after it was told to
+            time.sleep(0.001)
+        if (about / "timers").read_text():
+            return pid
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_worker_that_hangs_is_killed_and_its_shard_built_by_another(
     many: Many, nodes: Nodes, out: Path
 ) -> None:
@@ -133,8 +149,7 @@ def test_a_worker_that_hangs_is_killed_and_its_shard_built_by_another(
     limit = ["--address", nodes.address, "--shard-timeout", 10]
     with started(many, out, 2, *limit) as running:
         running.wait_for_shards(3)
-        _, pid = nodes.wait_for_builder(running)
-        os.kill(pid, signal.SIGSTOP)
+        pid = stopped_in_a_task(nodes, running)
         try:
             result = running.result()
         finally:
