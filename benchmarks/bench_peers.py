@@ -47,7 +47,7 @@ PACKAGES = (
     *("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch"),
     *("webdataset", "mosaicml-streaming", "litdata", "spdl", "scikit-image"),
 )
-PLOT = REPOSITORY / "docs" / "throughput.png"
+PLOT = REPOSITORY / "docs" / "how" / "throughput.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line("bench_peers", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
-    parser.add_argument("--plot", type=Path, help="default docs/throughput.png; --quick draws none")
+    parser.add_argument("--plot", type=Path, help="default docs/how/throughput.png; --quick draws none")
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
     results = run(settings, args.cache)

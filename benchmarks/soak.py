@@ -31,7 +31,7 @@ from benchmarks.soak_build import soak_build
 from benchmarks.soak_stream import Samples, soak_stream, trend
 
 PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch", "ray")
-PLOT = REPOSITORY / "docs" / "soak.png"
+PLOT = REPOSITORY / "docs" / "how" / "soak.png"
 # What a line may grow by over the whole run, as a share of its median.
 BOUNDS = {"memory_bytes": 0.03, "open_files": 0.01, "threads": 0.01, "processes": 0.01}
 LEAST_SAMPLES = 10
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples-per-shard", type=int, help="of the build (default 2048)")
     parser.add_argument("--seed", type=int, help="of the kills (default 0)")
     parser.add_argument("--part", choices=("stream", "build"), help="only this one")
-    parser.add_argument("--plot", type=Path, help="default docs/soak.png")
+    parser.add_argument("--plot", type=Path, help="default docs/how/soak.png")
     args = parser.parse_args(argv)
     full = Settings(gigabytes=_default_gigabytes(args.cache))
     names = ("seconds", "batches", "gigabytes", "kills", "samples_per_shard", "seed")

@@ -1,7 +1,7 @@
 """The field table: every column of a shard, declared once.
 
 The Arrow schema, the dtype of the ``.npy`` members, the checks of a reader and the table in
-``docs/format.md`` are all made from :data:`FIELDS`, so writer and reader cannot drift apart.
+``docs/how/format.md`` are all made from :data:`FIELDS`, so writer and reader cannot drift apart.
 """
 
 import io
@@ -253,7 +253,7 @@ def numpy_view(field: Field, column: pa.Array) -> NDArray[Any]:
 
 
 def markdown_table(fields: Iterable[Field] = FIELDS) -> str:
-    """The table of columns for ``docs/format.md``."""
+    """The table of columns for ``docs/how/format.md``."""
     rows = ["| column | type | meaning |", "|---|---|---|"]
     for field in fields:
         shape = f"[{field.size}]" if field.shape else ""

@@ -48,7 +48,7 @@ def plan_hash(plan: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What stands in ``manifest.json``; see ``docs/format.md`` for the meaning of each key.
+    """What stands in ``manifest.json``; see ``docs/how/format.md`` for the meaning of each key.
 
     ``left_out``: runs (begin, end) of source rows that were left out on purpose, end exclusive.
     """

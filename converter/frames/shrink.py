@@ -28,7 +28,7 @@ def shrink(image: Image, width: int, height: int) -> Image:
 
     Exact halves by area as long as they fit; the rest, a factor f below 2, as scikit-image (and so
     ReFit) resizes: a Gaussian of sigma (f - 1) / 2, then bilinear. As close to ReFit's crops as
-    area interpolation at the whole factor, in a third of the time (``docs/format.md``).
+    area interpolation at the whole factor, in a third of the time (``docs/how/format.md``).
     """
     fx, fy = image.shape[1] / width, image.shape[0] / height
     while fx >= 2 and fy >= 2:
