@@ -47,7 +47,8 @@ DATASET_FOLDERS = {
     "agora": AGORA_ROOT,
 }
 
-# Data sets of your own, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see docs/guides/data.md.
+# Data sets of your own, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see
+# docs/guides/data.md.
 DATASETS: dict[str, dict[str, object]] = {}
 
 PASCAL_OCCLUDERS = "data/dataset_extras/pascal_occluders.pkl"

@@ -185,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line("bench_peers", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
-    parser.add_argument("--plot", type=Path, help="default docs/how/throughput.png; --quick draws none")
+    parser.add_argument(
+        "--plot", type=Path, help="default docs/how/throughput.png; --quick draws none"
+    )
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
     results = run(settings, args.cache)
