@@ -312,7 +312,7 @@ def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
 def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
     from refit_shard.console import Meter
     from refit_shard.converter.build.driver import build
-    from refit_shard.converter.build.work import ShardResult
+    from refit_shard.converter.build.task import ShardResult
 
     name = prepared.recipe.dataset.name
     with Meter(name, len(prepared.plan.order), quiet=quiet) as meter:
