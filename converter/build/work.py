@@ -31,7 +31,7 @@ from refit_shard.converter.build.sample import (
 from refit_shard.converter.build.task import Recipe, ShardResult, ShardTask
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.encode import encode
-from refit_shard.converter.reading import open_patiently, patiently
+from refit_shard.converter.reading import Room, open_patiently, patiently
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError, PassingError, ShardError, StorageError
 from refit_shard.shards_spec.fields import npy_dtype
@@ -61,7 +61,7 @@ class ShardBuilder:
         self.recipe = recipe
         self.task = task
         self.root = open_folder(recipe.root, "--root")
-        self.read: Callable[[str], bytes] = Frames(self.root, task.members).read
+        self.read: Callable[[str, Room], bytes] = Frames(self.root, task.members).read
         self.frames = 0
         self._faults: dict[int, Quarantined] = {}
         self.warned: Counter[str] = Counter()
