@@ -15,7 +15,7 @@ from refit_shard.shards_spec.names import OVERWRITE
 Built = tuple[Summary, float]  # with the seconds that it took
 
 
-def describe(prepared: Prepared) -> None:
+def print_annotations(prepared: Prepared) -> None:
     """Say what the npz holds and what it does not."""
     source, plan = prepared.source, prepared.plan
     name = prepared.recipe.dataset.name

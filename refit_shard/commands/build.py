@@ -139,12 +139,12 @@ def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prep
 
 def _first_look(args: argparse.Namespace, prepared: "Prepared") -> "tuple[Finding, ...]":
     """What the checks before a build find; printed, unless --json is to tell it."""
-    from refit_shard.build_tables import describe
+    from refit_shard.build_tables import print_annotations
     from refit_shard.console import say
     from refit_shard.converter.doctor.checks import check_before_build
 
     if not args.json:
-        describe(prepared)
+        print_annotations(prepared)
     findings = () if args.skip_checks else tuple(check_before_build(prepared))
     for one in () if args.json else findings:
         say(one.line, error=True)
