@@ -52,7 +52,7 @@ def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
         yield index
 
 
-class FilteredRows(NamedTuple):
+class UsedRows(NamedTuple):
     """The samples that a filter keeps: their numbers, and the rows of the npz that they are."""
 
     samples: Ints
@@ -64,7 +64,7 @@ class FilteredRows(NamedTuple):
         return hashlib.sha256(self.source_rows.astype("<i8").tobytes()).hexdigest()
 
 
-def matching_rows(data_set: ShardSet, where: Any) -> FilteredRows:
+def matching_rows(data_set: ShardSet, where: Any) -> UsedRows:
     """The samples for which a pyarrow expression over the index's columns holds.
 
     Raises:
@@ -85,7 +85,7 @@ def matching_rows(data_set: ShardSet, where: Any) -> FilteredRows:
         found.append([kept[name].to_numpy().astype(np.int64) for name in kept.column_names])
         first += entry.rows
     samples, source_rows = np.concatenate(found, axis=1)
-    return FilteredRows(samples, source_rows)
+    return UsedRows(samples, source_rows)
 
 
 def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
