@@ -25,19 +25,10 @@ from typing import Any
 
 from benchmarks.build_cases import cached_tree, request, run_build
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.harness import (
-    REPOSITORY,
-    Spread,
-    interleaved,
-    machine,
-    markdown_table,
-    memory,
-    peak_memory,
-    ratios,
-    spread,
-)
+from benchmarks.harness import REPOSITORY, machine, markdown_table, memory, peak_memory
 from benchmarks.trees import Tree
 from refit_shard.converter.archives.find import find_packed
+from refit_shard.loaders.measure.repeats import Spread, interleaved, ratios, spread
 from refit_shard.shards_spec.storage.folder import open_folder
 
 PACKAGES = ("numpy", "pyarrow", "opencv-python-headless", "kornia_rs")

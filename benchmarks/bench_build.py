@@ -51,17 +51,9 @@ from benchmarks.build_cases import (
 from benchmarks.build_older import checked_out, older_rate
 from benchmarks.build_stages import stage_shares
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.harness import (
-    MemorySampler,
-    Spread,
-    cores,
-    interleaved,
-    machine,
-    markdown_table,
-    ratios,
-    spread,
-)
+from benchmarks.harness import MemorySampler, cores, machine, markdown_table
 from benchmarks.trees import Tree, make_big_npz
+from refit_shard.loaders.measure.repeats import Spread, interleaved, ratios, spread
 
 PACKAGES = ("numpy", "opencv-python-headless", "kornia_rs", "simplejpeg", "pyarrow", "ray")
 

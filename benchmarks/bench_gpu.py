@@ -31,17 +31,10 @@ from torch import Tensor
 
 from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, CropSizes, cached_crops
-from benchmarks.harness import (
-    Spread,
-    cores,
-    interleaved,
-    machine,
-    markdown_table,
-    ratios,
-    spread,
-)
+from benchmarks.harness import cores, machine, markdown_table
 from examples.hrnet_model import HumanModel
 from refit_shard import StreamingLoader, StreamOptions, finalize
+from refit_shard.loaders.measure.repeats import Spread, interleaved, ratios, spread
 from refit_shard.shards_spec.errors import RefitShardError
 
 PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "torch", "timm")

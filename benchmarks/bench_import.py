@@ -30,8 +30,9 @@ from benchmarks.annotations import (
     write_pickle,
 )
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.harness import Spread, interleaved, machine, markdown_table, spread
+from benchmarks.harness import machine, markdown_table
 from refit_shard.converter.importers.run import ImportRequest, plan_import, run_import
+from refit_shard.loaders.measure.repeats import Spread, interleaved, spread
 
 PACKAGES = ("numpy", "scipy", "h5py", "cdflib")
 # Rows of ReFit's npz files; MPII's, 3DPW's two and Human3.6M's with the others of their kind.

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.build_cases import cached_tree, process, repeated, request, run_build
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.harness import Spread, machine, markdown_table, rates_over_first
+from benchmarks.harness import machine, markdown_table, rates_over_first
 from benchmarks.late_storage import (
     BUCKET,
     OPENS,
@@ -34,6 +34,7 @@ from benchmarks.late_storage import (
 )
 from benchmarks.trees import Tree
 from refit_shard.converter.build.request import BuildRequest
+from refit_shard.loaders.measure.repeats import Spread
 
 PACKAGES = ("numpy", "opencv-python-headless", "kornia_rs", "pyarrow", "ray", "moto")
 TARGETS = {5: 0.97, 30: 0.95, 100: 0.9}

@@ -26,17 +26,11 @@ from typing import Any
 from benchmarks.build_cases import process
 from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, CropSizes, cached_crops
-from benchmarks.harness import (
-    Spread,
-    interleaved,
-    machine,
-    markdown_table,
-    ratios,
-    spread,
-)
+from benchmarks.harness import machine, markdown_table
 from benchmarks.load_cases import Amounts, Decoding, Loading, measure
 from benchmarks.load_stages import measure_stages
 from benchmarks.peers.transform import Kind
+from refit_shard.loaders.measure.repeats import Spread, interleaved, ratios, spread
 
 CORES = 2
 PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "crc32c", "torch")

@@ -27,10 +27,11 @@ from benchmarks.bench_load import CORES
 from benchmarks.build_cases import process
 from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, CropSizes, cached_crops
-from benchmarks.harness import Spread, interleaved, machine, markdown_table, spread
+from benchmarks.harness import machine, markdown_table
 from benchmarks.load_cases import options, pin
 from benchmarks.peers.transform import Kind
 from refit_shard import StreamingLoader
+from refit_shard.loaders.measure.repeats import Spread, interleaved, spread
 
 PACKAGES = ("numpy", "simplejpeg", "pyarrow", "torch")
 _STEP = 1000  # additions between two looks at the clock

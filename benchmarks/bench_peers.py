@@ -31,17 +31,10 @@ from typing import Any
 
 from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, CropSizes, cached_crops
-from benchmarks.harness import (
-    REPOSITORY,
-    Spread,
-    interleaved,
-    machine,
-    markdown_table,
-    ratios,
-    spread,
-)
+from benchmarks.harness import REPOSITORY, machine, markdown_table
 from benchmarks.peer_cases import OURS, PEERS, REFIT, TITLES, Case, measure, prepare
 from benchmarks.peers.transform import Kind
+from refit_shard.loaders.measure.repeats import Spread, interleaved, ratios, spread
 
 PACKAGES = (
     *("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch"),

@@ -18,7 +18,6 @@ million rows in 500 shards, and 10,000 in 5. Each start is a fresh process, 2 wo
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -29,17 +28,11 @@ from typing import Any
 
 from benchmarks.command import chosen, command_line, keep
 from benchmarks.crops import Crops, CropSizes, cached_crops
-from benchmarks.harness import (
-    REPOSITORY,
-    Spread,
-    interleaved,
-    machine,
-    markdown_table,
-    ratios,
-    spread,
-)
+from benchmarks.harness import REPOSITORY, machine, markdown_table
 from benchmarks.many_shards import cached_sets
 from benchmarks.peers.transform import Kind
+from refit_shard.loaders.measure.page_cache import drop_from_cache
+from refit_shard.loaders.measure.repeats import Spread, interleaved, ratios, spread
 
 PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch")
 FIRST_BATCH_SECONDS = 3.0
@@ -114,17 +107,6 @@ def start(
     )
 
 
-def drop_from_cache(folder: Path) -> None:
-    """Have the system forget the contents of a folder's files; they are written out first."""
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-
-
 def seconds(made: dict[str, Any]) -> dict[str, float]:
     """Of one start: in all, and from after the imports."""
     return {"all": made["seconds"], "beyond_imports": made["seconds"] - made["import_seconds"]}
@@ -135,7 +117,7 @@ def start_cases(sets: Sets, settings: Settings) -> dict[str, Callable[[], dict[s
 
     def first_batch(folder: Path, image: Kind, cache: str) -> dict[str, float]:
         if cache == "cold":
-            drop_from_cache(folder)
+            drop_from_cache(folder.iterdir())
         return seconds(start(folder, image, sets, settings))
 
     def resumed(image: Kind) -> dict[str, float]:

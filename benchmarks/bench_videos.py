@@ -30,20 +30,13 @@ from av.video.stream import VideoStream
 
 from benchmarks.big_npz import write_npz
 from benchmarks.command import chosen, command_line, keep
-from benchmarks.harness import (
-    Spread,
-    cores,
-    interleaved,
-    machine,
-    markdown_table,
-    ratios,
-    spread,
-)
+from benchmarks.harness import cores, machine, markdown_table
 from benchmarks.photographs import photo_frame
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.frames.encode import encoder_options
 from refit_shard.converter.videos.driver import extract
 from refit_shard.converter.videos.plan import VideoRequest, plan_videos
+from refit_shard.loaders.measure.repeats import Spread, interleaved, ratios, spread
 
 PACKAGES = ("av", "numpy", "opencv-python-headless")
 QUALITY = 95

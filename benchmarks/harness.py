@@ -4,18 +4,18 @@ import json
 import os
 import platform
 import re
-import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from refit_shard.loaders.measure.machine import cpu_model
+from refit_shard.loaders.measure.repeats import interleaved, ratios, spread
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -36,7 +36,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(cores()),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.system(),
@@ -51,55 +51,7 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def _cpu_model() -> str:
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    fields = {
-        key: value.strip() for key, value in re.findall(r"^([\w ]+?)\s*:(.*)$", text, re.MULTILINE)
-    }
-    name = fields.get("model name") or platform.processor() or platform.machine()
-    if "model" in fields and "cpu family" in fields:
-        return f"{name} (family {fields['cpu family']}, model {fields['model']})"
-    return name
-
-
 # ------------------------------------------------------------------------------------- repeats
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The median of some repeats, and the least and the most of them."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Summarise repeats."""
-    return Spread(statistics.median(values), min(values), max(values))
-
-
-def interleaved(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Run every case once a round, every other round backwards, after one unmeasured round.
-
-    A machine that grows slower or faster while this runs does so for all cases alike, so ratios
-    within one round are meaningful where the figures themselves are not.
-    """
-    measured: dict[str, list[T]] = {name: [] for name in cases}
-    for case in cases.values():
-        case()
-    for number in range(rounds):
-        for name in list(cases)[:: -1 if number % 2 else 1]:
-            measured[name].append(cases[name]())
-    return measured
-
-
-def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Round by round, one case over another."""
-    return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
 def rates_over_first(

@@ -2,14 +2,9 @@
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import cycle
 
 import cv2
-import numpy as np
-import simplejpeg
 
 from benchmarks.build_cases import process
 from benchmarks.crops import Crops
@@ -17,6 +12,7 @@ from benchmarks.harness import cores
 from benchmarks.peers.transform import Kind
 from refit_shard import ShardSet, StreamingLoader, StreamOptions
 from refit_shard.converter.frames.encode import encoder_options
+from refit_shard.loaders.measure import decoding
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.records import OpenTars, RecordReader
 
@@ -83,23 +79,6 @@ def without_markers(data: bytes, quality: int) -> bytes:
     return cv2.imencode(".jpg", bgr, plain)[1].tobytes()
 
 
-def decode_for(seconds: float, jpegs: list[bytes]) -> int:
-    """Decode one after the other to RGB, into memory that is used again; returns their number.
-
-    It goes over all of them at least once.
-    """
-    sizes = [jpeg.size(data) for data in jpegs]
-    memory = np.empty(max(height * width * 3 for height, width in sizes), np.uint8)
-    outs = [memory[: h * w * 3].reshape(h, w, 3) for h, w in sizes]
-    begin, count = time.perf_counter(), 0
-    for data, out in cycle(zip(jpegs, outs, strict=True)):
-        simplejpeg.decode_jpeg(data, "RGB", buffer=out)
-        count += 1
-        if count >= len(jpegs) and time.perf_counter() - begin >= seconds:
-            break
-    return count
-
-
 def decoding_rate(case: Decoding, crops: Crops, amounts: Amounts) -> float:
     """Samples/s of bare decode, each thread on its own part, on as many cores as threads."""
     pin(case.threads)
@@ -107,12 +86,7 @@ def decoding_rate(case: Decoding, crops: Crops, amounts: Amounts) -> float:
     if not case.markers:
         quality = ShardSet.open(str(crops.shards)).manifest.quality
         jpegs = [without_markers(data, quality) for data in jpegs]
-    parts = [jpegs[number :: case.threads] for number in range(case.threads)]
-    with ThreadPoolExecutor(case.threads) as pool:
-        list(pool.map(partial(decode_for, 0.0), parts))
-        begin = time.perf_counter()
-        count = sum(pool.map(partial(decode_for, amounts.seconds), parts))
-        return count / (time.perf_counter() - begin)
+    return decoding.decoding_rate(jpegs, threads=case.threads, seconds=amounts.seconds)
 
 
 # ------------------------------------------------------------------------------------- loading

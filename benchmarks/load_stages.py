@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from benchmarks.crops import Crops
-from benchmarks.load_cases import decode_for, options, pin, stored_jpegs
+from benchmarks.load_cases import options, pin, stored_jpegs
 from benchmarks.peers.transform import Kind
+from refit_shard.loaders.measure.decoding import decode_for
 from refit_shard.loaders.native import Drawer, ImageKind, Reader
 from refit_shard.loaders.stream import batches
 from refit_shard.loaders.stream.batches import BatchMaker

@@ -13,6 +13,7 @@ from typing import NoReturn
 from refit_shard import __version__
 from refit_shard.commands import (
     add_labels,
+    bench,
     build,
     doctor,
     extract_frames,
@@ -49,6 +50,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard simulate config.yaml --cache 200GB   what a run would download
+  refit-shard bench config.yaml --gpu 1000   how fast is the loader on this machine?
   refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
   refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
   refit-shard subset-3dpw                  the validation subset, pre-cropped
@@ -73,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         info,
         preview,
         simulate,
+        bench,
         import_annotations,
         import_occluders,
         extract_frames,

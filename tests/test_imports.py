@@ -34,7 +34,7 @@ FLOORS = {
         ),
         "labels",
     ),
-    "loaders": ("", "native", "items", "remote", "stream", "refit"),
+    "loaders": ("", "native", "items", "remote", "stream", "refit", "measure"),
 }
 UNPICKLING = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "_pickle"}
 

@@ -85,6 +85,12 @@ def test_simulate_needs_no_package_of_the_extra(tree: Own, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
 
 
+def test_bench_needs_no_package_of_the_extra(tree: Own) -> None:
+    done = plain_python(COMMAND, "bench", tree.out, "--rounds", 1, "--seconds", 0.01)
+    assert done.returncode == 0, done.stderr
+    assert "bare decode" in done.stdout
+
+
 @pytest.mark.parametrize(
     "args",
     [

@@ -1,0 +1,89 @@
+"""The machine that figures are taken on: its processor, and what others take of it meanwhile."""
+
+import os
+import platform
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from refit_shard.shards_spec.process import available_cores
+
+STAT = Path("/proc/stat")
+# Above this share of the cores that this process may use, what others take falsifies figures.
+_TOLERATED = 0.1
+
+
+def cpu_model() -> str:
+    """The processor's name, with its family and model where Linux states them."""
+    text = ""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    fields = {
+        key: value.strip() for key, value in re.findall(r"^([\w ]+?)\s*:(.*)$", text, re.MULTILINE)
+    }
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if "model" in fields and "cpu family" in fields:
+        return f"{name} (family {fields['cpu family']}, model {fields['model']})"
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineLoad:
+    """What was done on the machine during a measurement, beside it; in cores, on average.
+
+    ``others``: by other programs. ``stolen``: by other virtual machines of the host. Both are 0
+    where Linux states neither. ``cores``: of the machine. ``usable``: cores that this process may
+    use. ``before``: the load average of the minute before.
+    """
+
+    others: float
+    stolen: float
+    cores: int
+    usable: int
+    before: float
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether others have taken more than a tenth of the cores that this process may use."""
+        left = self.cores - self.others - self.stolen
+        return left < (1 - _TOLERATED) * self.usable
+
+
+class LoadMeter:
+    """Measures the load of the machine from now on. ``stat``: the file of Linux's times."""
+
+    def __init__(self, stat: Path = STAT) -> None:
+        self._stat = stat
+        self._before = os.getloadavg()[0]
+        self._begin = self._now()
+
+    def _now(self) -> tuple[float, float, float, float]:
+        """Seconds so far: of the clock, of this process, of all programs, and stolen."""
+        own, (busy, stolen) = time.process_time(), _processor_seconds(self._stat)
+        return time.monotonic(), own, busy, stolen
+
+    def read(self) -> MachineLoad:
+        """The load from the beginning until now."""
+        pairs = zip(self._begin, self._now(), strict=True)
+        elapsed, own, busy, stolen = (now - begin for begin, now in pairs)
+        elapsed = max(elapsed, 1e-9)
+        return MachineLoad(
+            others=max(0.0, busy - own) / elapsed,
+            stolen=max(0.0, stolen) / elapsed,
+            cores=os.cpu_count() or 1,
+            usable=available_cores(),
+            before=self._before,
+        )
+
+
+def _processor_seconds(stat: Path) -> tuple[float, float]:
+    """Seconds that all cores have been busy, and that were stolen; 0 where they are not stated."""
+    try:
+        _name, *columns = stat.read_text(encoding="ascii").partition("\n")[0].split()
+        user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, columns[:8])
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + irq + softirq) / ticks, stolen / ticks

@@ -1,0 +1,252 @@
+"""``refit-shard bench``: how fast is the loader here?"""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from refit_shard.commands import Subparsers
+from refit_shard.shards_spec.errors import UsageError
+
+if TYPE_CHECKING:
+    from refit_shard.loaders.measure.bench import Speed
+    from refit_shard.loaders.measure.repeats import Spread
+    from refit_shard.loaders.stream.options import StreamOptions
+
+    Sources = dict[str, tuple[str, float]]
+
+HELP = """\
+Samples/s of the loader on this machine by its number of threads (num_workers), beside bare decoding
+of the same JPEGs with as many; the share of time in which the threads wait for storage, with the
+shards in the page cache and dropped from it; and the threads that a GPU needs. PATH is ReFit's
+YAML, or the folder of one data set's shards. It ends with a line for a README. Nothing is written;
+the shards that are measured are dropped from the page cache, for everybody.
+
+  refit-shard bench data/shards/bedlam
+  refit-shard bench configs/config_bedlam.yaml --gpu 1000 --image uint8
+  taskset -c 0-7 refit-shard bench configs/config_bedlam.yaml   the cores that a rank has
+
+Measure on a machine that does nothing else; where others take part of it, that is said.
+"""
+
+COLUMNS = ["threads", "samples/s", "bare decode/s", "over bare decode", "cores", "waiting"]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "bench",
+        help="how fast is the loader here?",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a data set's folder")
+    parser.add_argument(
+        "--shards", default="data/shards", metavar="DIR", help="of a YAML; default data/shards"
+    )
+    parser.add_argument(
+        "--gpu", type=float, metavar="N", help="images/s that a GPU takes: how many threads?"
+    )
+    parser.add_argument(
+        "--image",
+        default="normalized",
+        choices=("normalized", "bfloat16", "uint8"),
+        help="kind of the images (default normalized)",
+    )
+    parser.add_argument("--occluders", metavar="FILE", help="default: the loader's")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="S", help="of a measurement (default 2)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="of all measurements (default 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
+    """The sources and the options of the stream that is measured."""
+    from refit_shard.loaders.stream.config import read_config
+    from refit_shard.loaders.stream.options import StreamOptions
+    from refit_shard.shards_spec.reader import find_data_sets
+    from refit_shard.shards_spec.storage.paths import local_path
+
+    given = {"image": args.image, "occluders": args.occluders}
+    place = local_path(args.path, "bench")
+    if not place.is_dir():
+        config = read_config(place)
+        shards = local_path(args.shards, "--shards")
+        return config.places(shards), StreamOptions(**config.stated, **given)
+    url, *more = find_data_sets(place)
+    if more:
+        raise UsageError(
+            f"{place}: holds {1 + len(more)} data sets; give one of them, or a YAML with their "
+            "ratios"
+        )
+    return {url.rstrip("/").rpartition("/")[2]: (url, 1.0)}, StreamOptions(**given)
+
+
+def _figure(value: "Spread", form: str) -> str:
+    """The median, and where they differ, the least and the most."""
+    low, high = f"{value.low:{form}}", f"{value.high:{form}}"
+    return f"{value.median:{form}}" + ("" if low == high else f" ({low} to {high})")
+
+
+def _show_threads(title: str, speed: "Speed") -> None:
+    from refit_shard.console import print_table
+
+    rows = [
+        [
+            f"{one.threads}",
+            _figure(one.samples_per_second, ",.0f"),
+            _figure(one.bare_decode, ",.0f"),
+            _figure(one.over_bare, ".2f"),
+            _figure(one.cores, ".1f"),
+            _figure(one.waiting, ".0%"),
+        ]
+        for one in speed.threads
+    ]
+    print_table(title, COLUMNS, rows)
+
+
+def _storage_line(speed: "Speed") -> str:
+    storage = speed.storage
+    if not storage.dropped:
+        return (
+            f"from storage: not measured, as {storage.still_cached:.0%} of the files stayed in the "
+            "page cache"
+        )
+    line = (
+        f"from storage, with {speed.threads[-1].threads} threads: "
+        f"{_figure(storage.samples_per_second, ',.0f')} samples/s, waiting "
+        f"{_figure(storage.waiting, '.0%')}, over {storage.samples} samples"
+    )
+    if storage.still_cached is None:
+        line += "; whether the page cache was dropped, this file system does not tell"
+    return line
+
+
+def _gpu_lines(gpu: dict[str, Any], speed: "Speed") -> list[str]:
+    threads, most = gpu["threads"], speed.fastest
+    lines = [
+        f"{gpu['images_per_second']:,.0f} images/s: {_counted(threads)}, and a core for the loop"
+    ]
+    if not gpu["measured"]:
+        lines[0] += (
+            f"; that is more than the {most.samples_per_second.median:,.0f} samples/s measured "
+            f"here, with {most.threads}: {threads} is a guess"
+        )
+    if gpu["storage_keeps_up"] is False:
+        given = speed.storage.samples_per_second.median
+        lines.append(
+            f"storage gives {given:,.0f} samples/s: too few, where the shards do not fit into "
+            "memory; a larger prefetch, a window or another disk help"
+        )
+    return lines
+
+
+def _counted(threads: int) -> str:
+    return f"{threads} thread" if threads == 1 else f"{threads} threads"
+
+
+def _load_line(speed: "Speed") -> str:
+    load = speed.load
+    return (
+        f"busy machine: others took {load.others + load.stolen:.1f} of its {load.cores} cores "
+        f"meanwhile ({load.stolen:.1f} of them other virtual machines), load average "
+        f"{load.before:.1f} before; the figures are too low"
+    )
+
+
+def _gpu(wanted: float | None, speed: "Speed") -> dict[str, Any] | None:
+    """The threads that a GPU needs, by the medians."""
+    from refit_shard.loaders.measure.bench import threads_for
+
+    if wanted is None:
+        return None
+    rates = {one.threads: one.samples_per_second.median for one in speed.threads}
+    threads, measured = threads_for(rates, wanted)
+    storage = speed.storage
+    keeps_up = storage.samples_per_second.median >= wanted if storage.dropped else None
+    return {
+        "images_per_second": wanted,
+        "threads": threads,
+        "measured": measured,
+        "storage_keeps_up": keeps_up,
+    }
+
+
+def _readme_line(what: str, speed: "Speed", gpu: dict[str, Any] | None) -> str:
+    """The result in one line."""
+    from datetime import datetime, timezone
+
+    from refit_shard import __version__
+    from refit_shard.loaders.measure.machine import cpu_model
+
+    best, storage = speed.fastest, speed.storage
+    parts = [
+        f"{best.samples_per_second.median:,.0f} samples/s with {_counted(best.threads)}, "
+        f"{best.over_bare.median:.2f} of bare decode",
+    ]
+    if best.threads != speed.threads[0].threads:
+        parts.append(f"{speed.threads[0].samples_per_second.median:,.0f} with 1")
+    if storage.dropped:
+        parts.append(f"{storage.samples_per_second.median:,.0f} from storage")
+    if gpu is not None:
+        about = "" if gpu["measured"] else "about "
+        parts.append(
+            f"{gpu['images_per_second']:,.0f} images/s take {about}{_counted(gpu['threads'])}"
+        )
+    busy = ", busy" if speed.load.is_busy else ""
+    date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    return (
+        f"refit-shard {__version__}: {'; '.join(parts)} ({what}; {cpu_model()}, "
+        f"{speed.load.usable} cores{busy}, {date})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure."""
+    from dataclasses import asdict
+
+    from refit_shard.console import Meter, as_json, say
+    from refit_shard.loaders.measure.bench import BenchOptions, measure_speed, measurements
+    from refit_shard.loaders.measure.machine import cpu_model
+    from refit_shard.shards_spec.values import number
+
+    if args.gpu is not None:
+        number("--gpu", args.gpu, 1, 1e9)
+    bench = BenchOptions(rounds=args.rounds, seconds=args.seconds)
+    sources, options = _stream_of(args)
+    total = measurements(bench.rounds)
+    with Meter("bench", total, quiet=args.json, unit="measurements") as meter:
+        speed = measure_speed(sources, options, bench, lambda: meter.advance(1))
+    gpu = _gpu(args.gpu, speed)
+    what = (
+        f"{', '.join(sources)}, {options.image} {options.res} px, batches of {options.batch_size}, "
+        f"{'with' if speed.occludes else 'no'} occluders"
+    )
+    line = _readme_line(what, speed, gpu)
+    if args.json:
+        as_json(
+            {
+                "machine": {"cpu": cpu_model(), "busy": speed.load.is_busy},
+                "stream": {
+                    "sources": {name: ratio for name, (_, ratio) in sources.items()},
+                    "image": options.image,
+                    "res": options.res,
+                    "batch_size": options.batch_size,
+                },
+                "settings": asdict(bench),
+                **asdict(speed),
+                "gpu": gpu,
+                "line": line,
+            }
+        )
+        return 0
+    _show_threads(f"{what}; {bench.rounds} rounds of {bench.seconds:g} s", speed)
+    say(_storage_line(speed))
+    for text in _gpu_lines(gpu, speed) if gpu is not None else ():
+        say(text)
+    if speed.load.is_busy:
+        say(_load_line(speed))
+    say(line)
+    return 0
