@@ -2,8 +2,9 @@
 
 - ``python`` blocks share the page's names. What one prints must stand in the ``text`` block below.
 - ``console`` blocks hold ``$ command`` lines, each followed by what it prints; ``sh`` blocks hold
-  commands alone. ``refit-shard`` runs in this process, everything else in bash.
-- In what is shown, ``…`` stands for anything within a line, and a line of it for any lines.
+  commands alone. ``refit-shard`` runs in this process, a build without Ray; all else runs in bash.
+- In what is shown, ``…`` stands for anything within a line, and a line of it for any lines; the
+  current folder is ``/home/you/ReFit``.
 - ``<!-- not run: why -->`` before a block: it is looked at, but not run. ``<!-- ends with: 1 -->``:
   its last command has this exit code. ``<!-- hidden: … -->``: Python that is run before the block.
 """
@@ -30,6 +31,7 @@ from tests.docs.pages import Block
 
 PLAIN = {"text", "yaml", "json", "dockerfile", "make"}
 _ANYTHING = "…"
+_HERE = "/home/you/ReFit"
 
 
 def pattern(shown: str) -> re.Pattern[str]:
@@ -109,6 +111,7 @@ class Runner:
         every = list(commands(block))
         for number, (command, shown) in enumerate(every):
             code, printed = perform(command)
+            printed = printed.replace(str(Path.cwd()), _HERE)
             last = number == len(every) - 1
             expected = int(block.notes.get("ends with", "0")) if last else 0
             assert code == expected, f"{block.where}: {command}: ended with {code}\n{printed}"
@@ -129,6 +132,8 @@ def perform(command: str) -> tuple[int, str]:
         return 0, ""
     piped = any(mark in command for mark in "|&;<>")
     if arguments and arguments[0] == "refit-shard" and not piped:
+        if arguments[1] in ("build", "extract-frames") and "--workers" not in arguments:
+            arguments += ["--workers", "0"]
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             try:
@@ -157,11 +162,11 @@ def look_at(block: Block) -> None:
                 for alias in node.names:
                     assert hasattr(module, alias.name), f"{block.where}: {ast.unparse(node)}"
     elif block.language in ("console", "sh"):
-        for command, _ in commands(block):
-            done = subprocess.run(
-                ["bash", "-n"], input=command, capture_output=True, text=True, check=False
-            )
-            assert not done.returncode, f"{block.where}: {done.stderr}"
+        script = "\n".join(command for command, _ in commands(block))
+        done = subprocess.run(
+            ["bash", "-n"], input=script, capture_output=True, text=True, check=False
+        )
+        assert not done.returncode, f"{block.where}: {done.stderr}"
         _check_options(block)
     elif block.language == "yaml":
         yaml.safe_load(block.text)
