@@ -126,11 +126,10 @@ def config_keys() -> set[str]:
     found: set[str] = set()
     for path in (*LOADERS.rglob("*.py"), *(PROJECT / "refit_shard").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                if node.func.id in ("config_value", "_list_of"):
-                    found |= {
-                        str(word.value) for word in node.args[1:] if isinstance(word, ast.Constant)
-                    }
+            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if isinstance(node, ast.Call) and name in ("config_value", "_list_of"):
+                words = (word for word in node.args[1:] if isinstance(word, ast.Constant))
+                found |= {str(word.value) for word in words}
     return found
 
 
