@@ -29,14 +29,19 @@ _BONES = (
     *(("ankle", "big_toe"), ("ankle", "heel")),
 )
 _STYLE = """<style>
-svg { font: 11px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
-  --paper: #fff; --ink: #24292f; --bone: #d8dee6; --left: #2f7fd0; --right: #d9702b; --middle: #6b7280; }
+svg { font: 11px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; --paper: #fff;
+  --ink: #24292f; --bone: #d8dee6; --left: #2f7fd0; --right: #d9702b; --middle: #6b7280; }
 @media (prefers-color-scheme: dark) { svg { --paper: #1e2129; --ink: #e2e4e9; --bone: #3a4252;
   --left: #6fb3ff; --right: #ff9d5c; --middle: #a8b0bd; } }
-.paper { fill: var(--paper); } text { fill: var(--ink); } .title { font: 600 14px system-ui, sans-serif; }
-.bone { stroke: var(--bone); stroke-width: 16; stroke-linecap: round; } .head { fill: var(--bone); } .leader { stroke-width: 0.7; }
-.left { fill: var(--left); } .right { fill: var(--right); } .middle { fill: var(--middle); }
-line.left { stroke: var(--left); } line.right { stroke: var(--right); } line.middle { stroke: var(--middle); }
+.paper { fill: var(--paper); }
+text { fill: var(--ink); }
+.title { font: 600 14px system-ui, sans-serif; }
+.bone { stroke: var(--bone); stroke-width: 16; stroke-linecap: round; }
+.head { fill: var(--bone); }
+.leader { stroke-width: 0.7; }
+.left { fill: var(--left); stroke: var(--left); }
+.right { fill: var(--right); stroke: var(--right); }
+.middle { fill: var(--middle); stroke: var(--middle); }
 </style>"""
 
 

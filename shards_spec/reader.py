@@ -243,8 +243,8 @@ class Shard:
 class Sample:
     """One person: ``sample.jpeg``, and ``sample["pose"]`` and so on by the names of columns.
 
-    Numbers are views into the shard, in the shapes of the format: ``sample["keypoints"]`` is float32
-    (49, 3), x and y in pixels of the frame.
+    Numbers are views into the shard, in the shapes of the format: ``sample["keypoints"]`` is (49,
+    3) float32, x and y in pixels of the frame.
 
     Args:
         shard: Where it is.

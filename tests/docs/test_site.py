@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from examples.joints_picture import PICTURE, picture
+from refit_shard.shards_spec.joints import JOINTS
 from tests.docs.pages import DOCS, PROJECT, every
 
 
@@ -76,3 +78,9 @@ def test_make_docs_builds_it_so() -> None:
     )
     assert "mkdocs build" in said.stdout
     assert "strict: true" in (PROJECT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+def test_the_picture_of_the_joints_is_the_one_that_is_drawn() -> None:
+    drawn = picture()
+    assert PICTURE.read_text(encoding="utf-8") == drawn, "python -m examples.joints_picture"
+    assert all(f" {name}<" in drawn or f">{name} " in drawn for name in JOINTS)
