@@ -20,7 +20,7 @@ QUICK := tests/test_imports.py tests/shards_spec/test_[fmr]*.py tests/converter/
 	$(addprefix tests/loaders/test_,mix.py needs.py order.py policy.py random.py smpl.py)
 
 # Everything that runs on Python 3.10 as well, which mypy and the tests do not tell.
-PORTABLE := shards_spec body_models converter loaders refit_shard benchmarks examples data_config.py
+PORTABLE := shards_spec body_models converter loaders refit_shard benchmarks examples docs/generate data_config.py
 OLDEST := .venv-oldest/bin
 
 .PHONY: help demo check test test-all test-oldest lint docs wheel fuzz aarch64 soak clean
