@@ -87,14 +87,14 @@ def figure(names: Sequence[str], title: str, x0: float) -> Iterator[str]:
     left = [name for name in names if side_of(name) == "left"] + midline[1::2]
     for column, sign, anchor in ((right, -1, "end"), (left, 1, "start")):
         ordered = sorted(column, key=lambda name: place(name)[1])
-        for name, y in zip(ordered, spread([place(name)[1] for name in ordered]), strict=True):
+        for name, height in zip(ordered, spread([place(name)[1] for name in ordered]), strict=True):
             joint_x, joint_y = place(name)
             end, kind = middle + sign * _LABEL, side_of(name)
             yield (
-                f'<line x1="{middle + joint_x:g}" y1="{joint_y}" x2="{end:g}" y2="{y:g}" '
+                f'<line x1="{middle + joint_x:g}" y1="{joint_y}" x2="{end:g}" y2="{height:g}" '
                 f'class="leader {kind}"/>'
                 f'<circle cx="{middle + joint_x:g}" cy="{joint_y}" r="4" class="{kind}"/>'
-                f'<text x="{end + 4 * sign:g}" y="{y + 4:g}" text-anchor="{anchor}">'
+                f'<text x="{end + 4 * sign:g}" y="{height + 4:g}" text-anchor="{anchor}">'
                 f"{f'{PLACE[name]} {name}' if sign > 0 else f'{name} {PLACE[name]}'}</text>"
             )
 

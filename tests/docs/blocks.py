@@ -19,7 +19,6 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,22 +51,22 @@ def fits(shown: str, printed: str) -> bool:
     )
 
 
-def commands(block: Block) -> Iterator[tuple[str, str]]:
+def commands(block: Block) -> list[tuple[str, str]]:
     """The commands of a ``console`` or ``sh`` block, each with what is shown below it."""
     prompt = "$ " if block.language == "console" else ""
-    found: list[list[str]] = []
+    found: list[tuple[str, str]] = []
     going_on = False
     for line in block.text.splitlines():
         if going_on:
-            found[-1][0] += "\n" + line
+            found[-1] = (found[-1][0] + "\n" + line, "")
         elif line.startswith(prompt) and (prompt or line.strip()):
-            found.append([line.removeprefix(prompt), ""])
+            found.append((line.removeprefix(prompt), ""))
         elif found and prompt:
-            found[-1][1] += line + "\n"
+            found[-1] = (found[-1][0], found[-1][1] + line + "\n")
         else:
             assert not line.strip(), f"{block.where}: begins without a command"
         going_on = line.endswith("\\")
-    return ((command, shown) for command, shown in found)
+    return found
 
 
 def words(command: str) -> list[str]:
@@ -108,7 +107,7 @@ class Runner:
         return out.getvalue()
 
     def _shell(self, block: Block) -> None:
-        every = list(commands(block))
+        every = commands(block)
         for number, (command, shown) in enumerate(every):
             code, printed = perform(command)
             printed = printed.replace(str(Path.cwd()), _HERE)

@@ -52,7 +52,8 @@ class Page:
 
     def blocks(self) -> list[Block]:
         """The fenced blocks from top to bottom."""
-        found, notes = [], {}
+        found: list[Block] = []
+        notes: dict[str, str] = {}
         for token in self._tokens():
             if token.type == "html_block":
                 notes |= {

@@ -133,5 +133,5 @@ def test_a_wrong_block_is_found(wrong: Block) -> None:
 
 def test_lines_that_go_on_are_one_command() -> None:
     shell = block("console", "$ echo a \\\n  b\na b\n$ echo c\nc\n")
-    assert list(commands(shell)) == [("echo a \\\n  b", "a b\n"), ("echo c", "c\n")]
+    assert commands(shell) == [("echo a \\\n  b", "a b\n"), ("echo c", "c\n")]
     Runner().run(shell, None)
