@@ -6,7 +6,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from docs.generate import commands
+from docs.generate import commands, pages
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -17,7 +17,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made."""
-    for path, text in commands.pages().items():
+    for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
     return files
 

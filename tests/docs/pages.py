@@ -11,7 +11,7 @@ from markdown.extensions.toc import slugify, unique
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from docs.generate import commands
+from docs.generate import pages
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DOCS = PROJECT / "docs"
@@ -109,7 +109,5 @@ def written() -> tuple[Page, ...]:
 @cache
 def every() -> tuple[Page, ...]:
     """Every page, those that are made from the program too."""
-    made = (
-        Page(path=f"docs/{path}", text=text, made=True) for path, text in commands.pages().items()
-    )
+    made = (Page(path=f"docs/{path}", text=text, made=True) for path, text in pages().items())
     return (*written(), *made)
