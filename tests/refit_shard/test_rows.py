@@ -224,7 +224,7 @@ WRONG = [
     ("x" * (MAX_TEXT + 1), "1 to 20000 characters"),
     ("(" * 3000 + "1" + ")" * 3000, "depth"),
     ("+".join(["scale"] * 900) + " > 1", "nested too deeply"),
-    ("weight > 1 and WEIGHT > 1", "no column 'WEIGHT'"),
+    ("weight > 1 and WEIGHT > 1", "of WEIGHT, weight DuckDB takes two"),
 ]
 
 
@@ -315,7 +315,7 @@ def test_a_label_of_another_kind_elsewhere_is_asked_for_alone(built: Built, tmp_
     with pytest.raises(UsageError, match=r"'weight' is float in .*/a, int64 in .*/c: ask one"):
         rows(sets, "weight > 1")
     assert rows(sets, "scale > 0", ["key"]).read_all().num_rows == ROWS - 1 + 6
-    with pytest.raises(UsageError, match="DuckDB takes Tag, tag for one another"):
+    with pytest.raises(UsageError, match="of Tag, tag DuckDB takes two for one another"):
         rows(sets[1:], "Tag > 1 and tag > 1")
     # A label of one's own comes before a joint of its name.
     assert rows(sets[1:], "pelvis > 3", ["pelvis"]).read_all()["pelvis"].to_pylist() == [5, 4]
