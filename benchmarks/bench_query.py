@@ -3,8 +3,8 @@
     python -m benchmarks.bench_query
 
 The sets are those of :mod:`benchmarks.bench_startup`: a million rows in 500 shards, and 10,000 in
-5. Each question is a process of its own, from the command to its end; what it prints goes nowhere. The
-files are in the page cache. *Memory* is the most that the process held, the mapped pages of the
+5. Each question is a process of its own, from the command to its end; what it prints goes nowhere.
+The files are in the page cache. *Memory* is the most that the process held, the mapped pages of the
 indexes included, which the system may take back.
 """
 
