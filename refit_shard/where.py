@@ -20,7 +20,7 @@ from refit_shard.shards_spec.errors import UsageError
 MAX_TEXT = 20_000
 _LONGEST = 300
 # Nothing but the rows that it is given, and nothing that the text could change.
-_CONFIG = {
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",

@@ -31,7 +31,7 @@ That no row was found is no error: the exit code is 0.
 """
 
 FORMATS = ("table", "csv", "json")
-COLUMNS = ("key", "imgname", "scale", "gender", "has_smpl", "has_pose_3d")
+COLUMNS = ("key", "imgname", "scale", "gender", "has_smpl")
 TABLE_ROWS = 40
 
 

@@ -92,14 +92,13 @@ def test_csv_is_read_by_other_programs(built: Own) -> None:
         "scale",
         "gender",
         "has_smpl",
-        "has_pose_3d",
     ]
 
 
 def test_a_table_is_for_people(built: Own) -> None:
     said = query(built).out.splitlines()
     assert said[0] == f"{ROWS - 1} rows"
-    assert said[1].split() == ["key", "imgname", "scale", "gender", "has_smpl", "has_pose_3d"]
+    assert said[1].split() == ["key", "imgname", "scale", "gender", "has_smpl"]
     assert said[2].split()[0] == "own-00000000"
     assert len(said) == 2 + ROWS - 1
     few = query(built, "--limit", 2, "--columns", "key, betas,weight,nose.x").out.splitlines()
