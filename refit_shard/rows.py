@@ -147,7 +147,8 @@ def named(sets: Sequence[ShardSet], name: str) -> list[Chosen]:
     Raises:
         ShardError: an index is missing or damaged.
     """
-    whole, ending = [], []
+    whole: list[Chosen] = []
+    ending: list[Chosen] = []
     for piece in _Source(sets).pieces():
         for number, batch in enumerate(piece.batches, piece.first):
             frames = batch.column("imgname")

@@ -175,7 +175,7 @@ def truth(tree: Any, row: dict[str, Any]) -> bool | None:
     value = float({**row, "nose.x": nose}.get(name, math.nan))
     if math.isnan(value):
         return None
-    return value < number if sign == "<" else value > number
+    return bool(value < number if sign == "<" else value > number)
 
 
 @settings(max_examples=examples(25))
@@ -302,6 +302,7 @@ def test_a_column_that_no_set_has_is_refused(built: Built) -> None:
         assert line in str(told.value)
     with pytest.raises(UsageError, match="no column 'weight'"):
         rows([built.folder / "b"], "weight > 1")
+    wrong: Any
     for wrong in ([], str(built.folder)):
         with pytest.raises(UsageError, match=r"^sets: must"):
             rows(wrong)
