@@ -127,7 +127,9 @@ def perform(command: str) -> tuple[int, str]:
     """Exit code and output of a command."""
     arguments = words(command)
     if arguments and arguments[0] == "export":
-        os.environ.update(part.split("=", 1) for part in arguments[1:])
+        for part in arguments[1:]:
+            name, _, value = part.partition("=")
+            os.environ[name] = value
         return 0, ""
     piped = any(mark in command for mark in "|&;<>")
     if arguments and arguments[0] == "refit-shard" and not piped:
