@@ -1,6 +1,5 @@
 """Which frame of which video each name of an npz is: a plan, made before any video is opened."""
 
-import os
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.annotations.source import frame_path
+from refit_shard.converter.archives.members import Member
 from refit_shard.shards_spec.errors import SourceError, UsageError
 from refit_shard.shards_spec.storage.paths import absolute, local_path
 from refit_shard.shards_spec.values import hold, one_of, whole
@@ -59,7 +59,9 @@ def _videos_h36m(found: re.Match[str]) -> Sequence[str]:
 def _videos_bedlam(found: re.Match[str]) -> Sequence[str]:
     scene = found["scene"]
     scenes = dict.fromkeys((scene, re.sub(r"_\d+fps$", "", scene)))
-    return tuple(f"{one}/mp4/{found['sequence']}.mp4" for one in scenes)
+    # The latter two as members of <scene>_mp4.tar, whatever folder of its own that has.
+    folders = ("{}/mp4", "{}_mp4/mp4", "{}_mp4")
+    return tuple(f"{at.format(one)}/{found['sequence']}.mp4" for at in folders for one in scenes)
 
 
 def _videos_beside(found: re.Match[str]) -> Sequence[str]:
@@ -140,12 +142,14 @@ class VideoRequest:
 @dataclass(frozen=True, kw_only=True)
 class VideoTask:
     """One video: ``videos`` are the paths below the root that it may have; ``frames`` the path
-    below ``out`` and the number of each frame that is wanted, by their number.
+    below ``out`` and the number of each frame that is wanted, by their number. ``member``: where
+    it is no file, which of the paths it has in an archive, and where it lies there.
     """
 
     index: int
     videos: tuple[str, ...]
     frames: tuple[tuple[str, int], ...]
+    member: tuple[str, Member] | None = None
 
     @property
     def name(self) -> str:
@@ -188,20 +192,6 @@ def layout_of(dataset: Dataset) -> Layout:
         f"{dataset.name}: its frames are no videos'; extract-frames knows {', '.join(LAYOUTS)} and "
         "your own (--npz, --root, --name)"
     )
-
-
-def find_video(root: str, videos: Sequence[str]) -> str | None:
-    """The path of a video below the root: the first of ``videos`` that is a file, or None."""
-    return next((one for one in videos if os.path.isfile(os.path.join(root, one))), None)
-
-
-def videos_there(dataset: Dataset, root: str, paths: Sequence[str]) -> int:
-    """How many videos below a local root hold frames of these paths."""
-    layout = LAYOUTS.get(dataset.name)
-    if layout is None:
-        return 0
-    found = {tuple(layout.videos(one)) for one in map(layout.frame.fullmatch, paths) if one}
-    return sum(find_video(root, videos) is not None for videos in found)
 
 
 def _names(npz_path: str) -> list[str]:
