@@ -68,7 +68,11 @@ def _entries(folder: Folder) -> tuple[list[str], list[tuple[str, int, int]]]:
 
 
 def _local_entries(path: str) -> Iterator[tuple[str, int | None, int]]:
-    """Name, size and time of archives in a folder, and its folders, which have no size."""
+    """Name, size and time of archives in a folder, and its folders, which have no size.
+
+    Raises:
+        SourceError: an archive's name is not UTF-8.
+    """
     with os.scandir(path_bytes(path)) as scan:
         for one in scan:
             name = one.name.decode("utf-8", "replace")
@@ -76,6 +80,9 @@ def _local_entries(path: str) -> Iterator[tuple[str, int | None, int]]:
                 if one.is_dir():
                     yield name, None, 0
                 elif _is_archive(name) and one.is_file():
+                    if name.encode() != one.name:
+                        where = f"{path}/{name}"
+                        raise SourceError(f"{where}: its name is not UTF-8; rename the archive")
                     about = one.stat()
                     yield name, about.st_size, about.st_mtime_ns
             except OSError as error:  # deleted meanwhile, or a link that leads in a circle

@@ -6,6 +6,7 @@ archives hold their own folder and some do not. Where the archive lies in a fold
 """
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refit_shard.converter.archives.members import Kind, Member, Stamp
-from refit_shard.converter.archives.names import stem
+from refit_shard.converter.archives.names import COMPRESSED, SUFFIXES, stem
 from refit_shard.shards_spec.storage.files import is_of_a_mac
 
 _BYTES = pa.large_binary()
@@ -101,6 +102,19 @@ class Archives:
             if not is_of_a_mac(own):
                 found.setdefault(folder, []).append(file)
         yield from sorted(found.items())
+
+    def nested(self) -> dict[str, str]:
+        """Archives that hold archives, out of which nothing is read: the path of each, and a member
+        that is one.
+        """
+        endings = "|".join(map(re.escape, (*SUFFIXES, *COMPRESSED)))
+        found = {}
+        for archive in self.listed:
+            names = archive.table.column("name")
+            inner = names.filter(pc.match_substring_regex(names, f"(?i)(?:{endings})$"))
+            if len(inner):
+                found[archive.stamp.path] = str(inner[0])
+        return found
 
     def may_be_a_file(self, path: str) -> bool:
         """Whether a file of this path may lie below the root, by the root's own folders."""

@@ -165,6 +165,10 @@ def check_archives(prepared: Prepared, *, missing: bool) -> list[Finding]:
         detail = f"{which}: compressed as a whole, so no frame can be read out of it"
         fix = f"unpack it below {dataset.root_variable}: tar xf {packed.archives.compressed[0]}"
         findings.append(Finding(dataset.name, "archives", "warn", detail, fix))
+    for path, inner in packed.archives.nested().items() if missing else ():
+        detail = f"{path}: holds archives, such as {inner}, out of which no frame is read"
+        fix = f"unpack it below {dataset.root_variable}, and leave those in it packed"
+        findings.append(Finding(dataset.name, "archives", "warn", detail, fix))
     return findings
 
 

@@ -106,7 +106,7 @@ def videos_there(dataset: Dataset, root: str, paths: Sequence[str], kept: Folder
     layout = LAYOUTS.get(dataset.name)
     if layout is None:
         return 0
-    found = {tuple(layout.videos(one)) for one in map(layout.frame.fullmatch, paths) if one}
+    found = {layout.places(one) for one in map(layout.frame.fullmatch, paths) if one}
     tasks = [VideoTask(index=index, videos=videos, frames=()) for index, videos in enumerate(found)]
     located = locate(tasks, root, kept, keep=False)
     return sum(find_video(root, task) is not None for task in located.tasks)

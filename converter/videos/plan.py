@@ -17,6 +17,7 @@ from refit_shard.shards_spec.values import hold, one_of, whole
 # What the annotations call a video's first frame.
 NUMBERINGS = {"from-1": 1, "from-0": 0}
 _NUMBER = r"(?P<number>\d{1,9})\.(?P<ending>jpg|jpeg|png)"
+_FLAGS = re.IGNORECASE | re.DOTALL
 _VIDEO_ENDINGS = (".mp4", ".avi", ".mov")
 # Human3.6M has two names for two of its actions.
 _ACTIONS = (("TakingPhoto", "Photo"), ("WalkingDog", "WalkDog"))
@@ -39,6 +40,12 @@ class Layout:
     rate: int | None = None
     unsure: re.Pattern[str] | None = None
     example: str
+
+    def places(self, found: re.Match[str]) -> tuple[str, ...]:
+        """Paths where the video of a frame may be, also with an ending in capitals."""
+        paths = self.videos(found)
+        parts = [posixpath.splitext(path) for path in paths]
+        return (*paths, *(stem + ending.upper() for stem, ending in parts))
 
 
 def _videos_3dhp(found: re.Match[str]) -> Sequence[str]:
@@ -72,14 +79,14 @@ LAYOUTS: dict[str, Layout] = {
     "mpi-inf-3dhp": Layout(
         frame=re.compile(
             rf"(?P<sequence>.+)/imageFrames/(?P<video>video_\d+)/(?:frame_)?{_NUMBER}",
-            re.IGNORECASE,
+            _FLAGS,
         ),
         videos=_videos_3dhp,
         example="S1/Seq1/imageFrames/video_0/frame_000619.jpg",
     ),
     "h36m": Layout(
         frame=re.compile(
-            rf"images/(?P<subject>S\d+)_(?P<action>[^/]+)\.(?P<camera>\d+)_{_NUMBER}", re.IGNORECASE
+            rf"images/(?P<subject>S\d+)_(?P<action>[^/]+)\.(?P<camera>\d+)_{_NUMBER}", _FLAGS
         ),
         videos=_videos_h36m,
         unsure=re.compile(rf"images/{_HELD_OUT.pattern}"),
@@ -87,7 +94,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "bedlam": Layout(
         frame=re.compile(
-            rf"(?P<scene>[^/]+)/png/(?P<sequence>seq_\d+)/(?P=sequence)_{_NUMBER}", re.IGNORECASE
+            rf"(?P<scene>[^/]+)/png/(?P<sequence>seq_\d+)/(?P=sequence)_{_NUMBER}", _FLAGS
         ),
         videos=_videos_bedlam,
         numbering="from-0",
@@ -97,7 +104,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 # Of a data set that is not registered: a folder of frames beside a video of the same name.
 BESIDE = Layout(
-    frame=re.compile(rf"(?P<video>.+)/[^/]*?{_NUMBER}", re.IGNORECASE),
+    frame=re.compile(rf"(?P<video>.+)/[^/]*?{_NUMBER}", _FLAGS),
     videos=_videos_beside,
     example="a/b/000001.jpg of a/b.mp4",
 )
@@ -257,7 +264,7 @@ def plan_videos(request: VideoRequest) -> VideoPlan:
             renamed = True
             path = posixpath.splitext(path)[0] + ".jpg"
         rows.setdefault(path, []).append(row)
-        videos.setdefault(tuple(layout.videos(found)), {})[path] = int(found["number"])
+        videos.setdefault(layout.places(found), {})[path] = int(found["number"])
     if not rows:
         such = f", such as {names[0]!r:.100}" if names else ""
         raise SourceError(

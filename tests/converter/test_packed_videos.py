@@ -8,7 +8,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pytest
+from av.video.stream import VideoStream
 
 from refit_shard.converter import reading
 from refit_shard.converter.archives.find import open_archive
@@ -133,6 +135,31 @@ def test_doctor_sees_videos_in_tars_and_writes_nothing(video: bytes, tmp_path: P
     result = refit("doctor", "--data-config", config)
     assert "-> 2 videos hold them: run refit-shard extract-frames --dataset bedlam" in result.out
     assert hashes(root) == before
+
+
+@pytest.mark.parametrize("name", ["my clips/a b", "a\nb/日 ü", "concat:x/y", "-i"])
+@pytest.mark.parametrize("ending", [".mp4", ".MP4"])
+def test_names_of_any_kind_are_files(name: str, ending: str, video: bytes, tmp_path: Path) -> None:
+    """None is an option or an address to FFmpeg."""
+    place = tmp_path / f"{name}{ending}"
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(video)
+    result = extract(tmp_path, [f"{name}/000003.jpg"])
+    assert result.code == 0, result.out
+    assert read_file(tmp_path / name / "000003.jpg") == 2
+
+
+@pytest.mark.parametrize(("ending", "codec"), [(".mp4", "libx264"), (".avi", "mpeg4")])
+def test_a_video_without_a_frame_is_too_short(ending: str, codec: str, tmp_path: Path) -> None:
+    options = {"movflags": "empty_moov"} if ending == ".mp4" else {}
+    with av.open(str(tmp_path / f"clip{ending}"), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        container.start_encoding()
+    result = extract(tmp_path, clip(1, 3))
+    assert result.code == 1
+    assert "it has 0 frames, they name 3 more, up to number 3" in result.out
 
 
 # ------------------------------------------------------------------------------------- damage
