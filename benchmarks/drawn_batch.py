@@ -25,7 +25,7 @@ def save(path: Path, drawer: Drawer, given: tuple[Any, ...], named: dict[str, An
     call = {**dict(zip(names, given, strict=False)), **named}
     jpegs, cut_outs = call["jpegs"], call["cut_outs"]
     call |= {name: getattr(jpegs, name) for name in ("memory", "begins", "lengths")}
-    objects = {
+    objects: dict[str, Any] = {
         f"cut_out_{number}": np.frombuffer(
             ctypes.string_at(int(row["level"][0]), 4 * row["height"] * row["width"]), np.uint8
         ).reshape(row["height"], row["width"], 4)

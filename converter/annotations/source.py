@@ -211,7 +211,7 @@ def _check_duplicates(source: Annotations) -> None:
                 source.fault(row, "duplicate_row", f"the same as row {original} in every label")
 
 
-def _plain(names: Collection[str | bytes]) -> dict[str, str] | None:
+def _plain(names: Collection[str | bytes]) -> dict[str | bytes, str] | None:
     """Each of these names as its own path, where all are paths below a root as they stand, which
     takes a fraction of the time when all are looked at together. None where one may not be.
     """
@@ -225,7 +225,7 @@ def _plain(names: Collection[str | bytes]) -> dict[str, str] | None:
         and "\\" not in together
         and below_root(together) == together
     )
-    return dict(zip(texts, texts, strict=True)) if is_plain else None
+    return {text: text for text in texts} if is_plain else None
 
 
 class _Names:

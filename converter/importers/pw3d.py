@@ -58,11 +58,11 @@ def _split_of(folders: Mapping[str, list[Found]], dataset: str | None) -> list[F
     Raises:
         UsageError: it is not there, or there are several and no data set tells which is meant.
     """
-    split = _SPLITS.get(dataset or "")
-    if split in folders:
+    split = _SPLITS.get(dataset or "", "")
+    if split and split in folders:
         return folders[split]
     others = sorted({*folders} & {*_ALL_SPLITS})
-    if split is not None and others:
+    if split and others:
         raise UsageError(
             f"3DPW's {split}, which {dataset} is made of, is not there, but {', '.join(others)}; "
             f"is the download complete? To import another split as {dataset}, give its folder"

@@ -312,7 +312,7 @@ def open_video(file: RawIOBase, name: str) -> Iterator[Video]:
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}
     av.logging.set_level(None)
     try:
-        container = av.open(file, options=options, buffer_size=_READ)
+        container = av.open(file, mode="r", options=options, buffer_size=_READ)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(
             f"{name}: not a video that can be opened ({_said(error)}); is the download complete?"

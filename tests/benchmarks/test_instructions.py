@@ -9,7 +9,7 @@ import pytest
 from benchmarks import instructions
 from benchmarks.crops import cached_crops
 from benchmarks.drawn_batch import draw
-from refit_shard.loaders.native.interface import NAME
+from refit_shard.loaders.native.compiling import NAME
 
 PROFILE = """\
 positions: instr line

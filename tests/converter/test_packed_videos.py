@@ -303,11 +303,11 @@ def test_a_list_of_another_archive_gives_no_other_bytes(
     assert task.member is not None
     path, member = task.member
     changed = {
-        "begins elsewhere": {"begin": member.begin + 1, "span": member.span - 1},
-        "is shorter": {"span": member.span - 60},
+        "begins elsewhere": replace(member, begin=member.begin + 1, span=member.span - 1),
+        "is shorter": replace(member, span=member.span - 60),
     }
     (tmp_path / "out/.extract-frames").mkdir(parents=True)
-    lying = replace(task, member=(path, replace(member, **changed[wrong])))
+    lying = replace(task, member=(path, changed[wrong]))
     result = extract_video(recipe_of(tmp_path), lying)
     assert result.written == 0
     assert "in clip.zip" in result.faults[0]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refit_shard.converter.annotations.remaps import parse_remaps
-from refit_shard.converter.annotations.source import Source, frame_path
+from refit_shard.converter.annotations.source import Annotations, frame_path
 from refit_shard.converter.annotations.source import _Names as Names
 from refit_shard.converter.annotations.spool import Spool
 from tests.searches import examples
@@ -273,7 +273,7 @@ def test_names_that_are_looked_at_together_are_as_each_by_itself(
     names: list[str], is_remapped: bool
 ) -> None:
     remaps = parse_remaps(["a/=b/"]) if is_remapped else ()
-    source = Source(
+    source = Annotations(
         npz="",
         total=len(names),
         records=Spool(np.dtype([])),
