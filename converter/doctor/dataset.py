@@ -177,6 +177,8 @@ def archives_line(prepared: Prepared) -> str:
     dataset, packed = prepared.recipe.dataset, prepared.packed
     count = len(packed.archives.listed)
     held = f"{dataset.root_variable} holds {count} archive{'s' if count > 1 else ''}"
+    if not len(packed):
+        return f"{held}, none with a frame that the npz names"
     return (
         f"{held}, nothing to unpack: {len(packed)} of {prepared.plan.frames} frames are read in "
         "place"
