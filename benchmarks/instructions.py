@@ -6,7 +6,8 @@ Valgrind's callgrind counts them (apt-get install valgrind), which nothing else 
 disturbs: of one batch of 64 with all augmentation and occluders, of the crops of
 :mod:`benchmarks.crops`, drawn by one thread. The library is compiled as always, but for the names
 of its functions; those that the compiler put into others are told apart by addr2line (binutils).
-An instruction is no measure of time: memory is not in it, and one of AVX2 works on 32 bytes.
+What the C library does for it, copying and clearing, is not counted. An instruction is no measure
+of time: memory is not in it, and one of AVX2 works on 32 bytes.
 """
 
 import shutil
@@ -84,33 +85,33 @@ def compile_with_names(folder: Path) -> Path:
 
 
 def count(batch: Path, library: Path, folder: Path) -> str:
-    """What callgrind writes of one draw."""
+    """What callgrind writes of a process that draws once."""
     out = folder / "callgrind.out"
-    how = ["--collect-atstart=no", "--toggle-collect=refit_draw", "--dump-instr=yes"]
+    how = ["--tool=callgrind", "--dump-instr=yes", f"--callgrind-out-file={out}"]
     draw = [sys.executable, "-m", "benchmarks.drawn_batch", str(batch), str(library)]
     subprocess.run(
-        ["valgrind", "--quiet", "--tool=callgrind", *how, f"--callgrind-out-file={out}", *draw],
+        ["valgrind", "--quiet", *how, *draw],
         check=True,
         stdout=subprocess.DEVNULL,
     )
     return out.read_text()
 
 
-def by_address(profile: str, library: str) -> tuple[Counter[int], int]:
-    """Instructions at each address of a library, and those of other libraries.
+def by_address(profile: str, library: str) -> Counter[int]:
+    """Instructions at each address of a library.
 
     ``profile``: of callgrind's format, positions "instr line", each relative to the one before. The
     line after a ``calls=`` is what was spent within the call, and counted there.
     """
     found: Counter[int] = Counter()
-    others = 0
     names: dict[str, str] = {}
     is_ours, address, is_call = False, 0, False
     for line in profile.splitlines():
-        if line.startswith("ob="):
-            number, _, name = line[3:].partition(" ")
+        if line.startswith(("ob=", "cob=")):  # the library of what follows, or of what is called
+            kind, _, text = line.partition("=")
+            number, _, name = text.partition(" ")
             names.setdefault(number, name)
-            is_ours = names[number].endswith(library)
+            is_ours = names[number].endswith(library) if kind == "ob" else is_ours
         elif line.startswith("calls="):
             is_call = True
         elif line[:1].isdigit() or line[:1] in ("+", "-", "*"):
@@ -119,12 +120,10 @@ def by_address(profile: str, library: str) -> tuple[Counter[int], int]:
                 address += int(place, 16) if place[0] == "+" else -int(place[1:], 16)
             elif place != "*":
                 address = int(place, 16)
-            if not is_call and is_ours:
+            if is_ours and not is_call:
                 found[address] += int(spent)
-            elif not is_call:
-                others += int(spent)
             is_call = False
-    return found, others
+    return found
 
 
 def functions_of(addresses: Iterable[int], library: Path) -> dict[int, tuple[str, str]]:
@@ -146,8 +145,9 @@ def functions_of(addresses: Iterable[int], library: Path) -> dict[int, tuple[str
             address = int(line, 16)
             continue
         place = next(lines).rpartition(":")[0]
-        if address not in found and Path(place).parent == SOURCE:
-            name = line.partition("(")[0].rpartition(" ")[2].rpartition("::")[2]
+        if address not in found and Path(place).resolve().parent == SOURCE.resolve():
+            plain = line.replace("(anonymous namespace)::", "")
+            name = plain.partition("(")[0].rpartition(" ")[2].rpartition("::")[2]
             found[address] = Path(place).stem, name
     return found
 
@@ -166,9 +166,9 @@ def measure(image: Kind, crops: Crops, batch: int, folder: Path) -> dict[str, An
     path = folder / f"{image}.npz"
     save_batch(path, image, crops, batch)
     library = compile_with_names(folder)
-    spent, others = by_address(count(path, library, folder), library.name)
+    spent = by_address(count(path, library, folder), library.name)
     places = functions_of(spent, library)
-    stages: Counter[str] = Counter({_REST: others})
+    stages: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     for address, instructions in spent.items():
         file, function = places.get(address, ("", ""))
