@@ -47,7 +47,8 @@ class Annotations:
     row's labels, columns under the field table's names in the table's dtypes; ``orig_shape``
     (float64 (2,)) only where the npz states it. ``labels``: those of HELD as arrays (rows, …).
     ``kept``: labels of the user's own, which decide of no row whether it can be used. ``paths``:
-    each row's frame below the root. ``faults``: rows that cannot be used, found before any frame
+    each row's frame below the root. ``frame_of_row``: its number among the frames, in the order of
+    their first rows. ``faults``: rows that cannot be used, found before any frame
     is read.
     """
 
@@ -62,6 +63,7 @@ class Annotations:
     sha256: str = ""
     imgnames: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    frame_of_row: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     faults: dict[int, Quarantined] = field(default_factory=dict)
 
     @property
@@ -274,6 +276,12 @@ class _Names:
         self._paths[text] = name if path == name else path or ""
 
 
+def _numbered(paths: Sequence[str]) -> NDArray[np.int64]:
+    """The number of each path among the distinct ones, in their order."""
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+    return np.fromiter(map(numbers.__getitem__, paths), np.int64, len(paths))
+
+
 def _read_rows(source: Annotations, columns: Columns, names: _Names, beside: Executor) -> None:
     """Read, check and append all rows; the next ones are read, and the last written, meanwhile."""
     parts = columns.parts()
@@ -330,6 +338,7 @@ def read_annotations(
         )
         _read_rows(source, columns, _Names(root, remaps), beside)
         source.kept = read_kept(npz, keep, columns.total, columns.rows)
-        source.sha256 = sha256()
-    _check_duplicates(source)
+        source.frame_of_row = _numbered(source.paths)
+        _check_duplicates(source)
+        source.sha256 = sha256()  # what takes longest is waited for last
     return source

@@ -104,10 +104,9 @@ def plan_order(
 
 def make_plan(source: Annotations, options: BuildOptions) -> Plan:
     """Plan the shards of a source."""
-    numbers = {path: number for number, path in enumerate(dict.fromkeys(source.paths))}
-    frame_of_row = np.fromiter(map(numbers.__getitem__, source.paths), np.int64, source.rows)
     usable = np.ones(source.rows, bool)
     usable[list(source.faults)] = False
+    frame_of_row = source.frame_of_row
     order, starts = plan_order(frame_of_row, usable, options.samples_per_shard, options.seed)
     frames = int(np.count_nonzero(np.bincount(frame_of_row[order])))
     return Plan(order=order, starts=starts, frames=frames, frame_of_row=frame_of_row)
