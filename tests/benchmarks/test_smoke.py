@@ -102,6 +102,7 @@ def test_bench_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "Tars over files" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every loader that is installed is measured; every other one is named, in both outputs."""
     out = tmp_path / "results.json"
@@ -120,6 +121,7 @@ def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "| ReFit's way" in printed
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Stages leave no time out, and the decoding alone is less than all."""
     out = tmp_path / "results.json"
@@ -147,6 +149,7 @@ def test_bench_loop(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert "| next, ready, ms |" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A read that waits 5 ms is waited for; in a batch of four, all are."""
     out = tmp_path / "results.json"
@@ -168,6 +171,7 @@ def test_bench_query(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[
     assert "| a joint, many rows |" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
     assert bench_startup.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
@@ -183,6 +187,7 @@ def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixtur
     assert "| uint8, resumed |" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_gpu(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
     arguments = ["--quick", "--device", "cpu", "--cache", str(cache), "--out", str(out)]
@@ -207,6 +212,7 @@ def test_bench_gpu_says_that_there_is_no_gpu(
     assert not cache.exists()
 
 
+@pytest.mark.slow  # many fresh processes
 def test_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sampled, killed by every means that the seed gives, and equal to the quiet build."""
     out = tmp_path / "results.json"
