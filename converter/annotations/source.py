@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -211,6 +211,23 @@ def _check_duplicates(source: Annotations) -> None:
                 source.fault(row, "duplicate_row", f"the same as row {original} in every label")
 
 
+def _plain(names: Collection[str | bytes]) -> dict[str | bytes, str] | None:
+    """Each of these names as its own path, where all are paths below a root as they stand, which
+    takes a fraction of the time when all are looked at together. None where one may not be.
+    """
+    texts = [name for name in names if isinstance(name, str)]
+    together = "/".join(["root", *texts])
+    is_plain = (
+        len(texts) == len(names)
+        and 4 * max(map(len, texts), default=0) <= MAX_IMGNAME_BYTES
+        and together.isascii()
+        and "\0" not in together
+        and "\\" not in together
+        and below_root(together) == together
+    )
+    return {text: text for text in texts} if is_plain else None
+
+
 class _Names:
     """The frames' names, and each one's path; equal ones are one object."""
 
@@ -224,8 +241,13 @@ class _Names:
     def add(self, source: Annotations, texts: Sequence[str | bytes]) -> None:
         """Append the rows of these names; those that cannot be used are quarantined."""
         begin = source.rows
-        for text in texts:
-            if text not in self._names:
+        fresh = {text for text in texts if text not in self._names}
+        plain = None if self._remaps else _plain(fresh)
+        if plain is not None:
+            self._names |= plain
+            self._paths |= plain
+        else:
+            for text in fresh:
                 self._look(text)
         source.imgnames += map(self._names.__getitem__, texts)
         source.paths += map(self._paths.__getitem__, texts)

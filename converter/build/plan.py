@@ -88,12 +88,12 @@ def plan_order(
     rows = np.flatnonzero(usable)
     if not len(rows):
         return rows.astype(np.int64), np.zeros(1, np.int64)
-    frames, inverse = np.unique(frame_of_row[rows], return_inverse=True)
-    rank = np.empty(len(frames), np.int64)
-    rank[frame_order(len(frames), seed)] = np.arange(len(frames))
-    by_rank = np.argsort(rank[inverse], kind="stable")
-    order = rows[by_rank].astype(np.int64)
-    people = np.bincount(rank[inverse], minlength=len(frames))
+    frames = np.flatnonzero(np.bincount(frame_of_row[rows]))
+    rank = np.empty(frames[-1] + 1, np.int64)
+    rank[frames[frame_order(len(frames), seed)]] = np.arange(len(frames))
+    rank_of_row = rank[frame_of_row[rows]]
+    order = rows[np.argsort(rank_of_row, kind="stable")].astype(np.int64)
+    people = np.bincount(rank_of_row, minlength=len(frames))
     before = np.cumsum(people) - people
     shards = -(-len(rows) // samples_per_shard)
     shard_of_frame = before * shards // len(rows)

@@ -247,8 +247,8 @@ def test_bench_videos(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
     out = tmp_path / "results.json"
     assert bench_videos.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
     results = json.loads(out.read_text())
-    assert set(results["cases"]) == {"mpi-inf-3dhp", "h36m"}
+    assert set(results["cases"]) == {"mpi-inf-3dhp", "h36m", "bedlam"}
     for case in results["cases"].values():
         assert all(one["median"] > 0 for one in case["frames_per_second"].values())
         assert case["ratio"]["median"] > 0
-    assert "| h36m: 1000 px, libx264, one in 5 |" in capsys.readouterr().out
+    assert "| bedlam: 1280x720 px, libx264, one in 5, in a tar |" in capsys.readouterr().out
