@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.loaders.items.effects import BODIES
-from refit_shard.loaders.items.policy import Draws
+from refit_shard.loaders.items.draws import Draws
+from refit_shard.loaders.items.effects import BODIES, LEAST_SHARE
 from refit_shard.shards_spec.geometry import BOX_UNIT_PX, box_side
 from refit_shard.shards_spec.joints import PLACE
 
@@ -15,8 +15,6 @@ Columns = Mapping[str, NDArray[Any]]
 
 # A box's side by the larger side of its joints' bounding box, as the boxes of SPIN's npz files.
 MARGIN = 1.2
-# The least side of a body's crop, as a share of the stored box's side.
-LEAST_SHARE = 0.5
 
 
 def _places(*words: str) -> NDArray[np.int64]:

@@ -1,6 +1,4 @@
-"""What is drawn beside ReFit's augmentation: a half of the body, and what a camera does to pixels."""
-
-import math
+"""What is drawn beside ReFit's augmentation: halves of bodies, and what a camera does to pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +10,10 @@ Floats = NDArray[np.float64]
 BODIES = ("whole", "upper", "lower")
 MAX_SIGMA = MAX_RADIUS / 3  # px; beyond three sigmas a Gaussian weighs nothing
 MAX_CONTRAST = 4.0
+# The least side of a crop to a half of the body, as a share of the stored box's side; and how many
+# times such crops may enlarge stored pixels.
+LEAST_SHARE = 0.5
+MOST_ENLARGED = 3.0
 
 # Of an item: which of BODIES is shown; the share of its pixels that it is scaled down to; sigma of
 # the blur, px; whether it is gray; and what becomes of a level in 0 … 1.
@@ -63,8 +65,3 @@ def look_labels(look: NDArray[np.void]) -> dict[str, NDArray[np.int64] | NDArray
         name: look[name].astype(np.float32 if look.dtype[name].kind == "f" else np.int64)
         for name in LOOK.names or ()
     }
-
-
-def enlarged(res: int, shown: float) -> float:
-    """How many times stored pixels are enlarged where ``shown`` of them make ``res``."""
-    return res / shown if shown > 0 else math.inf
