@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from benchmarks.build_cases import process
 from benchmarks.command import chosen, command_line, keep
@@ -24,7 +25,7 @@ from refit_shard import AugmentationPolicy, StreamingLoader
 
 PACKAGES = ("numpy", "torch")
 REFITS = "ReFit's policy"
-PARTS: dict[str, dict[str, float]] = {
+PARTS: dict[str, dict[str, Any]] = {
     REFITS: {},
     "upper_body": {"upper_body": 1.0},
     "lower_body": {"lower_body": 1.0},

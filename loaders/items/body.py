@@ -11,7 +11,8 @@ from refit_shard.loaders.items.effects import BODIES, LEAST_SHARE
 from refit_shard.shards_spec.geometry import BOX_UNIT_PX, box_side
 from refit_shard.shards_spec.joints import PLACE
 
-Columns = Mapping[str, NDArray[Any]]
+# By name; or a table of them.
+Columns = Mapping[str, NDArray[Any]] | NDArray[np.void]
 
 # A box's side by the larger side of its joints' bounding box, as the boxes of SPIN's npz files.
 MARGIN = 1.2

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from refit_shard.loaders.items.effects import BODIES, LOOK, MAX_CONTRAST, MAX_SIGMA, PLAIN
+from refit_shard.loaders.items.effects import BODIES, LOOK, MAX_CONTRAST, MAX_SIGMA, PLAIN, Body
 from refit_shard.loaders.native import PASTE
 from refit_shard.shards_spec.values import number, one_of
 
@@ -47,7 +47,7 @@ class Augmentation:
     sc: float = 1.0
     pn: tuple[float, float, float] = (1.0, 1.0, 1.0)
     occluders: tuple[Occlusion, ...] = ()
-    body: Literal["whole", "upper", "lower"] = "whole"
+    body: Body = "whole"
     downscale: float = 1.0
     blur: float = 0.0
     gray: bool = False

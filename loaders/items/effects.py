@@ -1,5 +1,7 @@
 """What is drawn beside ReFit's augmentation: halves of bodies, and what a camera does to pixels."""
 
+from typing import Any, Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,8 @@ from refit_shard.loaders.native import EFFECTS, MAX_RADIUS
 
 Floats = NDArray[np.float64]
 
-BODIES = ("whole", "upper", "lower")
+Body = Literal["whole", "upper", "lower"]
+BODIES: tuple[Body, ...] = get_args(Body)
 MAX_SIGMA = MAX_RADIUS / 3  # px; beyond three sigmas a Gaussian weighs nothing
 MAX_CONTRAST = 4.0
 # The least side of a crop to a half of the body, as a share of the stored box's side; and how many
@@ -59,7 +62,7 @@ def native_effects(look: NDArray[np.void], res: int) -> NDArray[np.void]:
     return made
 
 
-def look_labels(look: NDArray[np.void]) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
+def look_labels(look: NDArray[np.void]) -> dict[str, NDArray[Any]]:
     """The keys of a batch that say what was drawn."""
     return {
         name: look[name].astype(np.float32 if look.dtype[name].kind == "f" else np.int64)

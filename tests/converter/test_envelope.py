@@ -99,7 +99,7 @@ def test_factors_out_of_bounds_are_refused(tmp_path: Path, bad: object) -> None:
 
 def test_crops_already_have_nothing_around_them() -> None:
     """A wider envelope would promise what their images do not hold."""
-    places = {"npz": "a.npz", "root": "b", "out": "c"}
+    places: dict[str, Any] = {"npz": "a.npz", "root": "b", "out": "c"}
     cropped = DATASETS["3dpw_test_sub"]
     BuildRequest(dataset=cropped, **places)
     with pytest.raises(UsageError, match=r"--envelope 1\.5: the images of 3dpw_test_sub are crops"):

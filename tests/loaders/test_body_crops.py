@@ -138,10 +138,10 @@ def test_a_half_is_the_item_of_an_npz_with_that_box(
     center, scale = expected_box(row, body)
     boxed = {**row, "center": center, "scale": scale, "frame": 0}
     twin = build_own(tmp_path, [people.frames[0]], [boxed], "--quality", 100, "--box-px", 512)
-    for flip, rot, sc, compat in itertools.product(
-        (False, True), (0.0, -40.0), (0.75, 1.25), (None, "refit")
+    kinds = PLAIN, RenderOptions(image="uint8", compat="refit")
+    for flip, rot, sc, options in itertools.product(
+        (False, True), (0.0, -40.0), (0.75, 1.25), kinds
     ):
-        options = RenderOptions(image="uint8", compat=compat)  # type: ignore[arg-type]
         geometry: dict[str, Any] = {"flip": flip, "rot": rot, "sc": sc}
         found = render(people.samples[0], Augmentation(body=body, **geometry), options)
         wanted = render(twin.samples[0], Augmentation(**geometry), options)
@@ -155,8 +155,8 @@ def test_a_half_is_the_item_of_an_npz_with_that_box(
 def test_too_few_visible_joints_leave_the_sample_whole(people: OwnSet) -> None:
     """A head says nothing of either half; joints beyond the frame are not visible."""
     whole = render(people.samples[2], Augmentation(sc=1.1), PLAIN)
-    for body in ("upper", "lower"):
-        item = render(people.samples[2], Augmentation(sc=1.1, body=body), PLAIN)  # type: ignore[arg-type]
+    for one in (Augmentation(sc=1.1, body="upper"), Augmentation(sc=1.1, body="lower")):
+        item = render(people.samples[2], one, PLAIN)
         assert int(item["body_crop"]) == 0
         for name, value in whole.items():
             same = item[name] == value

@@ -16,6 +16,7 @@ from refit_shard import (
     render,
     webdataset_item,
 )
+from refit_shard.loaders.items import pixels
 from refit_shard.loaders.items.draws import select, single
 from refit_shard.loaders.items.effects import LOOK
 from refit_shard.loaders.items.policy import draw
@@ -109,7 +110,8 @@ def test_a_damaged_sample_is_replaced_by_one_with_its_own_box(
     shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The place keeps its draws; the box is about the other row's joints."""
-    real, failed = made_of.make_images, []
+    real: Any = pixels.make_images
+    failed: list[bool] = []
 
     def once(*args: Any) -> Any:
         found = real(*args)

@@ -172,10 +172,10 @@ def _by(matrix: Ints, image: Ints, matrix_across: Ints) -> Ints:
 
 
 def _shares(res: int, cells: int) -> Ints:
-    """(cells, res): what of a cell each pixel is, in 4096ths; places in the cell are rounded."""
+    """(cells, res): what of a cell each pixel is, in 256ths; places in the cell are rounded."""
     pixels = np.arange(res + 1)[None] * cells - np.arange(cells)[:, None] * res
-    places = np.clip(pixels, 0, res) * 4096 / res
-    return np.diff(np.floor(places + 0.5).astype(np.int64), axis=1)
+    places = np.clip(pixels, 0, res) * 256 / res
+    return np.asarray(np.diff(np.floor(places + 0.5).astype(np.int64), axis=1))
 
 
 def _between(cells: int, res: int) -> Ints:
@@ -198,13 +198,18 @@ def _blurring(res: int, weights: Sequence[int]) -> Ints:
 
 
 def photographed(image: U8, camera: Camera) -> U8:
-    """Fewer pixels, blur, gray, contrast and brightness, in this order, each in whole levels."""
+    """Fewer pixels, blur, gray, contrast and brightness, in this order, rounded after each
+    direction.
+    """
     res, big = len(image), image.astype(np.int64)
+    whole = np.eye(res, dtype=np.int64)
     if camera.cells < res:
         down, up = _shares(res, camera.cells), _between(camera.cells, res)
-        big = (_by(down, big, down) + 2**23) >> 24
-        big = (_by(up, big, up) + 2**11) >> 12
-    blurring, whole = _blurring(res, camera.blur), np.eye(res, dtype=np.int64)
+        big = (_by(down, big, whole) + 128) >> 8
+        big = (_by(np.eye(camera.cells, dtype=np.int64), big, down) + 128) >> 8
+        big = (_by(up, big, np.eye(camera.cells, dtype=np.int64)) + 32) >> 6
+        big = (_by(whole, big, up) + 32) >> 6
+    blurring = _blurring(res, camera.blur)
     big = (_by(blurring, big, whole) + 128) >> 8
     big = (_by(whole, big, blurring) + 128) >> 8
     if camera.gray:
