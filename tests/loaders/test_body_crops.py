@@ -18,6 +18,9 @@ from refit_shard import (
     StreamOptions,
     render,
 )
+from refit_shard.converter.annotations.datasets import Dataset
+from refit_shard.converter.build.driver import build, prepare
+from refit_shard.converter.build.request import BuildRequest
 from refit_shard.loaders.items.body import shown_boxes
 from refit_shard.loaders.items.draws import explicit
 from refit_shard.shards_spec.errors import UsageError
@@ -32,6 +35,7 @@ from refit_shard.shards_spec.geometry import (
 from tests.loaders.photographs import OwnSet, Row, build_own, labels
 from tests.loaders.test_markers import OPENPOSE, RADIUS, SPIN, draw_discs, find_disc
 from tests.searches import examples
+from tests.small import own
 
 Floats = NDArray[np.float64]
 
@@ -259,3 +263,20 @@ def test_too_few_stored_pixels_are_refused_with_the_numbers(people: OwnSet, tmp_
         render(small.samples[0], Augmentation(body="upper", sc=0.75), PLAIN)
     render(small.samples[0], Augmentation(sc=0.75), PLAIN)
     render(small.samples[0], Augmentation(body="upper", sc=0.75), RenderOptions(res=64))
+
+
+def test_images_that_are_crops_already_are_not_refused_for_their_pixels(tmp_path: Path) -> None:
+    """A build can give them no more; their halves are shown, from inside the crop."""
+    tree = own(tmp_path, rows=4)
+    points = np.concatenate([standing((48.0, 32.0), 50.0)] * 4).reshape(4, 49, 2)
+    visible = np.concatenate([points, np.ones((4, 49, 1))], 2)
+    tree.save(openpose=visible[:, :25], part=visible[:, 25:], scale=np.full(4, 0.3))
+    cropped = Dataset(name="own", root_variable="--root", cropped=True)
+    places: dict[str, Any] = {"npz": str(tree.npz), "root": str(tree.root), "out": str(tree.out)}
+    build(prepare(BuildRequest(dataset=cropped, workers=0, **places)), lambda _: None)
+    policy = AugmentationPolicy(upper_body=1.0, rot_sigma=0, scale_sigma=0)
+    alone: dict[str, Any] = {"rank": 0, "world_size": 1, "num_workers": 0, "batch_size": 4}
+    options = StreamOptions(policy=policy, res=1024, image="uint8", **alone)
+    batch = next(iter(StreamingLoader({"own": (str(tree.out), 1.0)}, options)))
+    assert batch["body_crop"].tolist() == [1] * 4
+    assert (batch["scale"] < 0.3).all()
