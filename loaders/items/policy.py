@@ -51,9 +51,9 @@ class AugmentationPolicy:
 
     What ReFit does not do has probability 0: ``upper_body`` and ``lower_body`` of a crop to that
     half (never both), ``downscale`` to a share of the pixels in ``downscale_share``, ``blur`` by a
-    Gaussian of a sigma in ``blur_sigma`` (output px), ``gray``, and ``tone``: a contrast in
-    1 ± ``contrast`` and a brightness in ± ``brightness``. All are drawn uniformly and independently
-    of each other; :class:`Augmentation` says what each does.
+    Gaussian of a sigma in ``blur_sigma`` (output px), ``gray`` (the channels then have one factor),
+    and ``tone``: a contrast in 1 ± ``contrast`` and a brightness in ± ``brightness``. All are drawn
+    uniformly and independently of each other; :class:`Augmentation` says what each does.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -90,7 +90,7 @@ class AugmentationPolicy:
                     f"AugmentationPolicy: {name} must be (low, high) in 0 to {most:g}, got {given}"
                 )
             hold(self, **{name: span})
-        if self.upper_body + self.lower_body > 1.0:
+        if self.upper_body + self.lower_body > 1.0 + 1e-9:
             raise UsageError(
                 "AugmentationPolicy: upper_body and lower_body are shares of all samples, 1 in all "
                 f"at most; got {self.upper_body:g} and {self.lower_body:g}"
@@ -114,10 +114,10 @@ class AugmentationPolicy:
         """
         scale = 1.0 + (self.scale_clip if self.scale_sigma > 0 else 0.0)
         if scale > envelope.scale + 1e-9:
+            wider = f", or build them with --envelope {scale:g}" if envelope.rotation else ""
             raise UsageError(
                 f"{where}: the crops hold boxes up to {envelope.scale:g} times as wide, the "
-                f"policy draws up to {scale:g}; lower scale_clip or pass augment=False, or build "
-                f"them with --envelope {scale:g}"
+                f"policy draws up to {scale:g}; lower scale_clip or pass augment=False{wider}"
             )
         if self.rot_sigma > 0 and self.rot_clip > 0 and not envelope.rotation:
             raise UsageError(
@@ -195,13 +195,17 @@ def draw(
     pastes, spans = _pastes(u[:, _BASE - 1 :], occ, policy, objects, res)
     rot = policy.rot_sigma * _normal(u[:, 2], u[:, 3])
     sc = 1.0 + policy.scale_sigma * _normal(u[:, 4], u[:, 5])
+    pn = (1.0 + policy.colour * (2.0 * u[:, 6:9] - 1.0)).astype(np.float32)
+    look = _looks(policy, seed, first, count) if policy.has_look else None
+    if look is not None:
+        pn = np.where(look["gray"][:, None] > 0, pn[:, 1:2], pn)  # what is gray stays gray
     return Draws(
         occ=occ,
         flip=u[:, 1] < policy.flip,
         rot=np.clip(rot, -policy.rot_clip, policy.rot_clip),
         sc=np.clip(sc, 1.0 - policy.scale_clip, 1.0 + policy.scale_clip),
-        pn=(1.0 + policy.colour * (2.0 * u[:, 6:9] - 1.0)).astype(np.float32),
+        pn=pn,
         pastes=pastes,
         spans=spans,
-        look=_looks(policy, seed, first, count) if policy.has_look else None,
+        look=look,
     )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import webdataset as wds
@@ -19,6 +20,7 @@ from refit_shard import (
 from refit_shard.loaders.items import pixels
 from refit_shard.loaders.items.draws import select, single
 from refit_shard.loaders.items.effects import LOOK
+from refit_shard.loaders.items.pixels import MEAN, STD
 from refit_shard.loaders.items.policy import draw
 from refit_shard.loaders.stream import batches as made_of
 from refit_shard.shards_spec.errors import UsageError
@@ -44,6 +46,8 @@ def test_keys_come_with_what_is_asked_for(shards: Path) -> None:
     }
     gray = batch["gray"].bool()
     assert 0 < int(gray.sum()) < 12
+    made = batch["img"][gray].permute(0, 2, 3, 1).numpy() * STD + MEAN
+    assert np.ptp(made, axis=-1).max() < 1e-5, "the channel factors give it no colour"
     for name, value in plain.items():
         if name != "img":
             same = batch[name] == value

@@ -126,8 +126,12 @@ def looks() -> Draws:
 def test_what_refit_lacks_changes_no_draw_of_refits(drawn: Draws, looks: Draws) -> None:
     """And is not even there where nothing of it is asked for."""
     assert drawn.look is None
-    for name in ("occ", "flip", "rot", "sc", "pn", "pastes", "spans"):
+    for name in ("occ", "flip", "rot", "sc", "pastes", "spans"):
         assert getattr(looks, name).tobytes() == getattr(drawn, name).tobytes()
+    assert looks.look is not None
+    gray = looks.look["gray"] > 0
+    assert (looks.pn[~gray] == drawn.pn[~gray]).all()
+    assert (looks.pn[gray] == drawn.pn[gray, 1:2]).all(), "gray stays gray"
 
 
 def test_bodies_effects_and_tone(looks: Draws) -> None:
