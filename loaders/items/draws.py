@@ -28,18 +28,22 @@ class Occlusion:
 class Augmentation:
     """The parameters of one item.
 
-    ``rot``: degrees, counter-clockwise on the screen. ``sc``: factor on the box's side. ``pn``:
-    factors of the R, G and B channels. ``occluders``: pasted in this order, after the flip.
-    ``body``: ``"upper"`` or ``"lower"`` for a box about that half's visible joints, in place of the
-    stored box; where too few are visible the stored box is shown.
-
-    Then, in this order, before ``pn``: ``downscale``: the share of its pixels that the image is
-    scaled down to, and up again. ``blur``: sigma of a Gaussian, output px. ``gray``: without
-    colour. ``contrast``: factor on a level's distance from the middle of black and white, and
-    ``brightness``: added to it, in shares of white.
+    Args:
+        flip: Mirrored left to right, last of the geometry.
+        rot: Degrees, counter-clockwise on the screen.
+        sc: Factor on the side of the box that is shown.
+        pn: Factors of the R, G and B channels, after all else.
+        occluders: Pasted in this order, after the flip.
+        body: ``"upper"`` or ``"lower"`` for a box about that half's visible joints, in place of the
+            stored box; where too few are visible the stored box is shown.
+        downscale: Share of its side that the image is scaled down to, and up again.
+        blur: Sigma of a Gaussian, output px.
+        gray: Without colour.
+        brightness: Added to each level, in shares of white, after ``contrast``.
+        contrast: Factor on a level's distance from the middle of black and white.
 
     Raises:
-        UsageError: one of the fields from ``body`` on is out of its bounds.
+        UsageError: ``body`` or what follows it is out of its bounds.
     """
 
     flip: bool = False

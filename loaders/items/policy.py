@@ -43,17 +43,28 @@ _SPANS = {"occluder_size": 4.0, "downscale_share": 1.0, "blur_sigma": MAX_SIGMA}
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationPolicy:
-    """Distributions of the parameters; the defaults are ReFit's.
+    """Distributions of the parameters; the defaults are ReFit's. What ReFit does not do has
+    probability 0. All are drawn independently of each other.
 
-    rot = clip(N(0, ``rot_sigma``), ±``rot_clip``) degrees; sc = clip(N(1, ``scale_sigma``),
-    1 ± ``scale_clip``); each channel's factor is uniform in 1 ± ``colour``; with probability
-    ``occlude`` 1 to 7 occluders of size factor ``occluder_size`` are pasted.
-
-    What ReFit does not do has probability 0: ``upper_body`` and ``lower_body`` of a crop to that
-    half (never both), ``downscale`` to a share of the pixels in ``downscale_share``, ``blur`` by a
-    Gaussian of a sigma in ``blur_sigma`` (output px), ``gray`` (the channels then have one factor),
-    and ``tone``: a contrast in 1 ± ``contrast`` and a brightness in ± ``brightness``. All are drawn
-    uniformly and independently of each other; :class:`Augmentation` says what each does.
+    Args:
+        rot_sigma: Of the rotation's normal distribution about 0, degrees.
+        rot_clip: The largest rotation either way, degrees; what is drawn beyond becomes it.
+        scale_sigma: Of the normal distribution about 1 of the factor on the box's side.
+        scale_clip: The factor's largest distance from 1; what is drawn beyond becomes it.
+        flip: Probability of a mirror image.
+        colour: Each channel's factor is uniform in 1 ± ``colour``.
+        occlude: Probability of 1 to 7 pasted occluders.
+        occluder_size: Least and largest factor on an occluder's own size.
+        upper_body: Probability of a crop to the upper body.
+        lower_body: Probability of a crop to the lower body; both together at most 1.
+        downscale: Probability of fewer pixels.
+        downscale_share: Least and largest share of the side that is scaled down to.
+        blur: Probability of a Gaussian blur.
+        blur_sigma: Least and largest sigma of it, output px.
+        gray: Probability of an image without colour; its channels then have one factor.
+        tone: Probability of another contrast and brightness, both.
+        brightness: Uniform in ± ``brightness``, in shares of white.
+        contrast: Uniform in 1 ± ``contrast``.
 
     Raises:
         UsageError: a value is out of its bounds.
