@@ -3,7 +3,7 @@
     python -m benchmarks.bench_policy
 
 The stream's own function makes batches on one core, with one part of the policy at a time on for
-every sample, in turns with ReFit's policy alone; each in a fresh process. What a part costs is the
+every sample, in turns with ReFit's policy alone, all in one fresh process. What a part costs is the
 difference to ReFit's policy, round by round, in microseconds a sample.
 """
 
@@ -76,12 +76,6 @@ def microseconds(part: str, crops: Crops, amounts: Amounts) -> float:
     return (time.perf_counter() - begin) / count * 1e6
 
 
-def measure(part: str, crops: Crops, amounts: Amounts) -> float:
-    """:func:`microseconds` in a fresh process."""
-    with process() as pool:
-        return pool.submit(microseconds, part, crops, amounts).result()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print a table, and keep the numbers."""
     parser = command_line("bench_policy", __doc__)
@@ -90,8 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = chosen(args, QUICK, Settings(), ("rounds",))
     crops = cached_crops(Path(args.cache), settings)
     amounts = Amounts(batch=settings.batch, warm_up=settings.warm_up, seconds=settings.seconds)
-    cases = {part: partial(measure, part, crops, amounts) for part in PARTS}
-    found = interleaved(cases, settings.rounds)
+    with process() as pool:
+
+        def measure(part: str) -> float:
+            return pool.submit(microseconds, part, crops, amounts).result()
+
+        found = interleaved({part: partial(measure, part) for part in PARTS}, settings.rounds)
     times = {part: spread(values) for part, values in found.items()}
     more = {
         part: spread([one - base for one, base in zip(values, found[REFITS], strict=True)])

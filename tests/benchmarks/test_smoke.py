@@ -136,7 +136,7 @@ def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert "| uint8 over bare decode |" in capsys.readouterr().out
 
 
-@pytest.mark.slow  # many fresh processes
+@pytest.mark.slow
 def test_bench_policy(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every part is measured beside ReFit's policy."""
     out = tmp_path / "results.json"

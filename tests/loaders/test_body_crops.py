@@ -181,7 +181,7 @@ def test_a_half_stays_inside_the_stored_box(people: OwnSet) -> None:
 boxes = st.tuples(st.floats(0, 640), st.floats(0, 480), st.floats(20, 900))
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     boxes,
     st.integers(0, 2**32 - 1),

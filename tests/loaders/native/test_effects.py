@@ -82,7 +82,7 @@ def taken(
 
 
 @given(st.data(), RES, SEEDS)
-@settings(deadline=None, max_examples=examples(300))
+@settings(deadline=None, max_examples=examples(120))
 def test_effects_are_the_references(data: st.DataObject, res: int, seed: int) -> None:
     """All of them together, to the bit, whatever was in memory before."""
     camera, image = data.draw(cameras(res)), colourful(res, res, seed)
@@ -177,7 +177,7 @@ def test_numbers_out_of_bounds_are_refused(name: str, value: Any) -> None:
 
 
 @given(st.floats(0, MAX_SIGMA))
-@settings(deadline=None, max_examples=examples(200))
+@settings(deadline=None, max_examples=examples(60))
 def test_kernels_are_gaussians(sigma: float) -> None:
     """In 256ths, summing to 256, each within one of the true weight."""
     (weights,) = kernels(np.array([sigma])).astype(np.int64)
