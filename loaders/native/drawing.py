@@ -137,9 +137,8 @@ class Drawer:
             batch["cut_outs"], batch["cut_out_count"] = address(cut_outs.table), len(cut_outs)
         if effects is not None:
             effects = np.ascontiguousarray(effects, EFFECTS)
-            plain = effects == plain_effects(self.res)
-            places_of = address(effects) + np.arange(count) * EFFECTS.itemsize
-            samples["effects"] = np.where(plain, 0, places_of)
+            changed = np.flatnonzero(effects != plain_effects(self.res))
+            samples["effects"][changed] = address(effects) + changed * EFFECTS.itemsize
         batch["samples"], batch["count"] = address(samples), count
         library().refit_draw(self._space, address(batch))
         return samples["code"], samples["detail"]
