@@ -18,6 +18,7 @@ from refit_shard.loaders.native import PASTE
 from refit_shard.loaders.philox import uniforms
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.geometry import Envelope
+from refit_shard.shards_spec.manifest import Manifest
 from refit_shard.shards_spec.values import as_float, hold, number
 
 Floats = NDArray[np.float64]
@@ -116,6 +117,16 @@ class AugmentationPolicy:
     def has_look(self) -> bool:
         """Whether it draws anything that ReFit does not."""
         return self.crops_bodies or max(self.downscale, self.blur, self.gray, self.tone) > 0
+
+    def check_set(self, manifest: Manifest, res: int, where: str) -> None:
+        """Refuse to draw what the set ``where`` of this manifest cannot show at side ``res``.
+
+        Raises:
+            UsageError: its crops hold too little of their frames, or too few pixels.
+        """
+        self.check_envelope(manifest.envelope, where)
+        if not manifest.plan.get("cropped"):  # else a build can give them no more pixels
+            self.check_pixels(manifest.box_px, res, where)
 
     def check_envelope(self, envelope: Envelope, where: str) -> None:
         """Refuse to draw what the stored crops of ``where`` do not hold.

@@ -99,10 +99,7 @@ def open_sources(
     ]
     if options.augment:
         for source in opened:
-            manifest = source.shards.manifest
-            options.policy.check_envelope(manifest.envelope, source.name)
-            if not manifest.plan.get("cropped"):  # else a build can give them no more pixels
-                options.policy.check_pixels(manifest.box_px, options.res, source.name)
+            options.policy.check_set(source.shards.manifest, options.res, source.name)
     return opened
 
 
