@@ -8,10 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from refit_shard.loaders.items.draws import Augmentation, Occlusion
     from refit_shard.loaders.items.making import finalize, render
     from refit_shard.loaders.items.occluders import Occluders
     from refit_shard.loaders.items.options import RenderOptions
-    from refit_shard.loaders.items.policy import Augmentation, AugmentationPolicy, Occlusion
+    from refit_shard.loaders.items.policy import AugmentationPolicy
     from refit_shard.loaders.items.tars import webdataset_item
     from refit_shard.loaders.refit.evaluation import EvaluationLoader
     from refit_shard.loaders.refit.trainer import get_dataloaders
@@ -40,11 +41,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Augmentation": "loaders.items.policy",
+    "Augmentation": "loaders.items.draws",
     "AugmentationPolicy": "loaders.items.policy",
     "EvaluationLoader": "loaders.refit.evaluation",
     "Occluders": "loaders.items.occluders",
-    "Occlusion": "loaders.items.policy",
+    "Occlusion": "loaders.items.draws",
     "RenderOptions": "loaders.items.options",
     "Sample": "shards_spec.reader",
     "Shard": "shards_spec.reader",

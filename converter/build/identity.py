@@ -83,7 +83,7 @@ _WORDS = {
     "faults_sha256": "with other rows that cannot be used",
     "labels": "with labels that add-labels put there",
     "columns": "with other columns (--keep differs)",
-    "envelope": "with another envelope",
+    "envelope": "with another envelope (--envelope)",
     "format_version": "in format {built}, not {wanted}",
     "recipe": "by a version whose pixels differ",
 }

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from refit_shard.loaders.items.body import shown_boxes
+from refit_shard.loaders.items.draws import Draws, neutral, select
 from refit_shard.loaders.items.making import GATHERED, image_array, make_labels, tensor_dtype
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.own import common_labels, move_labels, presence
 from refit_shard.loaders.items.pixels import SHOWN, image_kind, make_images
-from refit_shard.loaders.items.policy import Draws, draw, neutral, select
+from refit_shard.loaders.items.policy import draw
 from refit_shard.loaders.native import Read, Reader, failure
 from refit_shard.loaders.remote.cache import Cache
 from refit_shard.loaders.stream.ahead import ShardPrefetcher
@@ -97,7 +99,7 @@ def open_sources(
     ]
     if options.augment:
         for source in opened:
-            options.policy.check_envelope(source.shards.manifest.envelope, source.name)
+            options.policy.check_set(source.shards.manifest, options.res, source.name)
     return opened
 
 
@@ -238,6 +240,7 @@ class BatchMaker:
                 samples.begin, which, samples.numbers, samples.labels, again, tries
             )
         columns = {name: samples.labels[name] for name in self._reader.dtype.names or ()}
+        columns |= shown_boxes(columns, draws)
         made = self._labels(columns, draws)
         made["dataset_name"] = [self.sources[one].name for one in which.tolist()]
         has = presence(self.own, [source.shards.own for source in self.sources], which)
@@ -327,10 +330,12 @@ class BatchMaker:
         """
         good = np.flatnonzero(samples.got.codes == 0)
         at, rows = samples.at[good], samples.rows[good]
+        shown = {name: samples.labels[name] for name in SHOWN}
+        shown |= shown_boxes(samples.labels, draws)
         failed = make_images(
             self.options,
             samples.got.jpegs.select(good),
-            {name: samples.labels[name][at] for name in SHOWN},
+            {name: values[at] for name, values in shown.items()},
             select(draws, at),
             self.occluders,
             pixels,

@@ -18,6 +18,7 @@ from benchmarks import (
     bench_load,
     bench_loop,
     bench_peers,
+    bench_policy,
     bench_query,
     bench_startup,
     bench_videos,
@@ -136,6 +137,18 @@ def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert all(one > 0 for one in times.values())
     assert times["shown"] < times["whole"]
     assert "| uint8 over bare decode |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_bench_policy(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every part is measured beside ReFit's policy."""
+    out = tmp_path / "results.json"
+    assert bench_policy.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert results["microseconds"].keys() == bench_policy.PARTS.keys()
+    assert all(one["median"] > 0 for one in results["microseconds"].values())
+    assert results["more"].keys() == bench_policy.PARTS.keys() - {bench_policy.REFITS}
+    assert "| blur |" in capsys.readouterr().out
 
 
 @pytest.mark.slow  # many fresh processes
