@@ -1,0 +1,53 @@
+"""Tars of ``KEY.jpg`` and ``KEY.json``, webdataset's convention: what most readers take as it is."""
+
+from collections.abc import Iterator
+
+from crc32c import crc32c
+
+from refit_shard.converter.export.labels import json_labels
+from refit_shard.converter.export.plan import Part, SetExport
+from refit_shard.converter.export.reading import read_rows
+from refit_shard.shards_spec.errors import ShardError
+from refit_shard.shards_spec.names import sample_key
+from refit_shard.shards_spec.reader import Shard
+from refit_shard.shards_spec.storage.folder import Folder
+from refit_shard.shards_spec.writer import TarStream
+
+
+def write_tar(chosen: SetExport, index: int, folder: Folder) -> None:
+    """Write one tar; it appears whole.
+
+    Raises:
+        ShardError: a sample is damaged.
+        StorageError: reading or writing failed.
+    """
+    with folder.publish(f"{chosen.stem(index)}.tar") as stream:
+        tar = TarStream(stream)
+        for part in chosen.files[index]:
+            for key, jpeg, labels in _samples(chosen, part):
+                tar.add(f"{key}.jpg", jpeg)
+                tar.add(f"{key}.json", labels.encode())
+        tar.finish()
+
+
+def _samples(chosen: SetExport, part: Part) -> Iterator[tuple[str, bytes, str]]:
+    """Key, JPEG and labels of the rows of one shard, compared with their checksums."""
+    manifest = chosen.manifest
+    entry = manifest.shards[part.shard]
+    with chosen.data_set.folder.near(f"{entry.name}.arrow", f"{entry.name}.tar") as near:
+        shard = Shard(near, entry, manifest.fields)
+        rows = read_rows(near, manifest, part)
+        names = ("key", "source_row", "jpg_crc32c")
+        stated = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
+        for row, labels, (key, source_row, crc) in zip(
+            part.rows.tolist(), json_labels(rows, manifest.fields), stated, strict=True
+        ):
+            if key != sample_key(chosen.dataset, source_row):
+                raise ShardError(f"{shard.where}.arrow: row {row}: its key is damaged")
+            jpeg = bytes(shard.jpeg(row))
+            if crc32c(jpeg) != crc:
+                raise ShardError(
+                    f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the set "
+                    "again, then export"
+                )
+            yield key, jpeg, labels
