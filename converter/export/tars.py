@@ -1,4 +1,4 @@
-"""Tars of ``KEY.jpg`` and ``KEY.json``, webdataset's convention: what most readers take as it is."""
+"""Tars of ``KEY.jpg`` and ``KEY.json``, as webdataset has them: what most readers take."""
 
 from collections.abc import Iterator
 

@@ -13,6 +13,7 @@ from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.export.energon import write_energon
 from refit_shard.converter.export.parquet import parquet_name, write_parquet
 from refit_shard.converter.export.plan import ExportPlan, SetExport
+from refit_shard.converter.export.shards import write_subset
 from refit_shard.converter.export.tars import write_tar
 from refit_shard.converter.export.wids import WIDS_INDEX, wids_index
 from refit_shard.shards_spec.errors import UsageError
@@ -121,8 +122,6 @@ def _export_set(plan: ExportPlan, chosen: SetExport, out: Folder, on_rows: OnRow
 
 
 def _shards(plan: ExportPlan, chosen: SetExport, folder: Folder, on_rows: OnRows) -> Exported:
-    from refit_shard.converter.export.shards import write_subset  # it needs what a build needs
-
     results = write_subset(
         chosen, folder, plan.where, plan.workers, lambda result: on_rows(result.entry.rows)
     )

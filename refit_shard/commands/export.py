@@ -50,9 +50,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--out", required=True, metavar="DIR|URL", help="a new or empty folder")
     parser.add_argument("--workers", type=int, metavar="N", help="threads, default all cores")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what it would be, write nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="count, and write nothing")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
