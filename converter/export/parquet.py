@@ -5,9 +5,8 @@ from collections.abc import Callable
 import pyarrow as pa
 from pyarrow import parquet
 
-from refit_shard.converter.export.plan import SetExport
+from refit_shard.converter.export.plan import Part, SetExport
 from refit_shard.converter.export.reading import read_rows
-from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.fields import Field, arrow_schema
 from refit_shard.shards_spec.storage.folder import Folder
 
@@ -23,29 +22,29 @@ def parquet_name(chosen: SetExport) -> str:
 
 
 def write_parquet(chosen: SetExport, folder: Folder, on_rows: Callable[[int], None]) -> None:
-    """Write the index of a set, a shard at a time; it appears whole. ``on_rows`` hears how many
+    """Write the index of a set, some shards at a time; it appears whole. ``on_rows`` hears how many
     more rows are written.
 
     The columns are ``dataset``, ``shard`` and those of the shards' indexes, in their types.
 
     Raises:
-        UsageError: a label of the set's own is called as one of the two columns.
         ShardError: an index is damaged.
         StorageError: reading or writing failed.
     """
-    manifest, standing = chosen.manifest, chosen.data_set.folder
-    names = {field.name for field in _ADDED}
-    clash = next((field.name for field in manifest.own if field.name in names), None)
-    if clash is not None:
-        raise UsageError(f"{standing.url}: has a label called {clash!r}, as a column that is added")
-    schema = arrow_schema((*_ADDED, *manifest.fields))
+    schema = arrow_schema((*_ADDED, *chosen.manifest.fields))
     with (
         folder.publish(parquet_name(chosen)) as stream,
         parquet.ParquetWriter(stream, schema) as writer,
     ):
-        for part in chosen.parts:
-            rows = read_rows(standing, manifest, part)
-            texts = (chosen.dataset, manifest.shards[part.shard].name)
-            added = [pa.repeat(text, rows.num_rows) for text in texts]
-            writer.write_batch(pa.record_batch([*added, *rows.columns], schema=schema))
-            on_rows(len(part.rows))
+        for index, parts in enumerate(chosen.files):
+            batches = [_batch(chosen, part, schema) for part in parts]
+            writer.write_table(pa.Table.from_batches(batches))
+            on_rows(chosen.rows_of(index))
+
+
+def _batch(chosen: SetExport, part: Part, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows of one shard."""
+    rows = read_rows(chosen.data_set.folder, chosen.manifest, part)
+    texts = (chosen.dataset, chosen.manifest.shards[part.shard].name)
+    added = [pa.repeat(text, rows.num_rows) for text in texts]
+    return pa.record_batch([*added, *rows.columns], schema=schema)
