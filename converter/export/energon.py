@@ -41,12 +41,6 @@ CREATE TABLE sample_parts (
     content_byte_size INTEGER
 );
 """
-_DATASET = """\
-__module__: megatron.energon
-__class__: CrudeWebdataset
-subflavors:
-  dataset: {dataset}
-"""
 _INDEXES = """
 CREATE INDEX idx_samples_by_tar_and_idx ON samples(tar_file_id, sample_index);
 CREATE INDEX idx_sample_parts_seq ON sample_parts(tar_file_id, sample_index, content_byte_offset);
@@ -93,8 +87,13 @@ def write_energon(chosen: SetExport, folder: Folder) -> None:
     info = {"shard_counts": dict(zip(tars, counts, strict=True))}
     split = {"exclude": [], "split_parts": {"train": tars, "val": [], "test": []}}
     meta.write("index.uuid", str(uuid.uuid5(uuid.NAMESPACE_OID, identity)).encode())
-    meta.write("split.yaml", yaml.safe_dump(split).encode())
-    meta.write("dataset.yaml", _DATASET.format(dataset=chosen.dataset).encode())
+    kind = {
+        "__module__": "megatron.energon",
+        "__class__": "CrudeWebdataset",
+        "subflavors": {"dataset": chosen.dataset},
+    }
+    for name, content in (("split.yaml", split), ("dataset.yaml", kind)):
+        meta.write(name, yaml.safe_dump(content, sort_keys=False).encode())
     meta.write(_INFO, (json.dumps(info, indent=2) + "\n").encode())
 
 

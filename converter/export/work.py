@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from refit_shard.converter.build.lock import build_lock
-from refit_shard.converter.export.energon import write_energon
+from refit_shard.converter.export.energon import META, write_energon
 from refit_shard.converter.export.parquet import parquet_name, write_parquet
 from refit_shard.converter.export.plan import ExportPlan, SetExport
 from refit_shard.converter.export.shards import write_subset
@@ -112,7 +112,8 @@ def _export_set(plan: ExportPlan, chosen: SetExport, out: Folder, on_rows: OnRow
     folder.create()
     if plan.form == "shards":
         return _shards(plan, chosen, folder, on_rows)
-    _sweep(folder)
+    for place in (folder, folder.child(META)):
+        _sweep(place)
     kept = _tars(plan, chosen, folder, on_rows)
     if plan.form == "wids":
         folder.write(WIDS_INDEX, wids_index(chosen, folder.names()))
