@@ -87,7 +87,7 @@ def test_a_subset_says_what_it_was_made_from(labelled: Own, tmp_path: Path) -> N
 
 def test_the_loader_streams_a_subset(labelled: Own, tmp_path: Path) -> None:
     export(labelled, "shards", tmp_path / "out", "--where", EVEN)
-    options = StreamOptions(batch_size=4, res=32, num_workers=0, rank=0, world_size=1)
+    options = StreamOptions(batch_size=len(WANTED), num_workers=0, occluders=None)
     batches = list(StreamingLoader({"own": (str(tmp_path / "out/own"), 1.0)}, options))
     names = {name for batch in batches for name in batch["imgname"]}
     assert names == {f"a/{row // 2:03d}.jpg" for row in WANTED}
