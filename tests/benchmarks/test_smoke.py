@@ -17,6 +17,7 @@ from benchmarks import (
     bench_load,
     bench_loop,
     bench_peers,
+    bench_query,
     bench_startup,
     bench_videos,
     late_storage,
@@ -154,6 +155,17 @@ def test_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[
     assert set(results["samples_per_second"]) == set(results["ratios"]) == {"0", "5"}
     assert all(one["median"] > 0 for one in results["samples_per_second"].values())
     assert "| 5 ms |" in capsys.readouterr().out
+
+
+def test_bench_query(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_query.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert results["rows"] == {"many": 400, "few": 80}
+    assert set(results["seconds"]) == {"a joint, many rows", "a joint, few rows"}
+    assert all(one["median"] > 0 for one in results["seconds"].values())
+    assert all(one > 1e6 for one in results["peak_bytes"].values())
+    assert "| a joint, many rows |" in capsys.readouterr().out
 
 
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
