@@ -13,7 +13,8 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from refit_shard.converter.build.publish import Publisher
-from refit_shard.converter.build.work import ShardResult, find_shard, rows_of
+from refit_shard.converter.build.task import ShardResult
+from refit_shard.converter.build.work import find_shard, rows_of
 from refit_shard.shards_spec.errors import ShardError
 from refit_shard.shards_spec.fields import Field
 from refit_shard.shards_spec.manifest import Manifest, plan_hash

@@ -133,8 +133,8 @@ def members(folder: Folder, name: str) -> Iterator[Member]:
     """
     try:
         with (
-            folder.near(name) as near,
-            near.open(name) as file,
+            folder.local_copy(name) as local,
+            local.open(name) as file,
             tarfile.open(fileobj=file, mode="r:") as tar,
         ):
             for key, group in groupby(tar, lambda member: member.name.partition(".")[0]):

@@ -22,7 +22,7 @@ from refit_shard.converter.build.remake import (
     remake_shards,
     whole_sample,
 )
-from refit_shard.converter.build.work import ShardResult
+from refit_shard.converter.build.task import ShardResult
 from refit_shard.converter.export.plan import Part, SetExport
 from refit_shard.shards_spec.errors import RefitShardError, ShardError, UsageError
 from refit_shard.shards_spec.manifest import MAX_MANIFEST_BYTES, Manifest
@@ -116,8 +116,8 @@ def _samples(chosen: SetExport, parts: tuple[Part, ...], frames: _Frames) -> Sam
     manifest, standing = chosen.manifest, chosen.data_set.folder
     for part in parts:
         entry = manifest.shards[part.shard]
-        with standing.near(f"{entry.name}.arrow", f"{entry.name}.tar") as near:
-            shard = Shard(near, entry, manifest.fields)
+        with standing.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
+            shard = Shard(local, entry, manifest.fields)
             for row in part.rows.tolist():
                 record, jpeg = whole_sample(shard, row, chosen.dataset)
                 frames.names.add(shard.sample(row)["imgname"])

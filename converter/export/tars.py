@@ -34,9 +34,9 @@ def _samples(chosen: SetExport, part: Part) -> Iterator[tuple[str, bytes, str]]:
     """Key, JPEG and labels of the rows of one shard, compared with their checksums."""
     manifest = chosen.manifest
     entry = manifest.shards[part.shard]
-    with chosen.data_set.folder.near(f"{entry.name}.arrow", f"{entry.name}.tar") as near:
-        shard = Shard(near, entry, manifest.fields)
-        rows = read_rows(near, manifest, part)
+    with chosen.data_set.folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
+        shard = Shard(local, entry, manifest.fields)
+        rows = read_rows(local, manifest, part)
         names = ("key", "source_row", "jpg_crc32c")
         stated = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
         for row, labels, (key, source_row, crc) in zip(

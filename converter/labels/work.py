@@ -22,7 +22,7 @@ from refit_shard.converter.build.remake import (
     remake_shards,
     whole_sample,
 )
-from refit_shard.converter.build.work import ShardResult
+from refit_shard.converter.build.task import ShardResult
 from refit_shard.converter.labels.plan import LabelsPlan
 from refit_shard.shards_spec.errors import RefitShardError, UsageError
 from refit_shard.shards_spec.fields import RECORD_CRC, npy_dtype
@@ -113,8 +113,8 @@ def _account(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Account:
 def _samples(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Samples:
     """Each sample's record with the new labels, and its JPEG."""
     dtype = npy_dtype(plan.fields)
-    with folder.near(f"{entry.name}.arrow", f"{entry.name}.tar") as near:
-        shard = Shard(near, entry, plan.standing.fields)
+    with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
+        shard = Shard(local, entry, plan.standing.fields)
         added = plan.kept.take(plan.places[shard.view("source_row")])
         for row in range(len(shard)):
             old, jpeg = whole_sample(shard, row, plan.standing.dataset)
