@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from crc32c import crc32c
 
-from refit_shard.converter.export.labels import json_labels
 from refit_shard.converter.export.plan import Part, SetExport
 from refit_shard.converter.export.reading import read_rows
 from refit_shard.shards_spec.errors import ShardError
+from refit_shard.shards_spec.fields import RECORD_CRC
+from refit_shard.shards_spec.json_rows import json_rows
 from refit_shard.shards_spec.names import sample_key
 from refit_shard.shards_spec.reader import Shard
 from refit_shard.shards_spec.storage.folder import Folder
@@ -37,10 +38,14 @@ def _samples(chosen: SetExport, part: Part) -> Iterator[tuple[str, bytes, str]]:
     with chosen.data_set.folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
         shard = Shard(local, entry, manifest.fields)
         rows = read_rows(local, manifest, part)
+        labels = [one for one in manifest.fields if one.in_npy and one.name != RECORD_CRC]
+        texts = json_rows(
+            rows.select([one.name for one in labels]), {one.name: one.shape for one in labels}
+        )
         names = ("key", "source_row", "jpg_crc32c")
         stated = zip(*(rows.column(name).to_pylist() for name in names), strict=True)
-        for row, labels, (key, source_row, crc) in zip(
-            part.rows.tolist(), json_labels(rows, manifest.fields), stated, strict=True
+        for row, text, (key, source_row, crc) in zip(
+            part.rows.tolist(), texts, stated, strict=True
         ):
             if key != sample_key(chosen.dataset, source_row):
                 raise ShardError(f"{shard.where}.arrow: row {row}: its key is damaged")
@@ -50,4 +55,4 @@ def _samples(chosen: SetExport, part: Part) -> Iterator[tuple[str, bytes, str]]:
                     f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the set "
                     "again, then export"
                 )
-            yield key, jpeg, labels
+            yield key, jpeg, text

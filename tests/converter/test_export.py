@@ -16,12 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refit_shard import ShardSet, StreamingLoader, StreamOptions
-from refit_shard.converter.export.labels import json_labels
 from refit_shard.converter.export.plan import FORMATS, pack
 from refit_shard.converter.export.shards import left_out_runs
 from refit_shard.converter.frames import decode, encode
 from refit_shard.shards_spec import jpeg
-from refit_shard.shards_spec.fields import Field, arrow_column, arrow_schema
 from refit_shard.shards_spec.names import MANIFEST
 from refit_shard.shards_spec.writer import METADATA_KEY, arrow_bytes, shard_metadata
 from tests.converter.exported import BAD, ROWS, make_set, members
@@ -343,45 +341,3 @@ def test_runs_hold_the_rows_that_are_left_out(kept: set[int], total: int) -> Non
     assert rows == [row for row in range(total) if row not in kept]
     assert all(begin < end for begin, end in runs)
     assert all(end < begin for (_, end), (begin, _) in pairwise(runs))
-
-
-@given(
-    dtype=st.sampled_from(["bool", "int8", "uint64", "int64", "float16", "float32", "float64"]),
-    shape=st.sampled_from([(), (1,), (3,), (2, 3), (2, 1, 2)]),
-    rows=st.integers(1, 4),
-    data=st.data(),
-)
-def test_labels_come_back_from_json(
-    dtype: str, shape: tuple[int, ...], rows: int, data: st.DataObject
-) -> None:
-    """As Python's own reader has them: the same bits, but for NaN and infinity, which are null."""
-    size = rows * int(np.prod(shape))
-    raw = data.draw(st.binary(min_size=size * 8, max_size=size * 8))
-    bits = np.frombuffer(raw, "u8")[:size]
-    values = (
-        (bits & 1).astype(bool)
-        if dtype == "bool"
-        else bits.view("u1")[: size * np.dtype(dtype).itemsize].view(dtype)
-    ).reshape(rows, *shape)
-    texts = data.draw(
-        st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=rows, max_size=rows)
-    )
-    fields = (Field(name="value", dtype=dtype, shape=shape), Field(name="text", dtype="string"))
-    columns = [arrow_column(fields[0], values), arrow_column(fields[1], texts)]
-    batch = pa.record_batch(columns, schema=arrow_schema(fields))
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(constant)
-
-    said = [json.loads(text, parse_constant=refuse) for text in json_labels(batch, fields)]
-    assert [one["text"] for one in said] == texts
-    for one, wanted in zip(said, values, strict=True):
-        given_values = np.array(one["value"], object)
-        assert given_values.shape == wanted.shape
-        for found, value in zip(given_values.ravel().tolist(), wanted.ravel(), strict=True):
-            if dtype.startswith("float"):
-                assert type(found) is (float if np.isfinite(value) else type(None))
-                assert found is None or np.array(found, dtype).tobytes() == value.tobytes()
-            else:
-                assert found == value.item()
-                assert type(found) is type(value.item())
