@@ -1,7 +1,7 @@
 """``refit-shard export``: rows of finished sets for other readers."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refit_shard.commands import Subparsers
 
@@ -114,7 +114,7 @@ def _report_plan(plan: "ExportPlan", *, as_data: bool) -> None:
     """What an export would write, by set."""
     from refit_shard.console import as_json, human_bytes, say
 
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "dataset": one.dataset,
             "rows": one.rows,

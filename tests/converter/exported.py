@@ -67,7 +67,7 @@ def assert_same_labels(record: Any, said: dict[str, Any]) -> None:
             continue
         given = np.array(said[name], object)
         assert given.shape == stored.shape, name
-        missing = np.equal(given, None)
+        missing = np.array([value is None for value in given.ravel()]).reshape(given.shape)
         assert (missing == ~np.isfinite(stored)).all(), name
         values = np.where(missing, 0, given).astype(stored.dtype)
         assert (values == np.where(missing, 0, stored)).all(), name

@@ -7,6 +7,7 @@ skipped: Megatron-Energon is no part of the development packages.
 import importlib.util
 import io
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -134,7 +135,7 @@ def test_duckdb_reads_the_table(labelled: Own, exports: Path) -> None:
     path = exports / "parquet/own.parquet"
     query = f"SELECT shard, key, scale, keypoints[3], extra FROM '{path}' ORDER BY source_row"
     stored = records(labelled)
-    rows = duckdb.sql(query).fetchall()
+    rows = duckdb.execute(query).fetchall()
     assert len(rows) == ROWS
     for shard, key, scale, confidence, extra in rows:
         assert (labelled.out / f"{shard}.tar").is_file()
@@ -293,7 +294,7 @@ def test_energon_prepares_the_same(exports: Path, tmp_path: Path) -> None:
 def test_ray_data_reads_the_tars(labelled: Own, exports: Path) -> None:
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+    ray.init(num_cpus=1, include_dashboard=False, logging_level=logging.ERROR)
     try:
         rows = ray.data.read_webdataset(tars(exports / "json")).take_all()
     finally:
