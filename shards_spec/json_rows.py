@@ -17,7 +17,7 @@ def json_rows(batch: pa.RecordBatch, shapes: Mapping[str, tuple[int, ...]]) -> I
 
     Arrays are nested lists of the shape that ``shapes`` says of their column, else flat ones;
     structs are objects. What is missing, NaN or infinite is ``null``. A float shows that it is
-    one, and has the digits that tell it from its neighbours in its own type.
+    one, and has digits enough to tell it from its neighbours in its own type.
     """
     for begin in range(0, batch.num_rows, _ROWS_AT_ONCE):
         some = batch.slice(begin, _ROWS_AT_ONCE)
@@ -59,6 +59,8 @@ def _lists(column: pa.Array, shape: tuple[int, ...]) -> pa.Array:
 
 def _scalars(values: pa.Array) -> pa.Array:
     """Numbers and booleans as JSON texts."""
+    if pa.types.is_float16(values.type):
+        values = values.cast(pa.float32())  # fewer digits
     texts = pc.fill_null(values.cast(pa.string()), _NULL)
     if not pa.types.is_floating(values.type):
         return texts
