@@ -15,6 +15,7 @@ from refit_shard.commands import (
     add_labels,
     build,
     doctor,
+    export,
     extract_frames,
     import_annotations,
     import_occluders,
@@ -53,6 +54,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard query data/shards --where "scale > 0.5" --count   how many rows
   refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
+  refit-shard export data/shards/bedlam --format json --out DIR   for other readers
   refit-shard simulate config.yaml --cache 200GB   what a run would download
   refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
   refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
@@ -80,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         query,
         show,
         simulate,
+        export,
         import_annotations,
         import_occluders,
         extract_frames,
