@@ -1,0 +1,76 @@
+"""One sample as a picture: the stored crop, or what training sees of it, with its skeleton."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refit_shard.loaders.items.making import render
+from refit_shard.loaders.items.occluders import Occluders
+from refit_shard.loaders.items.options import RenderOptions
+from refit_shard.loaders.items.pixels import MEAN, STD
+from refit_shard.loaders.items.policy import Augmentation
+from refit_shard.sheet import Image, Points, draw_box, draw_skeleton, fit
+from refit_shard.shards_spec.geometry import box_side
+from refit_shard.shards_spec.reader import Sample
+from refit_shard.shards_spec.verify import checked_image
+
+
+def stored_crop(sample: Sample) -> Image:
+    """The stored crop in a cell of a sheet, with its skeleton and its box.
+
+    Raises:
+        ShardError: the labels or the image are damaged.
+    """
+    where = f"{sample.shard_name}: {sample['key']}"
+    sample.check()
+    cell, factor = fit(checked_image(sample, where))
+    x0, y0 = sample["window"][:2]
+    scale = np.asarray(sample["k"]) * factor
+
+    def to_cell(points: Points) -> Points:
+        mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
+        return mapped
+
+    with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
+        half = box_side(float(sample["scale"])) / 2
+        corners = np.array([sample["center"] - half, sample["center"] + half])
+        draw_box(cell, to_cell(corners).ravel())
+        keypoints = np.array(sample["keypoints"])
+        keypoints[:, :2] = to_cell(keypoints[:, :2])
+        draw_skeleton(cell, keypoints)
+    return cell
+
+
+def item_crop(image: NDArray[np.float32], keypoints: Points) -> Image:
+    """An item's tensors as a cell of a sheet.
+
+    ``image`` (3, res, res): normalised. ``keypoints`` (49, 3): x, y in -1 … 1, confidence.
+    """
+    pixels = image.transpose(1, 2, 0) * STD + MEAN
+    cell, factor = fit(np.clip(np.round(pixels * 255), 0, 255).astype(np.uint8))
+    points = np.array(keypoints)
+    points[:, :2] = (points[:, :2] + 1) / 2 * pixels.shape[0] * factor - 0.5
+    draw_skeleton(cell, points)
+    return cell
+
+
+def augmented_crop(
+    sample: Sample, augmentation: Augmentation, res: int, occluders: Occluders | None
+) -> Image:
+    """What training sees of a sample under the given parameters, in a cell of a sheet.
+
+    Raises:
+        ShardError, FrameError: the labels or the image are damaged.
+        UsageError: the stored crop does not hold what the parameters show.
+    """
+    item: dict[str, Any] = render(sample, augmentation, RenderOptions(res=res), occluders=occluders)
+    return item_crop(item["img"].numpy(), item["keypoints"].numpy())
+
+
+def in_words(augmentation: Augmentation) -> str:
+    """The parameters as a short line: ``+12° ×0.93 flip, 3 occluders``."""
+    flip = " flip" * augmentation.flip
+    pasted = len(augmentation.occluders)
+    many = f", {pasted} occluder{'s' * (pasted > 1)}" if pasted else ""
+    return f"{augmentation.rot:+.0f}° ×{augmentation.sc:.2f}{flip}{many}"
