@@ -36,6 +36,7 @@ _EXTRAS = {
     **dict.fromkeys(BUILD_MODULES, "build"),
     **dict.fromkeys(("cdflib", "h5py", "scipy"), "import"),
     "av": "videos",
+    "duckdb": "query",
 }
 
 DESCRIPTION = """\
