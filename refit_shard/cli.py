@@ -20,6 +20,7 @@ from refit_shard.commands import (
     import_occluders,
     info,
     preview,
+    report,
     simulate,
     subset_3dpw,
     verify,
@@ -37,6 +38,7 @@ _EXTRAS = {
     **dict.fromkeys(("cdflib", "h5py", "scipy"), "import"),
     "av": "videos",
     "duckdb": "query",
+    **dict.fromkeys(("jinja2", "markupsafe", "vl_convert"), "report"),
 }
 
 DESCRIPTION = """\
@@ -49,6 +51,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard verify data/shards/bedlam    re-read and check everything
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
+  refit-shard report data/shards --out report.html   distributions, duplicates, crops
   refit-shard simulate config.yaml --cache 200GB   what a run would download
   refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
   refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
@@ -73,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         verify,
         info,
         preview,
+        report,
         simulate,
         import_annotations,
         import_occluders,

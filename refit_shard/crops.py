@@ -1,5 +1,6 @@
 """One sample as a picture: the stored crop, or what training sees of it, with its skeleton."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,20 @@ from refit_shard.loaders.items.making import render
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
 from refit_shard.loaders.items.pixels import MEAN, STD
-from refit_shard.loaders.items.policy import Augmentation
-from refit_shard.sheet import Image, Points, draw_box, draw_skeleton, fit
+from refit_shard.loaders.items.policy import (
+    Augmentation,
+    AugmentationPolicy,
+    draw,
+    select,
+    single,
+)
 from refit_shard.shards_spec.geometry import box_side
 from refit_shard.shards_spec.reader import Sample
 from refit_shard.shards_spec.verify import checked_image
+from refit_shard.sheet import Image, Points, draw_box, draw_skeleton, fit
+
+# Parts of an augmentation that are said in words of their own, or seen by everybody.
+_SAID = ("flip", "rot", "sc", "pn", "occluders")
 
 
 def stored_crop(sample: Sample) -> Image:
@@ -68,9 +78,28 @@ def augmented_crop(
     return item_crop(item["img"].numpy(), item["keypoints"].numpy())
 
 
+def augmentations(
+    policy: AugmentationPolicy,
+    seed: int,
+    first: int,
+    count: int,
+    occluders: Occluders | None,
+    res: int,
+) -> list[Augmentation]:
+    """What is drawn at positions first … first + count - 1 of a stream with this seed."""
+    draws = draw(policy, seed, first, count, objects=len(occluders or ()), res=res)
+    return [single(select(draws, [number])) for number in range(count)]
+
+
 def in_words(augmentation: Augmentation) -> str:
-    """The parameters as a short line: ``+12° ×0.93 flip, 3 occluders``."""
+    """The parameters that can be named in a line: ``+12° ×0.93 flip, 3 occluders``."""
     flip = " flip" * augmentation.flip
     pasted = len(augmentation.occluders)
-    many = f", {pasted} occluder{'s' * (pasted > 1)}" if pasted else ""
-    return f"{augmentation.rot:+.0f}° ×{augmentation.sc:.2f}{flip}{many}"
+    said = [f"{augmentation.rot:+.0f}° ×{augmentation.sc:.2f}{flip}"]
+    if pasted:
+        said.append(f"{pasted} occluder{'s' * (pasted > 1)}")
+    for field in fields(augmentation):
+        value = getattr(augmentation, field.name)
+        if field.name not in _SAID and value != field.default:
+            said.append(f"{field.name} {value:.2g}" if isinstance(value, float) else field.name)
+    return ", ".join(said)

@@ -15,6 +15,8 @@ COLUMNS = 6
 
 RIGHT, LEFT, MIDDLE = (255, 96, 64), (64, 208, 255), (255, 224, 64)
 _MOST_TEXT = 64
+# OpenCV draws ASCII alone.
+_ASCII = str.maketrans({"°": " deg", "×": "x"})
 
 WHITE, BOX = (255, 255, 255), (96, 255, 96)
 
@@ -66,7 +68,7 @@ def draw_box(image: Image, corners: Points) -> None:
 def label(image: Image, text: str) -> Image:
     """The image with a line of text below it."""
     strip = np.zeros((18, image.shape[1], 3), np.uint8)
-    text = plain(text[:_MOST_TEXT])
+    text = plain(text[:_MOST_TEXT].translate(_ASCII))
     cv2.putText(strip, text, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, WHITE, 1, cv2.LINE_AA)
     return np.vstack([image, strip])
 

@@ -22,7 +22,8 @@ MAX_CONFIG_BYTES = 1 << 20
 class TrainingConfig:
     """What a ReFit YAML says of the data; None where it says nothing.
 
-    ``policy``: what its ``augmentation:`` states, over ReFit's own. ``draws_seed``: it leaves the seed to chance, by a negative SEED_VALUE as ReFit's default is.
+    ``policy``: what its ``augmentation:`` states, over ReFit's own. ``draws_seed``: it leaves the
+    seed to chance, by a negative SEED_VALUE as ReFit's default is.
     """
 
     names: tuple[str, ...]

@@ -29,7 +29,7 @@ SMPL_JOINTS = (
 BOX_EDGES = 2.0 ** (np.arange(8, 57) / 4)  # px: 4 to 16384 by quarters of an octave
 ANGLE_EDGES = np.arange(181.0)  # degrees
 SHAPE_EDGES = np.arange(-80, 81) / 10
-VIEW_EDGES = np.arange(0.0, 180.1, 2.5)  # degrees
+VIEW_EDGES = np.arange(0.0, 181.0, 2.0)  # degrees
 # Places in the frame, as shares of its width and height: a fiftieth a cell, a tenth beyond it.
 PLACE_EDGES = np.arange(-5, 56) / 50
 
@@ -127,7 +127,9 @@ class _Counts:
 
 def rotation_angles(pose: NDArray[np.float32]) -> Floats:
     """Angles of axis-angle rotations (n, joints * 3), rad: (n, joints) degrees, 0 to 180."""
-    length = np.linalg.norm(pose.reshape(len(pose), -1, 3).astype(np.float64), axis=2)
+    length = np.linalg.norm(
+        pose.reshape(len(pose), pose.shape[1] // 3, 3).astype(np.float64), axis=2
+    )
     turn = np.rad2deg(length) % 360.0
     return np.asarray(np.minimum(turn, 360.0 - turn), np.float64)
 
