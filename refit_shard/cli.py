@@ -20,7 +20,9 @@ from refit_shard.commands import (
     import_occluders,
     info,
     preview,
+    query,
     report,
+    show,
     simulate,
     subset_3dpw,
     verify,
@@ -52,6 +54,8 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard report data/shards --out report.html   distributions, duplicates, crops
+  refit-shard query data/shards --where "scale > 0.5" --count   how many rows
+  refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
   refit-shard simulate config.yaml --cache 200GB   what a run would download
   refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
   refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
@@ -77,6 +81,8 @@ def make_parser() -> argparse.ArgumentParser:
         info,
         preview,
         report,
+        query,
+        show,
         simulate,
         import_annotations,
         import_occluders,

@@ -1,4 +1,4 @@
-"""One sample as a picture: the stored crop, or what training sees of it, with its skeleton."""
+"""What training sees of a sample, as a picture with its skeleton."""
 
 from dataclasses import fields
 from typing import Any
@@ -17,39 +17,11 @@ from refit_shard.loaders.items.policy import (
     select,
     single,
 )
-from refit_shard.shards_spec.geometry import box_side
 from refit_shard.shards_spec.reader import Sample
-from refit_shard.shards_spec.verify import checked_image
-from refit_shard.sheet import Image, Points, draw_box, draw_skeleton, fit
+from refit_shard.sheet import Image, Points, draw_skeleton, fit
 
 # Parts of an augmentation that are said in words of their own, or seen by everybody.
 _SAID = ("flip", "rot", "sc", "pn", "occluders")
-
-
-def stored_crop(sample: Sample) -> Image:
-    """The stored crop in a cell of a sheet, with its skeleton and its box.
-
-    Raises:
-        ShardError: the labels or the image are damaged.
-    """
-    where = f"{sample.shard_name}: {sample['key']}"
-    sample.check()
-    cell, factor = fit(checked_image(sample, where))
-    x0, y0 = sample["window"][:2]
-    scale = np.asarray(sample["k"]) * factor
-
-    def to_cell(points: Points) -> Points:
-        mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
-        return mapped
-
-    with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
-        half = box_side(float(sample["scale"])) / 2
-        corners = np.array([sample["center"] - half, sample["center"] + half])
-        draw_box(cell, to_cell(corners).ravel())
-        keypoints = np.array(sample["keypoints"])
-        keypoints[:, :2] = to_cell(keypoints[:, :2])
-        draw_skeleton(cell, keypoints)
-    return cell
 
 
 def item_crop(image: NDArray[np.float32], keypoints: Points) -> Image:

@@ -3,7 +3,7 @@ at a time, so that memory does not grow with the number of rows.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import UsageError
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 SHARDS = "data/shards"
 # Rows that are looked at together: some shards of the usual size.
 PIECE = 1 << 14
-JOINT = pa.struct([(name, pa.float32()) for name in ("x", "y", "conf")])
+PARTS = ("x", "y", "conf")
+JOINT = pa.struct([(name, pa.float32()) for name in PARTS])
 
 
 class Chosen(NamedTuple):
@@ -65,6 +67,7 @@ def rows(
     columns: Sequence[str] | None = None,
     *,
     quarantine: bool = False,
+    on_rows: Callable[[int], None] | None = None,
 ) -> pa.RecordBatchReader:
     """The rows of some sets that meet a condition, in the order of the sets and of their shards.
 
@@ -77,6 +80,7 @@ def rows(
             ``dataset`` and ``shard``; None for all but joints. A set that lacks one gives nulls.
         quarantine: the rows that did not become samples instead: dataset, source_row, imgname,
             reason and detail.
+        on_rows: called with how many more rows were looked at.
 
     Returns:
         A reader of record batches, each of at most some shards' rows.
@@ -87,14 +91,12 @@ def rows(
     """
     source = _Source(_opened(sets), quarantine=quarantine)
     schema = source.schema(source.kinds if columns is None else columns, "columns")
-    condition = source.condition(where)
+    found = source.found(where, on_rows)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for piece in source.pieces():
-            table = piece.table(schema)
-            if condition is not None:
-                table = table.take(condition.places(piece.table(source.asked_by(condition))))
-            yield from table.combine_chunks().to_batches()
+        for piece, places in found:
+            if len(places):
+                yield from piece.table(schema).take(places).combine_chunks().to_batches()
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -104,19 +106,54 @@ def selected(sets: Sequence[ShardSet | AnyPath], where: str | None = None) -> It
 
     ``sets``, ``where``: as :func:`rows` takes them, which has the errors too.
     """
-    source = _Source(_opened(sets))
-    condition = source.condition(where)
+    found = _Source(_opened(sets)).found(where)
 
     def chosen() -> Iterator[Chosen]:
-        for piece in source.pieces():
-            table = piece.table(source.asked_by(condition))
-            places = np.arange(len(table)) if condition is None else condition.places(table)
+        for piece, places in found:
             for number, (begin, end) in enumerate(piece.ends, piece.first):
                 within = places[(places >= begin) & (places < end)]
                 if len(within):
                     yield Chosen(piece.data_set, number, within - begin)
 
     return chosen()
+
+
+def counts(
+    sets: Sequence[ShardSet],
+    where: str | None = None,
+    *,
+    quarantine: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+) -> list[int]:
+    """How many rows of each set meet a condition; see :func:`rows`."""
+    found = dict.fromkeys(map(id, sets), 0)
+    for piece, places in _Source(sets, quarantine=quarantine).found(where, on_rows):
+        found[id(piece.data_set)] += len(places)
+    return list(found.values())
+
+
+def named(sets: Sequence[ShardSet], name: str) -> list[Chosen]:
+    """The rows whose key or imgname is ``name``; where there are none, those whose imgname ends so,
+    after a slash.
+
+    Raises:
+        ShardError: an index is missing or damaged.
+    """
+    whole, ending = [], []
+    for piece in _Source(sets).pieces():
+        for number, batch in enumerate(piece.batches, piece.first):
+            frames = batch.column("imgname")
+            same = pc.or_(pc.equal(batch.column("key"), name), pc.equal(frames, name))
+            for found, mask in ((whole, same), (ending, pc.ends_with(frames, f"/{name}"))):
+                if mask.true_count:
+                    places = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+                    found.append(Chosen(piece.data_set, number, places))
+    return whole or ending
+
+
+def shapes(sets: Sequence[ShardSet]) -> dict[str, tuple[int, ...]]:
+    """The shape that a row has in each column, which the reader of :func:`rows` has flattened."""
+    return {field.name: field.shape for one in sets for field in one.manifest.fields}
 
 
 def _opened(sets: Sequence[ShardSet | AnyPath]) -> list[ShardSet]:
@@ -172,9 +209,9 @@ class _Piece:
 
 def _joint(keypoints: pa.Array, place: int) -> pa.Array:
     """One of the 49 joints of every row, as a struct."""
-    points = keypoints.flatten().to_numpy().reshape(len(keypoints), -1, len(JOINT))[:, place]
-    parts = [pa.array(np.ascontiguousarray(points[:, one])) for one in range(len(JOINT))]
-    return pa.StructArray.from_arrays(parts, fields=list(JOINT))
+    points = keypoints.flatten().to_numpy().reshape(len(keypoints), -1, len(PARTS))[:, place]
+    parts = [pa.array(np.ascontiguousarray(points[:, one])) for one in range(len(PARTS))]
+    return pa.StructArray.from_arrays(parts, PARTS)
 
 
 class _Source:
@@ -217,8 +254,8 @@ class _Source:
         if joint in PLACE and joint not in self.kinds and not self._quarantine:
             if not dot:
                 return JOINT
-            if part in JOINT.names:
-                return JOINT.field(part).type
+            if part in PARTS:
+                return pa.float32()
         raise UsageError(f"{what}: no column {name!r:.80}{self._instead_of(name, what)}")
 
     def _instead_of(self, name: str, what: str) -> str:
@@ -231,26 +268,29 @@ class _Source:
         more = " and joints such as left_heel.conf" if joints else ""
         return f"{hint}; there are {', '.join(self.kinds)}{more}"
 
-    def condition(self, where: str | None) -> "Where | None":
-        """The condition that a text states.
+    def found(
+        self, where: str | None, on_rows: Callable[[int], None] | None = None
+    ) -> "Iterator[tuple[_Piece, NDArray[np.int64]]]":
+        """Each piece with the places in it of the rows that meet a condition, rising.
 
         Raises:
-            UsageError: it states none on these rows.
+            UsageError: the text states no condition on these rows.
         """
-        if where is None:
-            return None
-        from refit_shard.where import Where
-
-        condition = Where(where)
-        self.asked_by(condition)
-        return condition
-
-    def asked_by(self, condition: "Where | None") -> pa.Schema:
-        """The columns that a condition is asked of; one at least, which says how many rows."""
+        condition = None if where is None else _parse(where)
         names = () if condition is None else condition.names
         if len({name.lower() for name in names}) < len(names):
             raise UsageError(f"where: DuckDB takes {', '.join(names)} for one another; drop one")
-        return self.schema(("source_row", *names), "where")
+        schema = self.schema(("source_row", *names), "where")  # one at least: it has the length
+
+        def found() -> "Iterator[tuple[_Piece, NDArray[np.int64]]]":
+            for piece in self.pieces():
+                table = piece.table(schema)
+                every = np.arange(table.num_rows)
+                yield piece, every if condition is None else condition.places(table)
+                if on_rows is not None:
+                    on_rows(table.num_rows)
+
+        return found()
 
     def pieces(self) -> Iterator[_Piece]:
         """The rows of all sets in their order.
@@ -264,6 +304,12 @@ class _Source:
                 yield _Piece(data_set=one, first=0, batches=batches)
             else:
                 yield from _pieces(one)
+
+
+def _parse(where: str) -> "Where":
+    from refit_shard.where import Where
+
+    return Where(where)
 
 
 def _pieces(data_set: ShardSet) -> Iterator[_Piece]:

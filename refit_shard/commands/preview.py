@@ -85,15 +85,15 @@ def stored_cells(args: argparse.Namespace) -> "list[Image]":
 
     With a policy each has a row of the sheet: as stored, then as training sees it.
     """
-    from refit_shard.crops import augmentations, augmented_crop, in_words, stored_crop
+    from refit_shard.crops import augmentations, augmented_crop, in_words
     from refit_shard.loaders.stream.batches import open_occluders
-    from refit_shard.sheet import COLUMNS, label
+    from refit_shard.sheet import COLUMNS, draw_sample, label
 
     options = None if args.policy is None else _options(args)
     occluders = None if options is None else open_occluders(options)
     cells = []
     for number, sample in enumerate(_samples(args)):
-        cells.append(label(stored_crop(sample), sample["key"]))
+        cells.append(draw_sample(sample))
         if options is None:
             continue
         first, count = number * (COLUMNS - 1), COLUMNS - 1

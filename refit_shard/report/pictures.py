@@ -18,7 +18,7 @@ from refit_shard.converter.archives.frames import Frames
 from refit_shard.converter.archives.index import LISTS_FOLDER
 from refit_shard.converter.doctor.remedies import FIXES, fix_of
 from refit_shard.converter.frames.decode import decode_frame
-from refit_shard.crops import augmentations, augmented_crop, in_words, stored_crop
+from refit_shard.crops import augmentations, augmented_crop, in_words
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.policy import AugmentationPolicy
 from refit_shard.picks import pick, share_out
@@ -27,6 +27,7 @@ from refit_shard.shards_spec.errors import FrameError, RefitShardError, UsageErr
 from refit_shard.shards_spec.reader import Sample
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
 from refit_shard.shards_spec.verify import read_quarantine
+from refit_shard.sheet import draw_crop
 
 Image = NDArray[np.uint8]
 
@@ -143,7 +144,7 @@ def _sheet_row(
         dataset=one.name,
         key=sample["key"],
         imgname=sample["imgname"],
-        stored=_picture(partial(stored_crop, sample), "as stored"),
+        stored=_picture(partial(draw_crop, sample), "as stored"),
         seen=tuple(seen),
         note=note,
     )
