@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.errors import ShardError, UsageError
 from refit_shard.shards_spec.fields import arrow_schema
 from refit_shard.shards_spec.joints import PLACE
 from refit_shard.shards_spec.reader import ShardSet, find_data_sets, open_index
@@ -53,12 +53,20 @@ def find_sets(places: Iterable[AnyPath], *, shards: str = SHARDS) -> list[ShardS
     """
     found: dict[str, ShardSet] = {}
     for place in places:
-        path = location(place)
-        is_name = "/" not in path and not Path(path).exists()
-        for url in find_data_sets(f"{shards}/{path}" if is_name else path):
+        for url in _urls(location(place), shards):
             if absolute(url) not in found:
                 found[absolute(url)] = ShardSet.open(url)
     return list(found.values())
+
+
+def _urls(place: str, shards: str) -> list[str]:
+    """The sets at one place, which may be a name."""
+    if "/" in place or Path(place).exists():
+        return find_data_sets(place)
+    try:
+        return find_data_sets(f"{shards}/{place}")
+    except ShardError as error:
+        raise ShardError(f"{place}: no such folder, and no set of that name: {error}") from error
 
 
 def rows(
