@@ -129,7 +129,7 @@ def places_chart(places: NDArray[np.int64], joints: int) -> Markup:
             "description": {"value": f"{joints:,} visible joints"},
         },
     }
-    frame = {
+    frame: dict[str, Any] = {
         "data": {"values": [{"x": 0, "x2": 1, "y": 0, "y2": 1}]},
         "mark": {"type": "rect", "fill": None, "stroke": "var(--c2)", "strokeWidth": 1.5},
         "encoding": {
@@ -176,7 +176,7 @@ def _spread(
             | {"tip": tip}
         )
     y = {"field": "name", "type": "nominal", "sort": None, "title": None}
-    tip = {"field": "tip"}
+    description = {"field": "tip"}
     scale = {} if domain is None else {"scale": {"domain": domain}}
     return draw(
         {
@@ -195,7 +195,7 @@ def _spread(
                         "y": y,
                         "x": _axis(low, title, **scale),
                         "x2": {"field": high},
-                        "description": tip,
+                        "description": description,
                     },
                 }
                 for size, opacity, low, high in ((3, 0.55, "p5", "p95"), (9, 0.9, "p25", "p75"))
@@ -203,7 +203,7 @@ def _spread(
             + [
                 {
                     "mark": {"type": "tick", "color": "var(--c2)", "thickness": 3, "height": 13},
-                    "encoding": {"y": y, "x": _axis("p50"), "description": tip},
+                    "encoding": {"y": y, "x": _axis("p50"), "description": description},
                 }
             ],
         }
@@ -255,9 +255,9 @@ def view_chart(known: Histogram, guessed: Histogram) -> Markup:
 
 def parts_chart(parts: Sequence[tuple[str, Sequence[tuple[str, int]]]]) -> Markup:
     """Shares of the rows: a bar a name, of parts that are named in the order of the colours."""
-    rows = []
+    rows: list[Row] = []
     for name, counts in parts:
-        total, begin = sum(n for _, n in counts), 0
+        total, begin = sum(n for _, n in counts), 0.0
         for order, (part, n) in enumerate(counts):
             tip = f"{name}: {part}, {n:,} rows, {_share(n, total)}"
             share = n / total if total else 0.0

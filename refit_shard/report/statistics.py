@@ -163,7 +163,7 @@ class Counter:
 
         def count(**found: int) -> None:
             for name, value in found.items():
-                self._sums[name] += int(value)
+                self._sums[name] += value
 
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # any numbers may come
             smpl = view("has_smpl").astype(bool)
@@ -172,9 +172,9 @@ class Counter:
                 rows=batch.num_rows,
                 frames=len(pc.unique(batch.column("imgname"))),
                 jpeg_bytes=int(view("jpg_length").sum(dtype=np.int64)),
-                smpl=np.count_nonzero(smpl),
-                pose_3d=np.count_nonzero(view("has_pose_3d")),
-                camera=np.count_nonzero(known),
+                smpl=int(np.count_nonzero(smpl)),
+                pose_3d=int(np.count_nonzero(view("has_pose_3d"))),
+                camera=int(np.count_nonzero(known)),
             )
             self._add_boxes(box_side(view("scale").astype(np.float64)))
             self._add_joints(view("keypoints"), view("orig_shape").astype(np.float64))
