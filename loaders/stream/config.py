@@ -85,24 +85,26 @@ def _list_of(content: Any, key: str, where: str) -> list[Any]:
         raise UsageError(f"{where}: DATASET.{key}: {line}") from error
 
 
-def _policy(section: Any, where: str) -> AugmentationPolicy | None:
-    """The policy that a config's section states by the names of its fields, or None."""
+def _policy(content: Any, where: str) -> AugmentationPolicy | None:
+    """The policy that a config's ``augmentation`` states by the names of its fields, or None."""
+    section = config_value(content, "augmentation", where=where)
     if section is None:
         return None
-    known = [field.name for field in fields(AugmentationPolicy)]
     stated = section if isinstance(section, Mapping) else getattr(section, "__dict__", None)
     if stated is None:
         raise UsageError(
             f"{where}: augmentation must hold fields of AugmentationPolicy, got {section!r:.60}"
         )
+    known = [field.name for field in fields(AugmentationPolicy)]
     unknown = next((name for name in stated if name not in known), None)
     if unknown is not None:
         raise UsageError(
             f"{where}: augmentation.{unknown!s:.60} is no field of AugmentationPolicy; known: "
             f"{', '.join(known)}"
         )
+    values = {name: config_value(content, "augmentation", name, where=where) for name in stated}
     try:
-        return AugmentationPolicy(**stated)
+        return AugmentationPolicy(**values)
     except (UsageError, TypeError, ValueError) as error:
         raise UsageError(f"{where}: augmentation: {error}") from error
 
@@ -142,7 +144,7 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
         num_workers=config_value(content, "NUM_WORKERS", where=where),
         seed=None if draws_seed else seed,
         res=config_value(content, "IMG_RES", where=where),
-        policy=_policy(config_value(content, "augmentation", where=where), where),
+        policy=_policy(content, where),
         draws_seed=draws_seed,
     )
 

@@ -127,7 +127,8 @@ def _gather(sets: "list[ShardSet]", args: argparse.Namespace) -> "Facts":
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    import vl_convert  # noqa: F401  # what is missing is said before any work
+    import jinja2  # noqa: F401  # what is missing is said before any work
+    import vl_convert  # noqa: F401
 
     from refit_shard.console import as_json, human_bytes, say
     from refit_shard.loaders.stream.batches import open_occluders

@@ -139,7 +139,7 @@ def _sets(report: Report) -> list[dict[str, Any]]:
     found = []
     for number, one in enumerate(report.facts.sets):
         manifest = one.data_set.manifest
-        middle = float(one.statistics.box.quantiles([0.5])[0])
+        middle = float(one.statistics.box_sides([0.5])[0])
         files = sum(entry.tar_bytes + entry.arrow_bytes for entry in manifest.shards)
         found.append(
             {

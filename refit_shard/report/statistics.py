@@ -101,6 +101,10 @@ class Statistics:
     view: Histogram
     view_guessed: Histogram
 
+    def box_sides(self, shares: Sequence[float]) -> Floats:
+        """Sides of the boxes below which these shares lie, px; within those that there are."""
+        return np.clip(self.box.quantiles(shares), *self.box_range)
+
 
 class _Counts:
     """A histogram that grows; ``rows`` of them beside each other."""

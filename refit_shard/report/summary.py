@@ -17,7 +17,7 @@ def _number(value: float) -> float | None:
 def _of_set(one: SetFacts) -> dict[str, Any]:
     found = one.statistics
     low, high = found.box_range
-    middle = dict(zip(_SHARES, found.box.quantiles(list(_SHARES.values())).tolist(), strict=True))
+    middle = dict(zip(_SHARES, found.box_sides(list(_SHARES.values())).tolist(), strict=True))
     rows = max(1, found.rows)
     return {
         "name": one.name,

@@ -17,6 +17,7 @@ from benchmarks import (
     bench_load,
     bench_loop,
     bench_peers,
+    bench_report,
     bench_startup,
     bench_videos,
     late_storage,
@@ -234,3 +235,12 @@ def test_bench_videos(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
         assert all(one["median"] > 0 for one in case["frames_per_second"].values())
         assert case["ratio"]["median"] > 0
     assert "| h36m: 1000 px, libx264, one in 5 |" in capsys.readouterr().out
+
+
+def test_bench_report(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_report.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    sets = json.loads(out.read_text())["sets"]
+    assert [one["rows"] for one in sets] == [40, 120]
+    assert all(one["seconds"]["median"] > 0 < one["peak_bytes"]["median"] for one in sets)
+    assert "| 120 |" in capsys.readouterr().out

@@ -55,9 +55,10 @@ def test_boxes(found: Statistics, columns: dict[str, Any]) -> None:
     sides = columns["scale"] * 200
     assert found.box.counts.tolist() == binned(sides, found.box.edges)
     assert found.box_range == (sides.min(), sides.max())
-    low, median, high = found.box.quantiles([0.1, 0.5, 0.9])
+    low, median, high = found.box_sides([0.1, 0.5, 0.9])
     for value, share in ((low, 0.1), (median, 0.5), (high, 0.9)):
         assert value == pytest.approx(np.quantile(sides, share), rel=2**0.25 - 1)
+    assert found.box_sides([0, 1]).tolist() == [sides.min(), sides.max()]
 
 
 def test_joints_by_name_and_by_place(found: Statistics, columns: dict[str, Any]) -> None:
