@@ -1,6 +1,7 @@
 """``refit-shard report``: what is in the shards, and how training will see it, on one page."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,8 @@ def _quarantine(one: "SetFacts", args: argparse.Namespace) -> "tuple[Reason, ...
         root = _roots(args.root).get(name) or config.root(config.find(name))
     except RefitShardError as error:
         root = _roots(args.root).get(name, "")
-        why_not = "" if root else f"{str(error).partition(':')[0]}; or pass --root {name}=DIR"
+        reason = re.split("[:;]", str(error))[0]
+        why_not = "" if root else f"{reason}; pass --root {name}=DIR"
     return tuple(quarantine(one, dataset, root, why_not))
 
 

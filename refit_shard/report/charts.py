@@ -68,7 +68,7 @@ def _trimmed(histogram: Histogram, least: int = 8) -> slice:
 
 
 def _bins(histogram: Histogram, part: slice, unit: str, **more: Any) -> list[Row]:
-    """A row for each bin of a part of a histogram."""
+    """A row for each bin that holds anything of a part of a histogram."""
     lows, highs = histogram.edges[:-1][part], histogram.edges[1:][part]
     return [
         {
@@ -81,6 +81,7 @@ def _bins(histogram: Histogram, part: slice, unit: str, **more: Any) -> list[Row
         for low, high, n in zip(
             lows.tolist(), highs.tolist(), histogram.counts[part].tolist(), strict=True
         )
+        if n
     ]
 
 
@@ -233,7 +234,7 @@ def view_chart(known: Histogram, guessed: Histogram) -> Markup:
         {
             "width": WIDTH,
             "height": HEIGHT - 24,
-            "data": {"values": [row for row in rows if row["n"]]},
+            "data": {"values": rows},
             "mark": {"type": "bar", "binSpacing": 1},
             "encoding": {
                 "x": _axis(
