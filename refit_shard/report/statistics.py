@@ -31,7 +31,8 @@ ANGLE_EDGES = np.arange(181.0)  # degrees
 SHAPE_EDGES = np.arange(-80, 81) / 10
 VIEW_EDGES = np.arange(0.0, 181.0, 2.0)  # degrees
 # Places in the frame, as shares of its width and height: a fiftieth a cell, a tenth beyond it.
-PLACE_EDGES = np.arange(-5, 56) / 50
+_CELLS_A_FRAME = 50
+PLACE_EDGES = np.arange(-5, 56) / _CELLS_A_FRAME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +210,13 @@ class Counter:
         self._sums["joints"] += len(x)
         self._sums["outside"] += len(x) - int(np.count_nonzero(inside))
         cells = len(PLACE_EDGES) - 1
-        low, high = PLACE_EDGES[0], PLACE_EDGES[-1]
-        near = (x >= low) & (x < high) & (y >= low) & (y < high)
-        column, row = (np.searchsorted(PLACE_EDGES, values[near], "right") - 1 for values in (x, y))
-        self._places += np.bincount(row * cells + column, minlength=cells**2).reshape(cells, cells)
+        column, row = (
+            np.floor((values - PLACE_EDGES[0]) * _CELLS_A_FRAME).astype(np.int64)
+            for values in (x, y)
+        )
+        near = (column >= 0) & (column < cells) & (row >= 0) & (row < cells)
+        found = row[near] * cells + column[near]
+        self._places += np.bincount(found, minlength=cells**2).reshape(cells, cells)
 
     def result(self) -> Statistics:
         """What was counted."""
