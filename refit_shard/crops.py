@@ -67,7 +67,7 @@ def in_words(augmentation: Augmentation) -> str:
     """The parameters that can be named in a line: ``+12° ×0.93 flip, 3 occluders``."""
     flip = " flip" * augmentation.flip
     pasted = len(augmentation.occluders)
-    said = [f"{augmentation.rot:+.0f}° ×{augmentation.sc:.2f}{flip}"]
+    said = [f"{round(augmentation.rot):+d}° ×{augmentation.sc:.2f}{flip}"]
     if pasted:
         said.append(f"{pasted} occluder{'s' * (pasted > 1)}")
     for field in fields(augmentation):

@@ -14,6 +14,7 @@ from refit_shard.console import plain
 
 Shapes = Mapping[str, tuple[int, ...]]
 _CELL_NUMBERS = 6
+_LONGEST = 200
 
 
 def json_lines(batch: pa.RecordBatch, shapes: Shapes) -> str:
@@ -62,7 +63,7 @@ def cells(batch: pa.RecordBatch) -> list[list[str]]:
 
 
 def cell(value: Any) -> str:
-    """A value for people: a long list is cut, a number rounded."""
+    """A value for people: long ones are cut, a number is rounded."""
     if value is None:
         return "-"
     if isinstance(value, dict):
@@ -74,7 +75,8 @@ def cell(value: Any) -> str:
         return f"{value:.5g}" if abs(value) < 1e5 else f"{value:.0f}"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _escaped(text: str | None) -> str | None:

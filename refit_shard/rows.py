@@ -287,7 +287,8 @@ class _Source:
         condition = None if where is None else _parse(where)
         names = () if condition is None else condition.names
         if len({name.lower() for name in names}) < len(names):
-            raise UsageError(f"where: DuckDB takes {', '.join(names)} for one another; drop one")
+            listed = ", ".join(sorted(names))
+            raise UsageError(f"where: of {listed} DuckDB takes two for one another; drop one")
         schema = self.schema(("source_row", *names), "where")  # one at least: it has the length
 
         def found() -> "Iterator[tuple[_Piece, NDArray[np.int64]]]":

@@ -6,6 +6,7 @@ alone knows DuckDB, of the extra ``query``.
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -19,7 +20,7 @@ from refit_shard.shards_spec.errors import UsageError
 MAX_TEXT = 20_000
 _LONGEST = 300
 # Nothing but the rows that it is given, and nothing that the text could change.
-_CONFIG = {
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -40,6 +41,19 @@ _BEFORE = "SELECT 1 WHERE (\n"
 _PLACE, _TABLE = '"#"', '"_"'
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """An empty database in memory, of which each condition has a connection of its own."""
+    return duckdb.connect(config=_CONFIG)
+
+
+@cache
+def _volatile() -> frozenset[str]:
+    """Functions that give another answer each time, or do something."""
+    query = "SELECT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
+    return frozenset(name for (name,) in _database().cursor().execute(query).fetchall())
+
+
 class Where:
     """A condition on rows. ``text``: as it was given; ``names``: the columns that it mentions."""
 
@@ -56,13 +70,15 @@ class Where:
         if not text.strip() or len(text) > MAX_TEXT:
             raise UsageError(f"where: must have 1 to {MAX_TEXT} characters, got {len(text)}")
         self.text = text
-        self._duck = duckdb.connect(config=_CONFIG)
+        self._duck = _database().cursor()
         self.names = tuple(dict.fromkeys(self._names(self._condition())))
 
     def _tree(self, text: str) -> Any:
         """How DuckDB understands a condition: its statements, or its error."""
         query = f"{_BEFORE}{text}\n)"
-        (found,) = self._duck.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0]
+        (found,) = self._duck.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[
+            0
+        ]
         return json.loads(found)
 
     def _condition(self) -> Any:
@@ -90,7 +106,7 @@ class Where:
         if at < 0:
             return f"{self.text:.200}: {said:.{_LONGEST}}"
         before, after = (part.decode(errors="replace") for part in (text[:at], text[at:]))
-        return f"{said:.{_LONGEST}}, here: {before[-100:]} >>> {after[:100]}"
+        return f"{said:.{_LONGEST}}, here: {before[-100:].rstrip()} >>> {after[:100]}"
 
     def _names(self, condition: Any) -> Iterator[str]:
         """The columns that the condition mentions, once all its parts are allowed ones.
@@ -98,8 +114,6 @@ class Where:
         Raises:
             UsageError: a part is none of a condition on one row.
         """
-        query = "SELECT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
-        volatile = {name for (name,) in self._duck.execute(query).fetchall()}
         for part in _parts(condition):
             kind = part["class"]
             if kind not in _PARTS:
@@ -113,7 +127,7 @@ class Where:
                     f"where: {self.text:.200}: a < b < c compares a truth with c; write a < b and "
                     "b < c"
                 )
-            if kind == "FUNCTION" and part["function_name"] in volatile:
+            if kind == "FUNCTION" and part["function_name"] in _volatile():
                 raise UsageError(
                     f"where: {part['function_name']}() gives another answer each time; for a part "
                     "of the rows write hash(key) % 10 == 0"
@@ -174,6 +188,8 @@ def _nan_to_null(column: Any) -> Any:
     if pa.types.is_struct(kind):
         parts = map(_nan_to_null, column.flatten())
         return pa.StructArray.from_arrays(list(parts), [field.name for field in kind])
+    if pa.types.is_fixed_size_list(kind) and column.null_count:  # a set lacks a label in all rows
+        return pa.nulls(len(column), pa.list_(pa.float32(), kind.list_size))
     if pa.types.is_fixed_size_list(kind):
         return pa.FixedSizeListArray.from_arrays(_nan_to_null(column.flatten()), kind.list_size)
     if pa.types.is_float16(kind):

@@ -31,7 +31,7 @@ That no row was found is no error: the exit code is 0.
 """
 
 FORMATS = ("table", "csv", "json")
-COLUMNS = ("key", "imgname", "scale", "gender", "has_smpl", "has_pose_3d")
+COLUMNS = ("key", "imgname", "scale", "gender", "has_smpl")
 TABLE_ROWS = 40
 
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the rows."""
     import sys
 
-    from refit_shard.console import late_meter
+    from refit_shard.console import late_meter, print_table
     from refit_shard.rows import counts, find_sets, rows, shapes
 
     if args.limit is not None and args.limit < 0:
@@ -87,14 +87,20 @@ def run(args: argparse.Namespace) -> int:
         asked = {"quarantine": args.quarantine, "on_rows": on_rows}
         if args.count:
             found = counts(sets, args.where, **asked)
-            names = [(one.manifest.dataset, one.folder.url) for one in sets]
-            _print_counts(names, found, has, args.format)
+            reader = _counted(sets, found, has)
         else:
             reader = rows(sets, args.where, _columns(args.columns, args.quarantine), **asked)
-            if args.format == "table":
-                _print_table(reader, TABLE_ROWS if args.limit is None else args.limit)
-            else:
-                _print_lines(reader, args.format, shapes(sets), args.limit)
+        if args.format != "table":
+            _print_lines(reader, args.format, shapes(sets), args.limit)
+            return 0
+        most = len(sets) if args.count else TABLE_ROWS if args.limit is None else args.limit
+        total, shown = _first(reader, most)
+    title = f"{total} rows"
+    if args.count:
+        title = f"{sum(found)} of {sum(has)} rows"
+    elif len(shown) < total:
+        title += f"; {len(shown)} are shown, --limit N shows more"
+    print_table(title, reader.schema.names, shown)
     return 0
 
 
@@ -110,8 +116,21 @@ def _columns(text: str | None, quarantine: bool) -> list[str] | None:
     return None if text == "all" else [name.strip() for name in text.split(",")]
 
 
-def _print_table(reader: "pa.RecordBatchReader", limit: int) -> None:
-    from refit_shard.console import print_table
+def _counted(sets: "list[ShardSet]", found: list[int], has: list[int]) -> "pa.RecordBatchReader":
+    """A row a set: how many of its rows were found."""
+    import pyarrow as pa
+
+    columns = {
+        "dataset": [one.manifest.dataset for one in sets],
+        "rows": found,
+        "of": has,
+        "path": [one.folder.url for one in sets],
+    }
+    return pa.table(columns).to_reader()
+
+
+def _first(reader: "pa.RecordBatchReader", limit: int) -> tuple[int, list[list[str]]]:
+    """How many rows there are, and the cells of the first ones."""
     from refit_shard.row_text import cells
 
     shown: list[list[str]] = []
@@ -119,8 +138,7 @@ def _print_table(reader: "pa.RecordBatchReader", limit: int) -> None:
     for batch in reader:
         total += batch.num_rows
         shown += cells(batch.slice(0, limit - len(shown)))
-    more = f"; {len(shown)} are shown, --limit N shows more" if len(shown) < total else ""
-    print_table(f"{total} rows{more}", reader.schema.names, shown)
+    return total, shown
 
 
 def _print_lines(
@@ -142,24 +160,3 @@ def _print_lines(
         left = None if left is None else left - part.num_rows
         if not write(text) or left == 0:
             break
-
-
-def _print_counts(
-    names: list[tuple[str, str]], found: list[int], has: list[int], form: str
-) -> None:
-    """A line a set: how many of its rows were found."""
-    import pyarrow as pa
-
-    from refit_shard.console import print_table
-
-    if form == "table":
-        lines = [
-            [name, f"{rows}", f"{of}", f"{rows / max(1, of):.1%}", url]
-            for (name, url), rows, of in zip(names, found, has, strict=True)
-        ]
-        title = f"{sum(found)} of {sum(has)} rows"
-        print_table(title, ["data set", "rows", "of", "share", "path"], lines)
-        return
-    datasets, urls = zip(*names, strict=True)
-    table = pa.table({"dataset": datasets, "rows": found, "of": has, "path": urls})
-    _print_lines(table.to_reader(), form, {}, None)

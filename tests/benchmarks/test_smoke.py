@@ -17,6 +17,7 @@ from benchmarks import (
     bench_load,
     bench_loop,
     bench_peers,
+    bench_query,
     bench_report,
     bench_startup,
     bench_videos,
@@ -157,6 +158,17 @@ def test_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[
     assert "| 5 ms |" in capsys.readouterr().out
 
 
+def test_bench_query(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_query.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert results["rows"] == {"many": 400, "few": 80}
+    assert set(results["seconds"]) == {"a joint, many rows", "a joint, few rows"}
+    assert all(one["median"] > 0 for one in results["seconds"].values())
+    assert all(one > 1e6 for one in results["peak_bytes"].values())
+    assert "| a joint, many rows |" in capsys.readouterr().out
+
+
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
     assert bench_startup.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
@@ -237,6 +249,7 @@ def test_bench_videos(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
     assert "| h36m: 1000 px, libx264, one in 5 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_report(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
     assert bench_report.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0

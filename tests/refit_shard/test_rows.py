@@ -178,7 +178,7 @@ def truth(tree: Any, row: dict[str, Any]) -> bool | None:
     return value < number if sign == "<" else value > number
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(25))
 @given(tree=TREES)
 def test_any_tree_of_conditions_means_what_sql_says(built: Built, tree: Any) -> None:
     found = set()
@@ -197,7 +197,7 @@ WRONG = [
     ("left_heal.conf > 1", "did you mean 'left_heel'?"),
     ("scale >", "breaks off"),
     ("scale > 1)", "a parenthesis too many"),
-    ("scale > 'é' oder 1", "here: scale > 'é' oder >>> 1"),
+    ("scale > 'é' oder 1", "here: scale > 'é' >>> oder 1"),
     ("scale > 1; drop table x", "here: scale > 1 >>> ; drop table x"),
     ("1) union select (2", "must be one condition and nothing after it"),
     ("1) limit (1", "must be one condition and nothing after it"),
@@ -224,7 +224,7 @@ WRONG = [
     ("x" * (MAX_TEXT + 1), "1 to 20000 characters"),
     ("(" * 3000 + "1" + ")" * 3000, "depth"),
     ("+".join(["scale"] * 900) + " > 1", "nested too deeply"),
-    ("weight > 1 and WEIGHT > 1", "no column 'WEIGHT'"),
+    ("weight > 1 and WEIGHT > 1", "of WEIGHT, weight DuckDB takes two"),
 ]
 
 
@@ -315,10 +315,11 @@ def test_a_label_of_another_kind_elsewhere_is_asked_for_alone(built: Built, tmp_
     with pytest.raises(UsageError, match=r"'weight' is float in .*/a, int64 in .*/c: ask one"):
         rows(sets, "weight > 1")
     assert rows(sets, "scale > 0", ["key"]).read_all().num_rows == ROWS - 1 + 6
-    with pytest.raises(UsageError, match="DuckDB takes Tag, tag for one another"):
+    with pytest.raises(UsageError, match="of Tag, tag DuckDB takes two for one another"):
         rows(sets[1:], "Tag > 1 and tag > 1")
     # A label of one's own comes before a joint of its name.
-    assert rows(sets[1:], "pelvis > 3", ["pelvis"]).read_all()["pelvis"].to_pylist() == [5, 4]
+    found = rows(sets[1:], "pelvis > 3", ["pelvis"]).read_all()["pelvis"].to_pylist()
+    assert sorted(found) == [4, 5]
     assert rows(sets, "pelvis > 3 or nose.x > 99", ["pelvis"]).read_all().num_rows == 2
 
 

