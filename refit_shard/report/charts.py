@@ -87,7 +87,9 @@ def _bins(histogram: Histogram, part: slice, unit: str, **more: Any) -> list[Row
 
 def box_chart(box: Histogram, box_px: int) -> Markup:
     """Sides of the boxes; a rule at ``box_px``, above which crops were made smaller."""
-    part = _trimmed(box)
+    found = _trimmed(box)
+    stored = int(np.clip(np.searchsorted(box.edges, box_px), 1, len(box.counts) - 1))
+    part = slice(min(found.start, stored - 1), max(found.stop, stored + 1))
     low, high = float(box.edges[part.start]), float(box.edges[part.stop])
     ticks = [float(2**power) for power in range(2, 15) if low <= 2**power <= high]
     scale = {"type": "log", "base": 2, "domain": [low, high], "nice": False}
@@ -103,18 +105,13 @@ def box_chart(box: Histogram, box_px: int) -> Markup:
             "description": {"field": "tip"},
         },
     }
-    layers = [bars]
-    if low < box_px < high:
-        rule = {"type": "rule", "color": "var(--c2)", "strokeWidth": 2, "strokeDash": [4, 3]}
-        tip = f"crops of boxes above {box_px} px are stored smaller than their frames show them"
-        layers.append(
-            {
-                "data": {"values": [{"at": box_px, "tip": tip}]},
-                "mark": rule,
-                "encoding": {"x": _axis("at"), "description": {"field": "tip"}},
-            }
-        )
-    return draw({"width": WIDTH, "height": HEIGHT, "layer": layers})
+    tip = f"crops of boxes above {box_px} px are stored smaller than their frames show them"
+    rule = {
+        "data": {"values": [{"at": min(max(box_px, low), high), "tip": tip}]},
+        "mark": {"type": "rule", "color": "var(--c2)", "strokeWidth": 2, "strokeDash": [4, 3]},
+        "encoding": {"x": _axis("at"), "description": {"field": "tip"}},
+    }
+    return draw({"width": WIDTH, "height": HEIGHT, "layer": [bars, rule]})
 
 
 def places_chart(places: NDArray[np.int64], joints: int) -> Markup:

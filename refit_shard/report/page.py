@@ -65,13 +65,12 @@ def _charts(one: SetFacts) -> list[dict[str, Any]]:
     """The charts of a data set: title, chart, and what to look for."""
     found, box_px = one.statistics, one.data_set.manifest.box_px
     with_smpl = f"of the {found.smpl:,} rows with SMPL parameters"
-    yes_no = ("known", "unknown")
     parts = [
-        ("SMPL", list(zip(yes_no, (found.smpl, found.rows - found.smpl), strict=True))),
-        ("3D joints", list(zip(yes_no, (found.pose_3d, found.rows - found.pose_3d), strict=True))),
-        ("camera", list(zip(yes_no, (found.camera, found.rows - found.camera), strict=True))),
+        ("SMPL", _known(found.smpl, found.rows)),
+        ("3D joints", _known(found.pose_3d, found.rows)),
+        ("camera", _known(found.camera, found.rows)),
+        ("gender", list(zip(("male", "female", "unknown"), found.gender, strict=True))),
     ]
-    genders = list(zip(("male", "female", "unknown"), found.gender, strict=True))
     made = [
         {
             "title": "Box sizes",
@@ -81,7 +80,7 @@ def _charts(one: SetFacts) -> list[dict[str, Any]]:
         },
         {
             "title": "What is known",
-            "chart": charts.parts_chart([*_two(parts), ("gender", genders)]),
+            "chart": charts.parts_chart(parts),
             "text": "Rows with SMPL parameters, with 3D joints, with a camera from the source, "
             "and with a gender.",
         },
@@ -115,9 +114,9 @@ def _charts(one: SetFacts) -> list[dict[str, Any]]:
     return made
 
 
-def _two(parts: list[tuple[str, list[tuple[str, int]]]]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Known and unknown in the first and the third colour, as gender has them."""
-    return [(name, [known, ("", 0), unknown]) for name, (known, unknown) in parts]
+def _known(rows: int, of: int) -> list[tuple[str, int]]:
+    """Rows that have something and rows that have not, in the first and the third colour."""
+    return [("known", rows), ("", 0), ("unknown", of - rows)]
 
 
 def _joints(facts: Facts) -> list[dict[str, Any]]:
