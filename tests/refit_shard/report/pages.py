@@ -11,7 +11,8 @@ SCRIPT = "a/<script>window.hacked=1<"  # below it: /script>…
 IMAGE = 'a/"\'><img src=x onerror="window.hacked=1">.jpg'
 CLOSING = "a/--></style><svg onload=window.hacked=1>{{ 7*7 }}.jpg"
 NAMES = [f"{SCRIPT}/script>.jpg", IMAGE, CLOSING, "a/plain.jpg", "a/cut.jpg", "a/gone.jpg"]
-OUTSIDE = "a/far.jpg"  # a frame that can be read, of a row whose box is not in it
+ABOVE = "../secret.jpg"  # a picture that is there, and not below the root
+FAR = "a/far.jpg"  # a frame that can be read, of a row whose box is not in it
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Made:
 
 
 def make(folder: Path) -> Made:
-    """Two data sets with some frames in common; a row in three of the first is quarantined."""
-    first = Own(folder / "first", [name for name in [*NAMES, OUTSIDE] for _ in range(2)])
+    """Two data sets with a frame's name in common; some rows of the first are quarantined."""
+    first = Own(folder / "first", [name for name in [*NAMES, ABOVE, FAR] for _ in range(2)])
     cut = first.root / "a/cut.jpg"
     cut.write_bytes(cut.read_bytes()[:-200])
     (first.root / "a/gone.jpg").unlink()

@@ -70,7 +70,10 @@ def test_the_numbers_are_those_of_the_shards(numbers: dict[str, Any], made: Made
     assert first["rows"] == 9
     assert second["rows"] == 3
     assert first["frames"] == len({sample["imgname"] for sample in samples}) == 5
-    assert first["quarantined"] == {"box_outside_image": 1, "corrupt": 2, "missing": 2}
+    assert first["quarantined"] == {
+        **{"box_outside_image": 1, "corrupt": 2, "missing": 2},
+        "path_outside_root": 2,
+    }
     sides = [200 * float(sample["scale"]) for sample in samples]
     assert first["box_side_px"]["min"] == min(sides)
     assert first["box_side_px"]["max"] == max(sides)
@@ -143,9 +146,10 @@ def test_the_user_s_policy_draws_the_crops(page: str) -> None:
 def test_quarantined_frames_are_shown_or_it_is_said_why_not(page: str, parts: Parts) -> None:
     alts = parts.values("img", "alt")
     assert [alt for alt in alts if alt.startswith("frame of source row")] == [
-        "frame of source row 13"
+        "frame of source row 15"
     ]
     assert "not shown: no such file" in page
+    assert "not shown: its name leads out of the root: not opened" in page
     assert re.search(r"not shown: [^<]*(JPEG|jpeg|marker|premature)", page, re.IGNORECASE)
 
 
