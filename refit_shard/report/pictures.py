@@ -105,7 +105,6 @@ def sheet(
     seed: int,
     res: int,
     occluders: Occluders | None,
-    on_crop: Callable[[], None] = lambda: None,
 ) -> list[SheetRow]:
     """Samples of all data sets, as they are stored and as training sees them.
 
@@ -116,7 +115,6 @@ def sheet(
     for one, few in zip(facts.sets, given, strict=True):
         for sample in pick(one.chosen, few, seed):
             rows.append(_sheet_row(one, sample, policy, seed, len(rows) * SEEN, res, occluders))
-            on_crop()
     return rows
 
 
