@@ -146,13 +146,13 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
     rows = np.zeros(0, np.int64)
     index, tar = f"{entry.name}.arrow", f"{entry.name}.tar"
     try:
-        with folder.near(index, tar) as near:
-            _check_file(near, index, entry.arrow_bytes, entry.arrow_sha256)
-            _check_file(near, tar, entry.tar_bytes, entry.tar_sha256)
-            shard = Shard(near, entry, manifest.fields)
+        with folder.local_copy(index, tar) as local:
+            _check_file(local, index, entry.arrow_bytes, entry.arrow_sha256)
+            _check_file(local, tar, entry.tar_bytes, entry.tar_sha256)
+            shard = Shard(local, entry, manifest.fields)
             rows = shard.view("source_row")
             if not quick:
-                _check_rows(near, shard, NpyLayout.of(manifest))
+                _check_rows(local, shard, NpyLayout.of(manifest))
             seal = shard.seal()
             _check_seal(seal, manifest, entry)
     except ShardError as error:

@@ -52,7 +52,7 @@ def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
         yield index
 
 
-class Kept(NamedTuple):
+class UsedRows(NamedTuple):
     """The samples that a filter keeps: their numbers, and the rows of the npz that they are."""
 
     samples: Ints
@@ -64,7 +64,7 @@ class Kept(NamedTuple):
         return hashlib.sha256(self.source_rows.astype("<i8").tobytes()).hexdigest()
 
 
-def matching_rows(data_set: ShardSet, where: Any) -> Kept:
+def matching_rows(data_set: ShardSet, where: Any) -> UsedRows:
     """The samples for which a pyarrow expression over the index's columns holds.
 
     Raises:
@@ -85,7 +85,7 @@ def matching_rows(data_set: ShardSet, where: Any) -> Kept:
         found.append([kept[name].to_numpy().astype(np.int64) for name in kept.column_names])
         first += entry.rows
     samples, source_rows = np.concatenate(found, axis=1)
-    return Kept(samples, source_rows)
+    return UsedRows(samples, source_rows)
 
 
 def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
@@ -101,6 +101,9 @@ class Source:
 
     ``where``: a pyarrow expression, or None for all rows. ``window``: see :class:`Passes`; one that
     holds all shards is None. ``sequential``: draw d is row d. ``cache``: for shards at a URL.
+
+    ``shards``: the data set where it is published. ``read_from``: where its samples are read, the
+    cache's copies where the data set is at a URL and there is a cache.
 
     Raises:
         UsageError: no shards there, or no rows are left by ``where``.
@@ -123,12 +126,12 @@ class Source:
         self.ratio = ratio
         self.shards = open_shards(name, url)
         self.far = self.shards.folder.local is None
-        self.stored = self.shards
+        self.read_from = self.shards
         if self.far and cache is not None:
             manifest = self.shards.manifest
-            self.stored = ShardSet(cache.folder(manifest), manifest)
+            self.read_from = ShardSet(cache.folder(manifest), manifest)
             window = window or DEFAULT_WINDOW
-        self.records = RecordReader(self.stored, tars)
+        self.records = RecordReader(self.read_from, tars)
         self.rows = len(self.shards)
         self._kept: Ints | None = None
         self._filter: str | None = None
