@@ -230,7 +230,7 @@ def test_a_damaged_crop_is_said_on_the_page(made: Made, tmp_path: Path) -> None:
         (["{shards}", "--out", "s3://bucket/a.html"], 2, "--out"),
         (["{shards}", "--out", "a.html", "--n", -1], 2, "--n: must be a whole number"),
         (["{shards}", "--out", "a.html", "--root", "first"], 2, "must be NAME=DIR"),
-        (["{shards}", "--out", "{shards}"], 1, "not a plain file"),
+        (["{shards}", "--out", "{shards}", "--n", 0], 1, "not a plain file"),
         (["{shards}", "--out", "a.html", "--occluders", "none"], 2, "no such file"),
     ],
 )
