@@ -147,7 +147,8 @@ def named(sets: Sequence[ShardSet], name: str) -> list[Chosen]:
     Raises:
         ShardError: an index is missing or damaged.
     """
-    whole, ending = [], []
+    whole: list[Chosen] = []
+    ending: list[Chosen] = []
     for piece in _Source(sets).pieces():
         for number, batch in enumerate(piece.batches, piece.first):
             frames = batch.column("imgname")
@@ -246,6 +247,8 @@ class _Source:
         Raises:
             UsageError: there is no such column, or it is of another kind in another set.
         """
+        if isinstance(names, str):
+            raise UsageError(f"{what}: must be a list of names, got {names!r:.80}")
         fields = [(name, self._kind(name, what)) for name in dict.fromkeys(names)]
         if not fields:
             raise UsageError(f"{what}: must name a column or more")
@@ -269,8 +272,9 @@ class _Source:
     def _instead_of(self, name: str, what: str) -> str:
         """What may have been meant by a name that no column has."""
         joints = () if self._quarantine else PLACE
-        near = difflib.get_close_matches(name, [*self.kinds, *joints], 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        known = {one.lower(): one for one in (*self.kinds, *joints)}
+        near = difflib.get_close_matches(name.lower(), known, 1)
+        hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
         if what == "where" and not near:
             hint = f" (a text stands in single quotes: {name!r:.80})"
         more = " and joints such as left_heel.conf" if joints else ""

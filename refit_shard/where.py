@@ -5,6 +5,7 @@ alone knows DuckDB, of the extra ``query``.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.fields import FIELD
 
 MAX_TEXT = 20_000
 _LONGEST = 300
@@ -106,7 +108,9 @@ class Where:
         if at < 0:
             return f"{self.text:.200}: {said:.{_LONGEST}}"
         before, after = (part.decode(errors="replace") for part in (text[:at], text[at:]))
-        return f"{said:.{_LONGEST}}, here: {before[-100:].rstrip()} >>> {after[:100]}"
+        word = re.split(r"\W", after)[0]
+        fix = f'; {word} is a word of SQL: write "{word}"' if word in FIELD else ""
+        return f"{said:.{_LONGEST}}, here: {before[-100:].rstrip()} >>> {after[:100]}{fix}"
 
     def _names(self, condition: Any) -> Iterator[str]:
         """The columns that the condition mentions, once all its parts are allowed ones.

@@ -112,6 +112,7 @@ CONDITIONS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("weight is null", lambda row: math.isnan(row.get("weight", math.nan))),
     ("tag = 'it''s 2'", lambda row: row.get("tag") == "it's 2"),
     ("half[2] < 0.5", lambda row: "half" in row and row["half"][1] < 0.5),
+    ('"window"[1] >= 0', lambda row: row["scale"] > 0),
     ("dataset = 'a' -- no more", lambda row: row["dataset"] == "a"),
 ]
 
@@ -175,7 +176,7 @@ def truth(tree: Any, row: dict[str, Any]) -> bool | None:
     value = float({**row, "nose.x": nose}.get(name, math.nan))
     if math.isnan(value):
         return None
-    return value < number if sign == "<" else value > number
+    return bool(value < number if sign == "<" else value > number)
 
 
 @settings(max_examples=examples(25))
@@ -198,6 +199,8 @@ WRONG = [
     ("scale >", "breaks off"),
     ("scale > 1)", "a parenthesis too many"),
     ("scale > 'é' oder 1", "here: scale > 'é' >>> oder 1"),
+    ("window[3] > 9", 'here:  >>> window[3] > 9; window is a word of SQL: write "window"'),
+    ("SCALE > 1", "no column 'SCALE' (did you mean 'scale'?)"),
     ("scale > 1; drop table x", "here: scale > 1 >>> ; drop table x"),
     ("1) union select (2", "must be one condition and nothing after it"),
     ("1) limit (1", "must be one condition and nothing after it"),
@@ -294,6 +297,7 @@ def test_a_column_that_no_set_has_is_refused(built: Built) -> None:
     for columns, line in (
         (["nothing"], "columns: no column 'nothing'; there are"),
         (["left_heel.z"], "columns: no column 'left_heel.z' (did you mean 'left_heel'?)"),
+        ("scale", "columns: must be a list of names, got 'scale'"),
         (["scale.x"], "no column 'scale.x' (did you mean 'scale'?)"),
         ([], "columns: must name a column or more"),
     ):
@@ -302,6 +306,7 @@ def test_a_column_that_no_set_has_is_refused(built: Built) -> None:
         assert line in str(told.value)
     with pytest.raises(UsageError, match="no column 'weight'"):
         rows([built.folder / "b"], "weight > 1")
+    wrong: Any
     for wrong in ([], str(built.folder)):
         with pytest.raises(UsageError, match=r"^sets: must"):
             rows(wrong)
