@@ -73,5 +73,6 @@ def in_words(augmentation: Augmentation) -> str:
     for field in fields(augmentation):
         value = getattr(augmentation, field.name)
         if field.name not in _SAID and value != field.default:
-            said.append(f"{field.name} {value:.2g}" if isinstance(value, float) else field.name)
+            shown = f"{value:.2g}" if isinstance(value, float) else str(value)
+            said.append(field.name if value is True else f"{field.name} {shown}")
     return ", ".join(said)
