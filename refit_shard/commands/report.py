@@ -22,7 +22,7 @@ twice; crops before and after augmentation; of a training config also the mix of
 
   refit-shard report data/shards --out report.html
   refit-shard report configs/config_bedlam.yaml --out report.html
-  refit-shard report data/shards/coco --where "left_heel.conf > 0.5" --out feet.html
+  refit-shard report data/shards/bedlam --where "left_heel.conf > 0.5" --out feet.html
 
 A SET is a data set's folder or URL, a folder of data sets, or a name in data/shards. A CONFIG is a
 training YAML; the policy of its "augmentation:" draws the crops, ReFit's where it states none.
