@@ -22,6 +22,7 @@ from refit_shard.commands import (
     info,
     preview,
     query,
+    report,
     show,
     simulate,
     subset_3dpw,
@@ -40,6 +41,7 @@ _EXTRAS = {
     **dict.fromkeys(("cdflib", "h5py", "scipy"), "import"),
     "av": "videos",
     "duckdb": "query",
+    **dict.fromkeys(("jinja2", "markupsafe", "vl_convert"), "report"),
 }
 
 DESCRIPTION = """\
@@ -52,6 +54,7 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard verify data/shards/bedlam    re-read and check everything
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
+  refit-shard report data/shards --out report.html   distributions, duplicates, crops
   refit-shard query data/shards --where "scale > 0.5" --count   how many rows
   refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
   refit-shard export data/shards/bedlam --format json --out DIR   for other readers
@@ -79,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         verify,
         info,
         preview,
+        report,
         query,
         show,
         simulate,

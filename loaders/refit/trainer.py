@@ -97,9 +97,10 @@ def get_dataloaders(
 ) -> list[Any]:
     """``[train_loader, test_loader]`` for a ReFit config: yacs's, OmegaConf's, or nested mappings.
 
-    Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE and IMG_RES; the
-    shards are at ``cfg.DATASET.SHARDS``, else ``data/shards``. ``options`` gives everything else;
-    an epoch's last, smaller batch is kept as ReFit keeps it, unless they say ``drop_last=True``.
+    Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE, IMG_RES and
+    augmentation, the fields of a policy; the shards are at ``cfg.DATASET.SHARDS``, else
+    ``data/shards``. ``options`` gives everything else; an epoch's last, smaller batch is kept as
+    ReFit keeps it, unless they say ``drop_last=True``.
     With a negative SEED_VALUE a seed is drawn and logged, and a checkpoint's goes before it.
     ``changed``: what may be another than in the checkpoint that the trainer resumes: ``"ratios"``
     after an edit of PARTITION, ``"policy"``.

@@ -20,6 +20,7 @@ from benchmarks import (
     bench_peers,
     bench_policy,
     bench_query,
+    bench_report,
     bench_startup,
     bench_videos,
     late_storage,
@@ -265,3 +266,13 @@ def test_bench_videos(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
         assert all(one["median"] > 0 for one in case["frames_per_second"].values())
         assert case["ratio"]["median"] > 0
     assert "| bedlam: 1280x720 px, libx264, one in 5, in a tar |" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # many fresh processes
+def test_bench_report(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_report.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    sets = json.loads(out.read_text())["sets"]
+    assert [one["rows"] for one in sets] == [40, 120]
+    assert all(one["seconds"]["median"] > 0 < one["peak_bytes"]["median"] for one in sets)
+    assert "| 120 |" in capsys.readouterr().out
