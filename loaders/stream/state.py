@@ -16,14 +16,15 @@ from refit_shard.loaders.stream.source import Source
 from refit_shard.shards_spec.errors import UsageError
 
 STATE_VERSION = 3
-CHANGEABLE = ("policy", "ratios")
+CHANGEABLE = ("policy", "transform", "ratios", "labels")
 
 Json = Any
 Identity = dict[str, Json]
 
 _MEANING = {
     "content": " (what the shards hold)",
-    "filter": " (the rows that where= keeps)",
+    "labels": " (labels of your own in the shards; the rows and images are the same)",
+    "filter": " (the rows that where= and split= keep)",
     "window": " (shards that are mixed at a time, None for all; pass window=)",
     "occluders": " (what the file holds, None for no occlusion)",
 }
@@ -51,6 +52,7 @@ def identify(
         "compat": options.compat,
         "augment": options.augment,
         "policy": _policy_fields(options.policy) if options.augment else None,
+        "transform": None if options.transform is None else options.transform.name,
         "occluders": None if occluders is None else occluders.content_hash,
     }
 
@@ -118,7 +120,8 @@ class _Difference(NamedTuple):
         """Which of :data:`CHANGEABLE` it belongs to."""
         if self.name.startswith("policy."):
             return "policy"
-        return "ratios" if self.name.endswith(".ratio") else None
+        last = {"transform": "transform", "ratio": "ratios", "labels": "labels"}
+        return last.get(self.name.rpartition(".")[2])
 
     def is_allowed(
         self, state: Mapping[str, Any], identity: Identity, changed: Collection[str]
@@ -165,16 +168,36 @@ def _equal(stated: Any, own: Any) -> bool:
 def _differences(state: Mapping[str, Any], identity: Identity) -> Iterator[_Difference]:
     """All values that differ, one by one; sources by their names."""
     stated, listed = dict(state), state.get("sources")
+    own = dict(identity)
     if isinstance(listed, Sequence) and all(isinstance(one, Mapping) for one in listed):
         names = [one.get("name") for one in listed]
         own_names = [one["name"] for one in identity["sources"]]
         if not _equal(names, own_names):
             yield _Difference("sources", names, own_names)
             return
-        stated["sources"] = dict(zip(own_names, listed, strict=True))
-    own = identity | {"sources": {one["name"]: one for one in identity["sources"]}}
+        pairs = [_labels_apart(*pair) for pair in zip(listed, identity["sources"], strict=True)]
+        stated["sources"] = {name: pair[0] for name, pair in zip(names, pairs, strict=True)}
+        own["sources"] = {name: pair[1] for name, pair in zip(names, pairs, strict=True)}
     for name, value in own.items():
         yield from _compare(name, stated.get(name), value)
+
+
+def _labels_apart(
+    stated: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A source in a state and in this loader, with ``labels`` in place of ``content`` where rows
+    and images are the same, as only labels of one's own can differ then. A state that says nothing
+    of ``images`` is of an earlier loader.
+    """
+    if "images" not in stated:
+        return stated, {key: value for key, value in own.items() if key != "images"}
+    if not _equal(stated["images"], own["images"]):
+        return stated, own
+    first, second = (
+        {"labels" if key == "content" else key: value for key, value in source.items()}
+        for source in (stated, own)
+    )
+    return first, second
 
 
 def _compare(name: str, stated: Any, own: Any) -> Iterator[_Difference]:
