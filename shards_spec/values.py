@@ -74,7 +74,7 @@ def differing(options: Any) -> str:
     said = []
     for field in fields(options):
         value = getattr(options, field.name)
-        if field.default is MISSING or value != field.default:
+        if field.repr and (field.default is MISSING or value != field.default):
             text = differing(value) if is_dataclass(value) else repr(value)
             said.append(f"{field.name}={text}")
     return f"{type(options).__name__}({', '.join(said)})"

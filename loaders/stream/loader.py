@@ -156,7 +156,7 @@ class StreamingLoader:
 
     def __repr__(self) -> str:
         now, options = self._epochs, self.options
-        lines = [str(source) for source in self._maker.sources]
+        lines = [f"{source}, ratio {source.ratio:.4g}" for source in self._maker.sources]
         lines += [
             f"batch_size {options.batch_size} on {self._rank}, num_workers {options.num_workers}",
             f"epoch {now.epoch} from position {now.begin}, now at {now.position}",

@@ -121,7 +121,7 @@ def _under(where: Any, split: Split | None) -> str:
     if split is None:
         return "" if where is None else " under where"
     said = f" under split {tuple(split)!r}" + ("" if where is None else " and where")
-    return f"{said}; with another seed, the third entry of split, other sequences are in train"
+    return f"{said}; another share, or another seed as the third entry, divides it otherwise"
 
 
 class Source:
@@ -183,7 +183,7 @@ class Source:
     def __str__(self) -> str:
         every = len(self.shards)
         rows = f"{self.rows} rows" if self.rows == every else f"{self.rows} of {every} rows"
-        return f"{self.name}: ratio {self.ratio:.4g}, {rows}, {self.shards.folder.url}"
+        return f"{self.name}: {rows}, {self.shards.folder.url}"
 
     def _shard_rows(self) -> list[int]:
         """How many rows of each shard are used."""

@@ -1,7 +1,8 @@
 """Rows on one side of a split into training and validation, whole sequences at a time.
 
-Which side a sequence is on is a function of the data set's name, the sequence's name and a seed
-alone: rows that are added later, or left out, move no other row to the other side.
+Which side a sequence is on is a function of the data set's name, the sequence's name and a seed:
+rows that are added later, or left out, move no other row to the other side. The only exception is
+a side that would have no sequence at all.
 """
 
 import hashlib
@@ -66,11 +67,21 @@ class Split(NamedTuple):
             )
         return cls(str(side), number, whole("split: the seed", seed, 0, 2**63 - 1))
 
-    def takes(self, dataset: str, sequence: str) -> bool:
-        """Whether a sequence of a data set is on this side."""
-        digest = hashlib.sha256(f"split/{self.seed}/{dataset}/{sequence}".encode()).digest()
-        is_train = int.from_bytes(digest[:8], "big") < int(self.share * 2.0**64)
-        return is_train == (self.side == "train")
+    def takes(self, dataset: str, sequences: Sequence[str]) -> NDArray[np.bool_]:
+        """Which sequences of a data set are on this side (n,).
+
+        Each by a hash of its name; where all would be on one side, the one that is nearest to the
+        other side goes there.
+        """
+        of = f"split/{self.seed}/{dataset}"
+        digests = [hashlib.sha256(f"{of}/{one}".encode()).digest() for one in sequences]
+        places = np.array([int.from_bytes(one[:8], "big") for one in digests], np.uint64)
+        train = places < np.uint64(int(self.share * 2.0**64))
+        if len(train) > 1 and train.all():
+            train[places.argmax()] = False
+        elif len(train) > 1 and not train.any():
+            train[places.argmin()] = True
+        return train if self.side == "train" else ~train
 
     def keep(self, dataset: str, frames: Sequence[pa.DictionaryArray]) -> Kept:
         """Which rows of a data set are on this side; ``frames``: their names, shard after shard."""
@@ -81,8 +92,7 @@ class Split(NamedTuple):
         names = pa.chunked_array([one.dictionary for one in frames], pa.string())
         by, sequences = _sequences(names)
         sequence_of_frame = np.concatenate([one.indices.to_numpy() for one in sequences.chunks])
-        listed = sequences.chunk(0).dictionary.to_pylist()
-        taken = np.array([self.takes(dataset, one) for one in listed])
+        taken = self.takes(dataset, sequences.chunk(0).dictionary.to_pylist())
         rows = taken[sequence_of_frame][frame_of_row]
         return Kept(rows, int(np.count_nonzero(taken)), len(taken), by)
 

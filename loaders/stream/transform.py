@@ -5,7 +5,7 @@ batches stay the same for any number of workers and ranks, and after a resume.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class BatchTransform:
     """
 
     name: str
-    function: Callable[[Batch, DrawFunction], Batch]
+    function: Callable[[Batch, DrawFunction], Batch] = field(repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not 1 <= len(self.name) <= MAX_NAME:

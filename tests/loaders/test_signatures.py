@@ -96,6 +96,10 @@ def test_no_public_callable_takes_whatever_comes() -> None:
             "StreamOptions(image='uint8', batch_size=8, policy=AugmentationPolicy(flip=0.0))",
         ),
         (StreamOptions(split=["val", 0.9]), "StreamOptions(split=('val', 0.9, 0))"),  # type: ignore[arg-type]
+        (
+            StreamOptions(transform=refit_shard.BatchTransform(name="a", function=unchanged)),
+            "StreamOptions(transform=BatchTransform(name='a'))",
+        ),
         (refit_shard.RenderOptions(res=64), "RenderOptions(res=64)"),
     ],
 )
@@ -111,8 +115,8 @@ def test_a_loader_says_what_it_reads_and_where_it_is(shards: Path) -> None:
     next(iter(loader))
     assert repr(loader).splitlines() == [
         "StreamingLoader(",
-        f"  bedlam: ratio 0.75, 40 rows, {shards}/bedlam",
-        f"  coco: ratio 0.25, 7 of 19 rows, {shards}/coco",
+        f"  bedlam: 40 rows, {shards}/bedlam, ratio 0.75",
+        f"  coco: 7 of 19 rows, {shards}/coco, ratio 0.25",
         "  batch_size 12 on rank 0 of 1, num_workers 0",
         "  epoch 0 from position 0, now at 12",
         ")",
@@ -120,7 +124,7 @@ def test_a_loader_says_what_it_reads_and_where_it_is(shards: Path) -> None:
     options = StreamOptions(batch_size=5, num_workers=2, rank=1, world_size=2)
     assert repr(EvaluationLoader("agora", shards / "agora", options)).splitlines() == [
         "EvaluationLoader(",
-        f"  agora: ratio 1, 9 rows, {shards}/agora",
+        f"  agora: 9 rows, {shards}/agora",
         "  rows 4 to 8 on rank 1 of 2, batch_size 5, num_workers 2",
         ")",
     ]

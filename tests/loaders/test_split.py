@@ -1,6 +1,7 @@
 """Training and validation rows of one data set: whole sequences, for ever on the same side."""
 
 import math
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from refit_shard.loaders.stream.split import Split
 from refit_shard.shards_spec.errors import UsageError
 from tests.loaders.streams import all_items, all_names, stream
 from tests.searches import examples
-from tests.small import index_rows
+from tests.small import index_rows, own
 
 SETS = ("bedlam", "coco")
 EVERY = {"bedlam": 0.5, "coco": 0.5}
@@ -123,11 +124,11 @@ def test_together_the_two_sides_are_every_row(shards: Path) -> None:
     }
     assert train | val == every.keys()
     assert not train & val
-    for name, part in (
-        ("bedlam", lambda text: text.rpartition("/")[0]),
-        ("coco", lambda text: text),
-    ):
-        sides = [{part(every[one]) for one in side if one[0] == name} for side in (train, val)]
+    for name, folders in (("bedlam", True), ("coco", False)):
+        sides = [
+            {Path(every[one]).parent if folders else every[one] for one in side if one[0] == name}
+            for side in (train, val)
+        ]
         assert all(sides)
         assert not sides[0] & sides[1]
 
@@ -181,17 +182,31 @@ def test_an_evaluation_of_the_other_side(shards: Path) -> None:
     assert len(loader.dataset) == len(rows)
 
 
-def test_a_side_without_rows_is_said(shards: Path) -> None:
-    """With the seed as a way out."""
-    said = (
-        r"bedlam: .* holds no rows under split \('val', 0\.999, 0\){}; with another seed, the third"
-    )
-    with pytest.raises(UsageError, match=said.format("")):
-        stream(shards, {"bedlam": 1.0}, split=("val", 0.999))
-    with pytest.raises(UsageError, match=said.format(" and where")):
-        stream(
-            shards, {"bedlam": 1.0}, split=("val", 0.999), where={"bedlam": pc.field("has_smpl")}
-        )
+@pytest.mark.parametrize("count", [2, 3, 11])
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_each_side_has_a_sequence_where_there_are_two(count: int, share: float) -> None:
+    """Of a small set, too; the one whose number is nearest to the other side."""
+    names = [f"{number}/1.jpg" for number in range(count)]
+    numbers = [sha256(f"split/0/own/{number}/".encode()).hexdigest() for number in range(count)]
+    alone = numbers.index(max(numbers) if share > 0.5 else min(numbers))
+    for side, rest in (("train", share > 0.5), ("val", share < 0.5)):
+        found = kept(Split(side, share), names)
+        assert found[alone] != rest
+        assert (np.delete(found, alone) == rest).all()
+
+
+def test_a_side_without_rows_is_said(tmp_path: Path) -> None:
+    """One frame has nothing for the other side; with the ways out."""
+    tree = own(tmp_path, rows=2)
+    assert tree.build().code == 0
+    source = {"own": (str(tree.out), 1.0)}
+    some = {"own": pc.field("source_row") >= 0}
+    for filters, also in ((None, ""), (some, " and where")):
+        options: dict[str, Any] = {"where": filters, "batch_size": 1, "rank": 0, "world_size": 1}
+        said = rf"own: .* holds no rows under split \('val', 0\.999, 0\){also}; another share, or"
+        with pytest.raises(UsageError, match=said):
+            StreamingLoader(source, StreamOptions(split=("val", 0.999), **options))
+        StreamingLoader(source, StreamOptions(split=("train", 0.999), **options))
 
 
 @pytest.mark.parametrize(
