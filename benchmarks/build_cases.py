@@ -27,15 +27,8 @@ from refit_shard.converter.annotations.datasets import DATASETS
 from refit_shard.converter.build.driver import build, make_task, prepare
 from refit_shard.converter.build.plan import BuildOptions, frame_groups
 from refit_shard.converter.build.request import BuildRequest
-from refit_shard.converter.build.work import (
-    Recipe,
-    ShardResult,
-    ShardTask,
-    Views,
-    cut,
-    oriented,
-    plan_row,
-)
+from refit_shard.converter.build.sample import Views, crop_pixels, oriented, plan_row
+from refit_shard.converter.build.task import Recipe, ShardResult, ShardTask
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.encode import encode, encoder_options
 from refit_shard.converter.reading import read_frame
@@ -140,7 +133,9 @@ def load(tree: Tree, pinned_to: int | None) -> None:
         frame = oriented(recipe, Views(stored), task, begin)
         crops = [
             np.asarray(
-                cv2.cvtColor(cut(frame, plan_row(recipe, frame, task, row)), cv2.COLOR_RGB2BGR),
+                cv2.cvtColor(
+                    crop_pixels(frame, plan_row(recipe, frame, task, row)), cv2.COLOR_RGB2BGR
+                ),
                 np.uint8,
             )
             for row in range(begin, end)
@@ -172,7 +167,7 @@ def naive(part: slice) -> int:
         for row in held.rows:
             views = Views(decode_frame(read_frame(root, task.paths[row])).pixels)
             frame = oriented(recipe, views, task, row)
-            encode(cut(frame, plan_row(recipe, frame, task, row)), recipe.quality)
+            encode(crop_pixels(frame, plan_row(recipe, frame, task, row)), recipe.quality)
             count += 1
     return count
 

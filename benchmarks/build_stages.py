@@ -19,7 +19,7 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "read": ((frames, "read_frame"),),
     "decode": ((work, "decode_frame"),),
     "turn": ((work, "oriented"),),
-    "shrink": ((work, "cut"),),
+    "shrink": ((work, "crop_pixels"),),
     "encode": ((work, "encode"),),
     "records": ((work, "make_record"), (work, "plan_row")),
     "tar, checksums, hashes": ((writer.ShardWriter, "add"), (writer.ShardWriter, "finish")),

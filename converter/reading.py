@@ -37,6 +37,8 @@ _OF_THE_FILE = {
 }
 
 T = TypeVar("T")
+# Hears how many bytes a file will take, before they are taken; it may wait until there is room.
+Room = Callable[[int], object]
 
 
 def patiently(do: Callable[[], T], where: str) -> T:
@@ -68,14 +70,19 @@ def _passing(where: str, error: OSError | MemoryError) -> PassingError:
     )
 
 
-def read_frame(root: Folder, path: str) -> bytes:
+def no_limit(_size: int) -> None:
+    """A :data:`Room` that never waits."""
+
+
+def read_frame(root: Folder, path: str, room: Room = no_limit) -> bytes:
     """The bytes of a frame's file.
 
     Raises:
         FrameError: missing, empty, too large, or not to be read by us.
         PassingError: the storage failed, which says nothing of the frame.
     """
-    data = _read_local(root, path) if root.local is not None else _read_remote(root, path)
+    read = _read_remote if root.local is None else _read_local
+    data = read(root, path, room)
     if not data:
         raise FrameError("empty", "zero bytes")
     return data
@@ -86,11 +93,13 @@ def _check_size(size: int) -> None:
         raise FrameError("too_large", f"{size} bytes, the limit is {MAX_FILE_BYTES}")
 
 
-def _read_remote(root: Folder, path: str) -> bytes:
+def _read_remote(root: Folder, path: str, room: Room) -> bytes:
     """An object; pyarrow's clients have tried again before they raise."""
     try:
         with root.open(path) as file:
-            _check_size(file.size())
+            size = file.size()
+            _check_size(size)
+            room(size)
             return bytes(file.read())
     except ShardError as error:
         raise FrameError("missing", "no such object") from error
@@ -100,17 +109,17 @@ def _read_remote(root: Folder, path: str) -> bytes:
         raise FrameError("unreadable", "the store has no such names") from error
 
 
-def _read_local(root: Folder, path: str) -> bytes:
+def _read_local(root: Folder, path: str, room: Room) -> bytes:
     # As UTF-8 whatever the locale is: the row is not to depend on it.
     place = os.fsencode(root.path) + b"/" + path.encode()
     where = f"{root.url.rstrip('/')}/{path}"
     try:
-        return patiently(lambda: _read_file(place, root.path), where)
+        return patiently(lambda: _read_file(place, root.path, room), where)
     except OSError as error:
         raise FrameError(*_OF_THE_FILE[error.errno or 0]) from error
 
 
-def _read_file(place: bytes, root: str) -> bytes:
+def _read_file(place: bytes, root: str, room: Room) -> bytes:
     """All bytes of a regular file.
 
     Raises:
@@ -131,6 +140,7 @@ def _read_file(place: bytes, root: str) -> bytes:
         if not stat.S_ISREG(about.st_mode):
             raise FrameError("unreadable", "not a regular file")
         _check_size(about.st_size)
+        room(about.st_size)
         return _read_all(file, about.st_size)
     finally:
         os.close(file)

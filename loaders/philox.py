@@ -22,8 +22,8 @@ def generator(seed: int, purpose: str, counter: int = 0) -> np.random.Philox:
     return np.random.Philox(key=key, counter=counter)
 
 
-class Places:
-    """Philox streams of one seed and purpose, one for every (level, number); quick to move to.
+class PhiloxStreams:
+    """The Philox streams of one seed and purpose, one for every (level, number); quick to move to.
 
     There is one stream at a time, so threads must not share an object.
     """

@@ -20,6 +20,8 @@ from refit_shard.commands import (
     import_occluders,
     info,
     preview,
+    query,
+    show,
     simulate,
     subset_3dpw,
     verify,
@@ -36,6 +38,7 @@ _EXTRAS = {
     **dict.fromkeys(BUILD_MODULES, "build"),
     **dict.fromkeys(("cdflib", "h5py", "scipy"), "import"),
     "av": "videos",
+    "duckdb": "query",
 }
 
 DESCRIPTION = """\
@@ -48,6 +51,8 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard verify data/shards/bedlam    re-read and check everything
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
+  refit-shard query data/shards --where "scale > 0.5" --count   how many rows
+  refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
   refit-shard simulate config.yaml --cache 200GB   what a run would download
   refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
   refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
@@ -72,6 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
         verify,
         info,
         preview,
+        query,
+        show,
         simulate,
         import_annotations,
         import_occluders,

@@ -1,5 +1,6 @@
 """Data sets of one's own: the ``datasets:`` of a training YAML, and ``DATASETS`` of a
-``data_config.py``. An entry says where a data set is and what is peculiar to it.
+``data_config.py``, whose entries say where a data set is and what is peculiar to it; and the one
+that ``--npz``, ``--root`` and ``--name`` of a command declare.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from refit_shard.converter.annotations.keep import parse_keeps
 from refit_shard.converter.annotations.remaps import parse_remaps
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.names import check_dataset_name
+from refit_shard.shards_spec.storage.files import is_file
 from refit_shard.shards_spec.storage.paths import absolute, location
 from refit_shard.shards_spec.values import flag, one_of
 
@@ -137,3 +139,50 @@ def _value(key: str, value: Any, name: str, section: Section) -> Any:
         return value
     place = location(value, where)
     return place if "://" in place else absolute(str(base / place))
+
+
+def own_set_of_options(npz: str | None, root: str | None, name: str | None) -> OwnSet:
+    """The data set that ``--npz``, ``--root`` and ``--name`` declare.
+
+    Raises:
+        UsageError: one of them is not given, a path is not there, or the name is not to be had.
+    """
+    if not npz or not root or not name:
+        raise UsageError("--npz, --root and --name go together")
+    check_dataset_name(name)
+    if name in DATASETS:
+        raise UsageError(
+            f"--name {name}: is a registered data set, which has rules of its own; give it as "
+            f"--dataset {name} (its npz and root stand in data_config.py), or give yours another "
+            "name"
+        )
+    return OwnSet(
+        dataset=Dataset(name=name, root_variable="--root"),
+        npz=npz_of_option(npz),
+        root=root_of_option(root),
+        where=f"--name {name}",
+    )
+
+
+def npz_of_option(given: str) -> str:
+    """The path or URL of ``--npz``.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    npz = location(given, "--npz")
+    if not is_file(npz):
+        raise UsageError(f"--npz {given}: no such file")
+    return npz
+
+
+def root_of_option(given: str) -> str:
+    """The absolute path or URL of ``--root``.
+
+    Raises:
+        UsageError: it is on this machine, and there is no such folder.
+    """
+    root = absolute(location(given, "--root"))
+    if "://" not in root and not Path(root).is_dir():
+        raise UsageError(f"--root {given}: no such folder")
+    return root

@@ -1,16 +1,19 @@
 """Fixtures that many tests share. Trees are made once a session and never written to."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from benchmarks.trees import Tree, make_tree
-from refit_shard.loaders.native.compiling import build, is_current
+from refit_shard.loaders.native.compiling import compile_library, is_current
 from tests.searches import register_profiles
 
 register_profiles()
+# A shell that starts a program in the background has it ignore Ctrl-C, as would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if not is_current():  # the library's sources were edited
-    build()
+    compile_library()
 
 
 @pytest.fixture(scope="session")

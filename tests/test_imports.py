@@ -128,6 +128,10 @@ def test_one_module_knows_ffmpeg() -> None:
     assert importers("av") == {"converter/videos/decode.py"}
 
 
+def test_one_module_knows_duckdb() -> None:
+    assert importers("duckdb") == {"refit_shard/where.py"}
+
+
 def test_only_the_loaders_know_torch() -> None:
     found = importers("torch")
     assert found

@@ -40,7 +40,7 @@ _MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9],
 
 
 @dataclass(kw_only=True)
-class Source:
+class Annotations:
     """The annotations of one data set, one entry a row of the npz.
 
     ``total``: rows of the npz, of which only the first ones are considered. ``records``: every
@@ -139,14 +139,18 @@ def _real(folder: str) -> str:
 
 
 def _fault_rows(
-    source: Source, begin: int, bad: NDArray[np.bool_], reason: str, detail: Callable[[int], str]
+    source: Annotations,
+    begin: int,
+    bad: NDArray[np.bool_],
+    reason: str,
+    detail: Callable[[int], str],
 ) -> None:
     """Quarantine the rows from ``begin`` on that are ``bad``."""
     for row in np.flatnonzero(bad).tolist():
         source.fault(begin + row, reason, detail(row))
 
 
-def _check_labels(source: Source, begin: int, labels: NDArray[np.void]) -> None:
+def _check_labels(source: Annotations, begin: int, labels: NDArray[np.void]) -> None:
     """Quarantine rows, from ``begin`` on, whose box or labels are not usable numbers."""
     names = labels.dtype.names or ()
     with np.errstate(over="ignore", invalid="ignore"):
@@ -190,7 +194,7 @@ def _check_labels(source: Source, begin: int, labels: NDArray[np.void]) -> None:
         )
 
 
-def _check_duplicates(source: Source) -> None:
+def _check_duplicates(source: Annotations) -> None:
     """Quarantine rows that repeat an earlier row in every label."""
     center, scale = source.labels["center"], source.labels["scale"]
     box = np.column_stack([center, scale]).view(np.uint64)
@@ -217,7 +221,7 @@ class _Names:
         self._paths: dict[str | bytes, str] = {}
         self._faults: dict[str | bytes, tuple[str, str]] = {}
 
-    def add(self, source: Source, texts: Sequence[str | bytes]) -> None:
+    def add(self, source: Annotations, texts: Sequence[str | bytes]) -> None:
         """Append the rows of these names; those that cannot be used are quarantined."""
         begin = source.rows
         for text in texts:
@@ -248,7 +252,7 @@ class _Names:
         self._paths[text] = name if path == name else path or ""
 
 
-def _read_rows(source: Source, columns: Columns, names: _Names, beside: Executor) -> None:
+def _read_rows(source: Annotations, columns: Columns, names: _Names, beside: Executor) -> None:
     """Read, check and append all rows; the next ones are read, and the last written, meanwhile."""
     parts = columns.parts()
     coming = beside.submit(next, parts, None)
@@ -268,7 +272,7 @@ def _read_rows(source: Source, columns: Columns, names: _Names, beside: Executor
         written.result()
 
 
-def read_source(
+def read_annotations(
     npz_path: str,
     root: str,
     *,
@@ -276,7 +280,7 @@ def read_source(
     remaps: Sequence[Remap] = (),
     limit: int | None = None,
     keep: Sequence[Keep] = (),
-) -> Source:
+) -> Annotations:
     """Read and check one npz, by path or URL. Only the first ``limit`` rows are considered.
 
     ``keep``: arrays that are carried along as they are.
@@ -289,7 +293,7 @@ def read_source(
         columns = Columns(npz, limit, use_pose_3d=use_pose_3d)
         sha256 = npz.hash_beside()
         dtype, own = label_dtype(columns.keys), {one.name for one in keep}
-        source = Source(
+        source = Annotations(
             npz=npz_path,
             total=columns.total,
             records=Spool(dtype),

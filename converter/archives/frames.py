@@ -6,7 +6,7 @@ from typing import Any
 
 from refit_shard.converter.archives.find import open_archive
 from refit_shard.converter.archives.members import Member, read_member
-from refit_shard.converter.reading import read_frame
+from refit_shard.converter.reading import Room, no_limit, read_frame
 from refit_shard.shards_spec.errors import FrameError
 from refit_shard.shards_spec.storage.folder import Folder
 
@@ -27,8 +27,8 @@ class Frames:
         self._open: dict[str, Any] = {}
         self._opening = threading.Lock()
 
-    def read(self, path: str) -> bytes:
-        """The bytes of a frame.
+    def read(self, path: str, room: Room = no_limit) -> bytes:
+        """The bytes of a frame; ``room`` hears of their number before they are read.
 
         Raises:
             FrameError: missing, damaged, empty, too large, or not to be read by us.
@@ -37,12 +37,12 @@ class Frames:
         member = self._members.get(path)
         if member is None or member.beside:
             try:
-                return read_frame(self.root, path)
+                return read_frame(self.root, path, room)
             except FrameError as error:
                 if member is None or error.reason != "missing":
                     raise
         where = f"{self.root.url.rstrip('/')}/{member.archive.path}"
-        return read_member(self._archive(member), where, member)
+        return read_member(self._archive(member), where, member, room)
 
     def _archive(self, member: Member) -> Any:
         name = member.archive.path

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from refit_shard.converter.reading import MAX_FILE_BYTES, patiently
+from refit_shard.converter.reading import MAX_FILE_BYTES, Room, no_limit, patiently
 from refit_shard.shards_spec.errors import FrameError, PassingError, StorageError
 
 MAX_MEMBERS = 4_000_000
@@ -103,13 +103,14 @@ class Listing:
         self.kinds.append(kind)
 
 
-def read_member(file: Any, where: str, member: Member) -> bytes:
+def read_member(file: Any, where: str, member: Member, room: Room = no_limit) -> bytes:
     """The bytes of a member, its size and, in a zip, its checksum checked.
 
     Args:
         file: the archive, open: ``read_at(count, offset)``.
         where: its path or URL, for errors.
         member: what to read.
+        room: hears of the bytes that reading takes.
 
     Raises:
         FrameError: it is damaged, too large, empty, or stored in a way that is not read.
@@ -123,7 +124,9 @@ def read_member(file: Any, where: str, member: Member) -> bytes:
         raise FrameError("too_large", f"{largest} bytes, the limit is {MAX_FILE_BYTES}")
     if not member.size:
         raise FrameError("empty", "zero bytes")
-    data = read_range(file, where, member.begin, min(member.span, _most(member)))
+    span = min(member.span, _most(member))
+    room(span if member.kind is Kind.PLAIN else span + member.size)
+    data = read_range(file, where, member.begin, span)
     if member.kind is Kind.PLAIN:
         return data
     return _unzipped(data, member)

@@ -4,9 +4,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
+
+from refit_shard.converter.reading import Room
 
 # An object store answers after 100 ms, and a core uses up to 150 frames in a second.
 FILES_AHEAD = 16
@@ -14,32 +17,32 @@ BYTES_AHEAD = 64 << 20
 # How long an end before the last file waits for reads in flight; one that hangs is left behind.
 _PATIENCE_SECONDS = 5.0
 
-_Order = tuple["Future[bytes]", str]
+_Order = tuple["Future[bytes]", int, str]
 
 
 class ReadAhead:
     """Reads files in their order, on threads of its own, while those before them are used.
 
     A context manager, with which the threads end. Iterating gives, for each path, a function that
-    waits for the file and returns its bytes, or raises what ``read`` raised. At most ``files`` are
-    being read or wait to be used, of ``most_bytes`` together: one that is being read counts as
-    the largest that came so far, so the first is read alone, and a larger one may go beyond.
+    waits for the file and returns its bytes, or raises what ``read`` raised. Beside the file in
+    use, at most ``files`` are being read or wait to be used, of ``most_bytes`` together: ``read``
+    is given a path, and what to call with the file's size before it takes the memory, which waits
+    until there is room. The file that is used next need not wait, however large it is.
     """
 
     def __init__(
         self,
-        read: Callable[[str], bytes],
+        read: Callable[[str, Room], bytes],
         paths: Sequence[str],
         *,
         files: int = FILES_AHEAD,
         most_bytes: int = BYTES_AHEAD,
     ) -> None:
         self._read = read
-        self._paths = iter(paths)
+        self._paths = iter(enumerate(paths))
         self._files = files
-        self._most_bytes = most_bytes
-        self._largest = 0
-        self._ahead: deque[Future[bytes]] = deque()
+        self._memory = _Memory(most_bytes)
+        self._ahead: deque[tuple[int, Future[bytes]]] = deque()
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -52,8 +55,9 @@ class ReadAhead:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for future in self._ahead:
+        for _, future in self._ahead:
             future.cancel()
+        self._memory.close()
         for _ in self._threads:
             self._orders.put(None)
         until = time.monotonic() + _PATIENCE_SECONDS
@@ -63,46 +67,75 @@ class ReadAhead:
     def __iter__(self) -> Iterator[Callable[[], bytes]]:
         self._fill()
         while self._ahead:
-            future = self._ahead.popleft()
+            number, future = self._ahead.popleft()
+            self._memory.use(number)
             future.exception()  # waits for it
-            self._largest = max(self._largest, _held(future))
             self._fill()
             yield future.result
 
     def _fill(self) -> None:
-        """Order the next files, as many as there is room for."""
-        while self._has_room() and (path := next(self._paths, None)) is not None:
+        """Order the next files, as many as may be ahead."""
+        while len(self._ahead) < self._files and (found := next(self._paths, None)) is not None:
+            number, path = found
             future: Future[bytes] = Future()
-            self._ahead.append(future)
-            self._orders.put((future, path))
-            if len(self._threads) < sum(not one.done() for one in self._ahead):
-                serve = threading.Thread(
-                    target=_serve, args=(self._read, self._orders), daemon=True, name="read ahead"
-                )
+            self._ahead.append((number, future))
+            self._orders.put((future, number, path))
+            if len(self._threads) < sum(not one.done() for _, one in self._ahead):
+                serve = threading.Thread(target=self._serve, daemon=True, name="read ahead")
                 serve.start()
                 self._threads.append(serve)
 
-    def _has_room(self) -> bool:
-        if not self._ahead:
-            return True
-        if not self._largest or len(self._ahead) == self._files:
-            return False
-        held = sum(_held(one) if one.done() else self._largest for one in self._ahead)
-        return held + self._largest <= self._most_bytes
+    def _serve(self) -> None:
+        """Read one ordered file after the other, until None comes."""
+        while (order := self._orders.get()) is not None:
+            future, number, path = order
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self._read(path, partial(self._memory.take, number)))
+                except BaseException as error:
+                    future.set_exception(error)
+            del future, order  # the file's bytes are not for this thread to keep
 
 
-def _held(future: "Future[bytes]") -> int:
-    """Bytes that a file that came holds."""
-    return 0 if future.exception() is not None else len(future.result())
+class _Memory:
+    """The bytes of files that were read ahead, ``most`` at a time. Files are numbered."""
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[int, int] = {}
+        self._used = -1  # the number of the file in use, or waited for
+        self._closed = False
+        self._changed = threading.Condition()
 
-def _serve(read: Callable[[str], bytes], orders: "SimpleQueue[_Order | None]") -> None:
-    """Read one ordered file after the other, until None comes."""
-    while (order := orders.get()) is not None:
-        future, path = order
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(read(path))
-            except BaseException as error:
-                future.set_exception(error)
-        del future, order  # the file's bytes are not for this thread to keep
+    def take(self, number: int, size: int) -> None:
+        """Wait until a file's bytes may be held; a further try to read it counts once.
+
+        Raises:
+            CancelledError: nobody uses it any more.
+        """
+        with self._changed:
+            self._held.pop(number, None)
+            self._changed.wait_for(
+                lambda: (
+                    self._closed
+                    or number <= self._used
+                    or sum(self._held.values()) + size <= self._most
+                )
+            )
+            if self._closed:
+                raise CancelledError
+            if number > self._used:
+                self._held[number] = size
+
+    def use(self, number: int) -> None:
+        """A file is used next: it waits no longer, and is ahead no more."""
+        with self._changed:
+            self._used = number
+            self._held.pop(number, None)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End all waiting."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

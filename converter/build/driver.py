@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from refit_shard.converter.annotations.keep import check_columns
-from refit_shard.converter.annotations.source import Source, read_source
+from refit_shard.converter.annotations.source import Annotations, read_annotations
 from refit_shard.converter.archives.find import OnBytes, find_packed
 from refit_shard.converter.archives.holdings import Packed
 from refit_shard.converter.archives.index import LISTS_FOLDER
@@ -17,7 +17,8 @@ from refit_shard.converter.build.plan import Plan, make_plan
 from refit_shard.converter.build.publish import Publisher, open_publisher
 from refit_shard.converter.build.request import BuildRequest
 from refit_shard.converter.build.run import Work, run_tasks, time_limit
-from refit_shard.converter.build.work import Recipe, ShardResult, ShardTask, build_shard
+from refit_shard.converter.build.task import Recipe, ShardResult, ShardTask
+from refit_shard.converter.build.work import build_shard
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import BuildError, RefitShardError
 from refit_shard.shards_spec.fields import standard_fields, with_own
@@ -40,7 +41,7 @@ class Prepared:
     """A request with its source read and its plan made; ``packed``: its frames in archives."""
 
     request: BuildRequest
-    source: Source
+    source: Annotations
     plan: Plan
     recipe: Recipe
     identity: dict[str, Any]
@@ -89,7 +90,7 @@ def prepare(
     root = open_folder(request.root, "--root")
     root.reach()
     dataset, options = request.dataset, request.options
-    source = read_source(
+    source = read_annotations(
         request.npz,
         request.root,
         use_pose_3d=dataset.use_pose_3d,

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from refit_shard.converter.annotations.datasets import Dataset
-from refit_shard.converter.annotations.source import Source
+from refit_shard.converter.annotations.source import Annotations
 from refit_shard.converter.build.plan import BuildOptions
 from refit_shard.shards_spec.columns import columns_of
 from refit_shard.shards_spec.fields import Field
@@ -28,7 +28,7 @@ _TEXTS = 1 << 12  # hashed at a time
 
 def identity(
     dataset: Dataset,
-    source: Source,
+    source: Annotations,
     options: BuildOptions,
     envelope: Envelope,
     fields: Sequence[Field],

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from refit_shard.converter.annotations.keep import Keep
 from refit_shard.converter.annotations.remaps import Remaps
-from refit_shard.converter.annotations.source import Source
+from refit_shard.converter.annotations.source import Annotations
 from refit_shard.shards_spec.values import hold, whole
 
 Rows = NDArray[np.int64]
@@ -71,8 +71,8 @@ class Plan:
         return self.order[self.starts[shard] : self.starts[shard + 1]]
 
 
-def permutation(count: int, seed: int) -> Rows:
-    """A seeded permutation of ``count``; the raw Philox stream never changes between versions."""
+def frame_order(count: int, seed: int) -> Rows:
+    """A seeded permutation of ``count`` frames; every version of numpy gives the same."""
     keys = np.random.Philox(key=seed).random_raw(count)
     return np.argsort(keys, kind="stable").astype(np.int64)
 
@@ -90,7 +90,7 @@ def plan_order(
         return rows.astype(np.int64), np.zeros(1, np.int64)
     frames, inverse = np.unique(frame_of_row[rows], return_inverse=True)
     rank = np.empty(len(frames), np.int64)
-    rank[permutation(len(frames), seed)] = np.arange(len(frames))
+    rank[frame_order(len(frames), seed)] = np.arange(len(frames))
     by_rank = np.argsort(rank[inverse], kind="stable")
     order = rows[by_rank].astype(np.int64)
     people = np.bincount(rank[inverse], minlength=len(frames))
@@ -102,7 +102,7 @@ def plan_order(
     return order, starts
 
 
-def make_plan(source: Source, options: BuildOptions) -> Plan:
+def make_plan(source: Annotations, options: BuildOptions) -> Plan:
     """Plan the shards of a source."""
     numbers = {path: number for number, path in enumerate(dict.fromkeys(source.paths))}
     frame_of_row = np.fromiter(map(numbers.__getitem__, source.paths), np.int64, source.rows)

@@ -23,7 +23,7 @@ from refit_shard.converter.build.generations import (
     superseded,
 )
 from refit_shard.converter.build.identity import OTHERWISE, first_difference
-from refit_shard.converter.build.work import ShardResult
+from refit_shard.converter.build.task import ShardResult
 from refit_shard.shards_spec.errors import FormatError, ShardError, StorageError, UsageError
 from refit_shard.shards_spec.manifest import (
     MAX_MANIFEST_BYTES,

@@ -8,10 +8,9 @@ driver to name.
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import cv2
@@ -19,27 +18,23 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.archives.frames import Frames, work_order
-from refit_shard.converter.archives.members import Member
 from refit_shard.converter.build.ahead import ReadAhead
 from refit_shard.converter.build.plan import frame_groups, pieces
+from refit_shard.converter.build.sample import (
+    Views,
+    crop_pixels,
+    make_record,
+    oriented,
+    plan_row,
+)
+from refit_shard.converter.build.task import Recipe, ShardResult, ShardTask
 from refit_shard.converter.frames.decode import decode_frame
 from refit_shard.converter.frames.encode import encode
-from refit_shard.converter.frames.imread import Frame
-from refit_shard.converter.frames.shrink import shrink
-from refit_shard.converter.reading import open_patiently, patiently
+from refit_shard.converter.reading import Room, open_patiently, patiently
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError, PassingError, ShardError, StorageError
-from refit_shard.shards_spec.fields import Field, npy_dtype
-from refit_shard.shards_spec.geometry import (
-    Envelope,
-    StoredCrop,
-    box_meets_image,
-    box_side,
-    plan_crop,
-    plan_cropped,
-)
+from refit_shard.shards_spec.fields import npy_dtype
 from refit_shard.shards_spec.manifest import ShardEntry
 from refit_shard.shards_spec.names import sample_key, shard_stem
 from refit_shard.shards_spec.process import settle_process
@@ -56,150 +51,6 @@ _JPEG_BYTES_A_PIXEL = 0.6
 Samples = Generator[tuple[NDArray[np.void], bytes], None, None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What all shards of one build share."""
-
-    dataset: Dataset
-    root: str
-    out: str
-    envelope: Envelope
-    box_px: int
-    quality: int
-    plan_hash: str
-    fields: tuple[Field, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardTask:
-    """The rows of one shard: every sequence and label has one entry a row, frames adjacent.
-
-    ``candidates``: stems of shards that stand and may be kept instead, in the order of preference.
-    ``members``: those of the paths that are members of archives.
-    """
-
-    index: int
-    source_rows: NDArray[np.int64]
-    frames: NDArray[np.int64]
-    imgnames: Sequence[str]
-    paths: Sequence[str]
-    labels: dict[str, NDArray[Any]]
-    candidates: tuple[str, ...] = ()
-    members: Mapping[str, Member] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardResult:
-    """A shard that was built now or kept.
-
-    ``rows``: the source rows that its index holds. ``warned``: how many of them were read with a
-    warning, by its text. ``attempt``: of a new one, which still has the names of this attempt; None
-    for one that was kept. ``whole``: stems of whole shards in whose place a new one comes.
-    """
-
-    index: int
-    entry: ShardEntry
-    rows: NDArray[np.int64]
-    frames: int
-    quarantined: tuple[Quarantined, ...]
-    warned: Mapping[str, int]
-    attempt: str | None = None
-    whole: tuple[str, ...] = ()
-
-    @property
-    def kept(self) -> bool:
-        """Whether it stood already."""
-        return self.attempt is None
-
-
-class Views:
-    """A decoded frame as it is stored, and turned 90 degrees clockwise if anyone asks."""
-
-    def __init__(self, stored: Frame) -> None:
-        self.stored = stored
-
-    @cached_property
-    def turned(self) -> Frame:
-        """The frame turned clockwise."""
-        return np.asarray(cv2.rotate(self.stored, cv2.ROTATE_90_CLOCKWISE), np.uint8)
-
-
-def oriented(recipe: Recipe, views: Views, task: ShardTask, row: int) -> Frame:
-    """The frame as the row's labels see it.
-
-    Raises:
-        FrameError: its size is not the one that the labels state.
-    """
-    principal = task.labels["img_center"][row] if "img_center" in task.labels else None
-    on_its_side = recipe.dataset.on_its_side(views.stored.shape[1], task.imgnames[row], principal)
-    frame = views.turned if on_its_side else views.stored
-    stated = task.labels.get("orig_shape")
-    if stated is not None and not recipe.dataset.cropped:
-        height, width = frame.shape[:2]
-        if (height, width) != tuple(stated[row]):
-            turned = " (turned by 90 degrees?)" if (width, height) == tuple(stated[row]) else ""
-            raise FrameError(
-                "size_mismatch",
-                f"the frame is {width}x{height}, orig_shape says "
-                f"{stated[row][1]:.0f}x{stated[row][0]:.0f}{turned}",
-            )
-    return frame
-
-
-def plan_row(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> StoredCrop:
-    """The window of one person in their frame.
-
-    Raises:
-        FrameError: the box lies outside the frame.
-    """
-    cx, cy = task.labels["center"][row].tolist()
-    side = box_side(float(task.labels["scale"][row]))
-    height, width = frame.shape[:2]
-    if recipe.dataset.cropped:
-        return plan_cropped(cx, cy, side, height, width)
-    if not box_meets_image(cx, cy, side, height, width):
-        raise FrameError(
-            "box_outside_image",
-            f"box of {side:.0f} px at ({cx:.0f}, {cy:.0f}) in a frame of {width}x{height}",
-        )
-    return plan_crop(cx, cy, side, height, width, recipe.envelope, recipe.box_px)
-
-
-def cut(frame: Frame, crop: StoredCrop) -> Frame:
-    """The stored pixels: the window, shrunk."""
-    x0, y0, x1, y1 = crop.window
-    window = frame[y0:y1, x0:x1]
-    if (crop.width, crop.height) == (x1 - x0, y1 - y0):
-        return window
-    return shrink(window, crop.width, crop.height)
-
-
-def make_record(
-    task: ShardTask,
-    row: int,
-    key: str,
-    crop: StoredCrop,
-    frame: Frame,
-    dtype: np.dtype[np.void],
-) -> NDArray[np.void]:
-    """The row's labels and geometry as one structured scalar, all but the JPEG's CRC."""
-    record = np.zeros((), dtype)
-    record["orig_shape"] = frame.shape[:2]
-    for name, values in task.labels.items():
-        record[name] = values[row]
-    record["key"] = key.encode()
-    record["imgname"] = task.imgnames[row].encode()
-    record["source_row"] = task.source_rows[row]
-    record["width"], record["height"] = crop.width, crop.height
-    record["window"] = crop.window
-    record["k"] = crop.kx, crop.ky
-    if not record["has_camcalib"]:
-        height, width = record["orig_shape"]  # the frame's, where the image is a crop of it
-        record["img_focal"] = np.hypot(height, width)
-        record["img_center"] = width / 2, height / 2
-    return record
-
-
 class ShardBuilder:
     """Turns a task into samples; rows that fail are collected in :attr:`quarantined`.
 
@@ -210,7 +61,7 @@ class ShardBuilder:
         self.recipe = recipe
         self.task = task
         self.root = open_folder(recipe.root, "--root")
-        self.read: Callable[[str], bytes] = Frames(self.root, task.members).read
+        self.read: Callable[[str, Room], bytes] = Frames(self.root, task.members).read
         self.frames = 0
         self._faults: dict[int, Quarantined] = {}
         self.warned: Counter[str] = Counter()
@@ -268,7 +119,7 @@ class ShardBuilder:
         key = sample_key(self.recipe.dataset.name, int(self.task.source_rows[row]))
         record = make_record(self.task, row, key, crop, frame, self.dtype)
         if not self.recipe.dataset.cropped:
-            return record, encode(cut(frame, crop), self.recipe.quality)
+            return record, encode(crop_pixels(frame, crop), self.recipe.quality)
         return record, data if jpeg.is_plain(data) else encode(frame, self.recipe.quality)
 
     def _quarantine(self, row: int, error: FrameError) -> None:

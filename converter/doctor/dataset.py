@@ -30,7 +30,7 @@ _REACH_FIX = "make the folder readable, or the store reachable"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class DatasetPaths:
     """A data set and where it is, by path or URL: its npz and the folder of its frames; ``out`` is
     where its shards would go.
     """
@@ -53,7 +53,7 @@ class Report:
 # ------------------------------------------------------------------------------ annotations
 
 
-def check_npz(place: Place) -> list[Finding]:
+def check_npz(place: DatasetPaths) -> list[Finding]:
     """The npz's keys, shapes and dtypes, from its headers; nothing is unpickled."""
     name = place.dataset.name
     try:
@@ -218,7 +218,7 @@ def check_disk(needed: int, out: str) -> Finding:
 
 
 def check_dataset(
-    place: Place,
+    place: DatasetPaths,
     sample: int | None,
     on_plan: Callable[[int], None],
     on_frame: Callable[[], None],

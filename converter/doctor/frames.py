@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from refit_shard.converter.archives.frames import Frames
 from refit_shard.converter.build.driver import Prepared
-from refit_shard.converter.build.plan import permutation
+from refit_shard.converter.build.plan import frame_order
 from refit_shard.converter.doctor.findings import Finding, Limits, Status
 from refit_shard.converter.doctor.remedies import PASSING, fix_of
 from refit_shard.converter.frames.decode import decode_frame
@@ -177,7 +177,7 @@ def sample_frames(
     groups = np.split(order, starts[1:]) if len(order) else []
     groups = [rows for rows in groups if paths[int(rows[0])] not in gone]
     if sample is not None and sample < len(groups):
-        chosen = np.sort(permutation(len(groups), 0)[:sample]).tolist()
+        chosen = np.sort(frame_order(len(groups), 0)[:sample]).tolist()
         groups = [groups[index] for index in chosen]
     return groups
 

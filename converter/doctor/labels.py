@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.converter.annotations.datasets import Dataset
-from refit_shard.converter.annotations.source import Source
+from refit_shard.converter.annotations.source import Annotations
 from refit_shard.converter.doctor.findings import Finding, Limits, Status
 from refit_shard.converter.doctor.remedies import FIXES
 from refit_shard.shards_spec.fields import EXTRINSICS
@@ -63,7 +63,7 @@ class Unusable:
         return f"{self.reason}; first, row {self.first_row} ({self.imgname}): {self.detail}"
 
 
-def unusable_rows(source: Source) -> list[Unusable]:
+def unusable_rows(source: Annotations) -> list[Unusable]:
     """The rows that end in quarantine before any frame is read, by reason."""
     reasons: dict[str, list[int]] = {}
     for row, fault in sorted(source.faults.items()):
@@ -80,7 +80,7 @@ def unusable_rows(source: Source) -> list[Unusable]:
     ]
 
 
-def check_rows(dataset: Dataset, source: Source, limits: Limits) -> list[Finding]:
+def check_rows(dataset: Dataset, source: Annotations, limits: Limits) -> list[Finding]:
     """Rows that cannot be used whatever their frame: NaN, boxes, duplicates, names."""
     return [
         Finding(
@@ -97,7 +97,7 @@ def check_rows(dataset: Dataset, source: Source, limits: Limits) -> list[Finding
 # ------------------------------------------------------------------------------------ keys
 
 
-def check_keys(dataset: Dataset, source: Source) -> list[Finding]:
+def check_keys(dataset: Dataset, source: Annotations) -> list[Finding]:
     """Keys of which one is nothing without the other, and keys of other formats."""
     findings = [_smpl_keys(dataset, source), _camera_keys(dataset, source)]
     found = set(source.found)
@@ -118,7 +118,7 @@ def check_keys(dataset: Dataset, source: Source) -> list[Finding]:
     return [one for one in findings if one is not None]
 
 
-def _foreign(source: Source, wanted: set[str]) -> dict[str, str]:
+def _foreign(source: Annotations, wanted: set[str]) -> dict[str, str]:
     """Unused keys of other formats for wanted ones that are not there, and how to make those."""
     return {
         key: how
@@ -129,7 +129,7 @@ def _foreign(source: Source, wanted: set[str]) -> dict[str, str]:
     }
 
 
-def _smpl_keys(dataset: Dataset, source: Source) -> Finding | None:
+def _smpl_keys(dataset: Dataset, source: Annotations) -> Finding | None:
     """Whether the SMPL parameters that must be there are: a pose without its shape is none."""
     there = [key for key in ("pose", "shape") if key in source.found]
     if len(there) == 2:
@@ -155,7 +155,7 @@ def _smpl_keys(dataset: Dataset, source: Source) -> Finding | None:
     return Finding(dataset.name, "smpl", status, detail, fix)
 
 
-def _camera_keys(dataset: Dataset, source: Source) -> Finding | None:
+def _camera_keys(dataset: Dataset, source: Annotations) -> Finding | None:
     """Whether the camera is whole: half of one would be replaced by a guess."""
     there = [key for key in ("img_focal", "img_center") if key in source.found]
     if len(there) != 1:
@@ -234,7 +234,7 @@ VALUES: dict[str, tuple[Wrong, str]] = {
 }
 
 
-def check_values(dataset: Dataset, source: Source, limits: Limits) -> list[Finding]:
+def check_values(dataset: Dataset, source: Annotations, limits: Limits) -> list[Finding]:
     """Rows whose numbers are of another unit or another row's: the build would store them."""
     counts = dict.fromkeys(VALUES, 0)
     first: dict[str, int] = {}
@@ -261,7 +261,7 @@ def check_values(dataset: Dataset, source: Source, limits: Limits) -> list[Findi
     ]
 
 
-def _chunks(source: Source) -> Iterator[tuple[int, _Rows]]:
+def _chunks(source: Annotations) -> Iterator[tuple[int, _Rows]]:
     for begin in range(0, source.rows, _CHUNK):
         labels = source.take(range(begin, min(begin + _CHUNK, source.rows)))
         with np.errstate(over="ignore"):

@@ -89,7 +89,7 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
     done = added in earlier and set(kept.fields) <= set(manifest.own)
     if not done:
         _check_new(request, manifest, kept.fields)
-    check_rows(data_set, request.npz, places, names)
+    check_same_rows(data_set, request.npz, places, names)
     labels = earlier if done else [*earlier, added]
     fields = manifest.fields if done else with_own(manifest.fields, kept.fields)
     return LabelsPlan(
@@ -152,7 +152,7 @@ def _check_new(request: LabelsRequest, manifest: Manifest, own: tuple[Field, ...
     check_columns(with_own(manifest.fields, own), request.npz)
 
 
-def check_rows(
+def check_same_rows(
     data_set: ShardSet, npz: str, places: NDArray[np.int64], names: NDArray[Any] | None
 ) -> None:
     """Refuse an npz that lacks a row of the set, or calls one's frame otherwise.

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.build.publish import Publisher, open_publisher, pending_note
-from refit_shard.converter.build.work import ShardResult, find_shard, rows_of
+from refit_shard.converter.build.task import ShardResult
+from refit_shard.converter.build.work import find_shard, rows_of
 from refit_shard.converter.labels.plan import LabelsPlan
 from refit_shard.shards_spec.errors import RefitShardError, ShardError, UsageError
 from refit_shard.shards_spec.fields import RECORD_CRC, npy_dtype
@@ -113,8 +114,8 @@ def _rewrite(plan: LabelsPlan, publisher: Publisher, index: int, entry: ShardEnt
         if found is not None and found.entry.rows == entry.rows:
             return found
     attempt = secrets.token_hex(8)
-    with folder.near(f"{entry.name}.arrow", f"{entry.name}.tar") as near:
-        shard = Shard(near, entry, standing.fields)
+    with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
+        shard = Shard(local, entry, standing.fields)
         seal = shard.seal()
 
         def content(tar_sha256: str, tar_bytes: int) -> dict[str, Any]:

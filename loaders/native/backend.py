@@ -32,7 +32,7 @@ def _compiler() -> list[str]:
     """What compiling asks for, found out by compiling."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            compiling.build(Path(folder))
+            compiling.compile_library(Path(folder))
         except compiling.CompilerError:
             return ["ziglang"]
     return []
@@ -52,7 +52,7 @@ def build_wheel(
     wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None
 ) -> str:
     """See PEP 517."""
-    compiling.build()
+    compiling.compile_library()
     made: str = build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
     return made
 
@@ -61,6 +61,6 @@ def build_editable(
     wheel_directory: str, config_settings: Any = None, metadata_directory: Any = None
 ) -> str:
     """See PEP 660."""
-    compiling.build()
+    compiling.compile_library()
     made: str = build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
     return made

@@ -49,7 +49,9 @@ def is_current(folder: Path = FOLDER) -> bool:
     return made.exists() and made.stat().st_mtime >= newest
 
 
-def build(folder: Path = FOLDER, *options: str, compiler: Sequence[str] | None = None) -> Path:
+def compile_library(
+    folder: Path = FOLDER, *options: str, compiler: Sequence[str] | None = None
+) -> Path:
     """Compile the library into a folder, by ``compiler`` or the first that works.
 
     The file appears by rename, so that nobody loads a half of it.
@@ -78,4 +80,4 @@ def build(folder: Path = FOLDER, *options: str, compiler: Sequence[str] | None =
 
 
 if __name__ == "__main__" and not is_current():
-    build()
+    compile_library()

@@ -1,4 +1,4 @@
-"""Bringing a stream's shards near, ahead of the batches that need them.
+"""Bringing a stream's shards into the cache, ahead of the batches that need them.
 
 Downloads run on threads of their own. They go through the shards in the order in which the stream
 needs them next, as far as the cache has room. A slice goes to the workers only when all its shards
@@ -30,10 +30,10 @@ _STARVED_SECONDS = 300.0
 def _slot(source: Source, shard: int) -> Slot:
     """The place in the cache of a source's shard."""
     entry = source.shards.manifest.shards[shard]
-    return Slot(source.shards.folder, Path(source.stored.folder.path), entry)
+    return Slot(source.shards.folder, Path(source.read_from.folder.path), entry)
 
 
-class Ahead:
+class ShardPrefetcher:
     """The shards of one iteration. Threads begin with the first slice."""
 
     def __init__(self, needs: Needs, cache: Cache) -> None:
@@ -55,7 +55,7 @@ class Ahead:
         self._wanted: set[int] = set()
         self._missing: list[int] = []
         # Of the downloads.
-        self._near: set[int] = set()
+        self._cached: set[int] = set()
         self._busy: set[int] = set()
         self._failed: dict[int, Exception] = {}
         self._not_before: dict[int, float] = {}
@@ -63,7 +63,7 @@ class Ahead:
         self._full_since: dict[int, float] = {}
         self._watches: dict[int, Watch] = {}
 
-    def near(self, slices: Iterable[Slice]) -> Iterator[Slice]:
+    def once_held(self, slices: Iterable[Slice]) -> Iterator[Slice]:
         """The slices, each once its shards are there and held; they end where one cannot be had."""
         for begin, end in slices:
             try:
@@ -138,7 +138,7 @@ class Ahead:
                     continue
                 if number in self._failed:
                     raise self._failed[number]
-                self._near.discard(number)  # it may have been deleted by another process
+                self._cached.discard(number)  # it may have been deleted by another process
                 missing.append(number)
         self._missing = missing
         return bool(missing)
@@ -148,14 +148,14 @@ class Ahead:
         now = time.monotonic()
         ahead = self._order if now >= self._full_until else []
         for number in (*self._missing, *ahead):
-            if number in self._near or number in self._busy or number in self._failed:
+            if number in self._cached or number in self._busy or number in self._failed:
                 continue
             if self._not_before.get(number, 0.0) > now:
                 continue
             try:
                 if not self._slots[number].is_whole():
                     return number
-                self._near.add(number)
+                self._cached.add(number)
             except StorageError as error:  # raised where the shard is needed
                 self._failed[number] = error
         return None
@@ -181,7 +181,7 @@ class Ahead:
         if number is None:
             return float("inf")
         with self._changed:
-            self._near.discard(number)
+            self._cached.discard(number)
             return self._when(number)
 
     def _run(self) -> None:
@@ -205,7 +205,7 @@ class Ahead:
         now = time.monotonic()
         self._busy.discard(number)
         if fetched is Fetched.THERE:
-            self._near.add(number)
+            self._cached.add(number)
         if fetched in (Fetched.BUSY, Fetched.FULL):
             self._not_before[number] = now + _PAUSE_SECONDS
         if fetched is Fetched.BUSY and number in self._missing:

@@ -17,7 +17,7 @@ from refit_shard.loaders.items.pixels import SHOWN, image_kind, make_images
 from refit_shard.loaders.items.policy import Draws, draw, neutral, select
 from refit_shard.loaders.native import Read, Reader, failure
 from refit_shard.loaders.remote.cache import Cache
-from refit_shard.loaders.stream.ahead import Ahead
+from refit_shard.loaders.stream.ahead import ShardPrefetcher
 from refit_shard.loaders.stream.mix import Mixer, Origin, make_mixer
 from refit_shard.loaders.stream.needs import Needs
 from refit_shard.loaders.stream.options import DEFAULT_OCCLUDERS, StreamOptions, parse_bytes
@@ -132,13 +132,13 @@ class BatchMaker:
         """Each slice's batch, in order; see :func:`batches_in_order`.
 
         Raises:
-            RefitShardError: a batch cannot be made, or a shard cannot be brought near.
+            RefitShardError: a batch cannot be made, or a shard cannot be downloaded.
         """
         with ExitStack() as stack:
-            ahead: Ahead | None = None
+            ahead: ShardPrefetcher | None = None
             if self._cache is not None and len(self._needs.sizes):
-                ahead = stack.enter_context(closing(Ahead(self._needs, self._cache)))
-                slices = ahead.near(slices)
+                ahead = stack.enter_context(closing(ShardPrefetcher(self._needs, self._cache)))
+                slices = ahead.once_held(slices)
             made = batches_in_order(
                 self,
                 slices,

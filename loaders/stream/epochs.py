@@ -13,8 +13,8 @@ from refit_shard.shards_spec.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
-    """How epochs are cut into steps, and steps into a slice for each rank.
+class EpochShape:
+    """An epoch's steps, and each step's slice for each rank.
 
     ``samples``: of all ranks in an epoch. ``batch_size``: of a rank. What an epoch has more than
     whole steps of opens the next epoch; with ``drop_last=False`` only if it is too little to give
@@ -82,8 +82,8 @@ class Epochs:
     ``epoch`` began at position ``begin``, and ``position`` comes after what was received.
     """
 
-    def __init__(self, cut: Cut) -> None:
-        self._cut = cut
+    def __init__(self, shape: EpochShape) -> None:
+        self._shape = shape
         self.resume(0, 0, 0, 0)
 
     def resume(self, epoch: int, begin: int, position: int, earliest: int) -> None:
@@ -100,12 +100,12 @@ class Epochs:
 
     def _rest(self) -> int:
         """Positions of this epoch's steps that follow."""
-        return self._cut.taken(self.begin + self._cut.samples - self.position)
+        return self._shape.taken(self.begin + self._shape.samples - self.position)
 
     @property
     def coming(self) -> int:
         """How many steps the next iteration has."""
-        return self._cut.steps(self._rest() if self._pending else self._cut.whole)
+        return self._shape.steps(self._rest() if self._pending else self._shape.whole)
 
     def start(self) -> tuple[int, int]:
         """Begin an iteration: its positions, as (first, end)."""
@@ -116,7 +116,7 @@ class Epochs:
 
     def receive(self) -> None:
         """Count the next step of the iteration as received."""
-        self.position = min(self.position + self._cut.step, self._end)
+        self.position = min(self.position + self._shape.step, self._end)
         self._pending = self._resumed = False
 
     def finish(self) -> None:
@@ -151,10 +151,10 @@ class Epochs:
     def _begin_of(self, epoch: int) -> int:
         if epoch > self.epoch:
             left = self.position > self.begin
-            end = self.position if left else self.begin + self._cut.whole
-            return end + (epoch - self.epoch - 1) * self._cut.whole
+            end = self.position if left else self.begin + self._shape.whole
+            return end + (epoch - self.epoch - 1) * self._shape.whole
         known = min(one for one in self._begins if one >= epoch)
-        return self._begins[known] - (known - epoch) * self._cut.whole
+        return self._begins[known] - (known - epoch) * self._shape.whole
 
     def _go_to(self, epoch: int, begin: int) -> None:
         self.epoch, self.begin, self.position = epoch, begin, begin

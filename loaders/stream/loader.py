@@ -15,7 +15,7 @@ import numpy as np
 from refit_shard.loaders.items.policy import AugmentationPolicy
 from refit_shard.loaders.stream.batches import BatchMaker
 from refit_shard.loaders.stream.config import read_config
-from refit_shard.loaders.stream.epochs import Cut, Epochs
+from refit_shard.loaders.stream.epochs import Epochs, EpochShape
 from refit_shard.loaders.stream.iteration import Iteration
 from refit_shard.loaders.stream.options import REFIT_POLICY, StreamOptions
 from refit_shard.loaders.stream.ranks import find_rank
@@ -60,13 +60,13 @@ class StreamingLoader:
             self.options = replace(self.options, seed=drawn_seed(self._rank))
         self._sources = dict(sources)
         self._maker = BatchMaker(sources, self.options)
-        self._cut = Cut(
+        self._epoch_shape = EpochShape(
             samples=self.options.epoch_samples or self._maker.largest,
             batch_size=self.options.batch_size,
             world_size=self._rank.world_size,
             drop_last=self.options.drop_last is not False,
         )
-        self._epochs = Epochs(self._cut)
+        self._epochs = Epochs(self._epoch_shape)
         self._iteration: weakref.ref[Iteration] | None = None
         self._received = np.zeros(len(sources), np.int64)
         self._replaced = Replaced()
@@ -166,7 +166,7 @@ class StreamingLoader:
     @property
     def global_batch(self) -> int:
         """Samples of all ranks in a step."""
-        return self._cut.step
+        return self._epoch_shape.step
 
     def _running(self) -> Iteration | None:
         """The iteration that is going on."""
@@ -213,8 +213,8 @@ class StreamingLoader:
             self._replaced.end_epoch(replaced, int(self._received.sum()) - received)
 
         iteration = Iteration(
-            self._maker.batches(self._cut.slices(first, end, self._rank.rank)),
-            self._cut.steps(end - first),
+            self._maker.batches(self._epoch_shape.slices(first, end, self._rank.rank)),
+            self._epoch_shape.steps(end - first),
             self._receive,
             finish,
         )

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.loaders.philox import Places
+from refit_shard.loaders.philox import PhiloxStreams
 
 Ints = NDArray[np.int64]
 
@@ -78,7 +78,7 @@ class _RandomWalk:
         self._seed = seed
         self._purpose = purpose
         sigma = math.sqrt(_ITEMS * ratio * (1 - ratio))
-        bits = Places(seed, purpose).at(0, 0)
+        bits = PhiloxStreams(seed, purpose).at(0, 0)
         left = math.floor(_ITEMS * ratio + sigma * _normal(bits) + 0.5)
         whole = _Interval(0, 0, min(max(left, 0), _ITEMS))
         # Of the leaf that was last asked for: the intervals down to it, and its counts. Replaced as
@@ -105,7 +105,7 @@ class _RandomWalk:
         while known < len(path) and path[known].number == leaf >> (_LEVELS - known):
             known += 1
         path = path[:known]
-        places = Places(self._seed, self._purpose)
+        places = PhiloxStreams(self._seed, self._purpose)
         for level in range(known, _LEVELS + 1):
             path.append(_half_of(path[-1], level, leaf >> (_LEVELS - level), places))
         _, before, left = path[-1]
@@ -117,7 +117,7 @@ class _RandomWalk:
         return counts
 
 
-def _half_of(parent: _Interval, level: int, number: int, places: Places) -> _Interval:
+def _half_of(parent: _Interval, level: int, number: int, places: PhiloxStreams) -> _Interval:
     """Interval ``number`` of a level, a half of ``parent``."""
     left = _in_first_half(parent.left, _ITEMS >> level, places.at(level, parent.number))
     if number % 2 == 0:

@@ -54,7 +54,7 @@ def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
         yield index
 
 
-class Kept(NamedTuple):
+class UsedRows(NamedTuple):
     """The samples that are used: their numbers, and the rows of the npz that they are."""
 
     samples: Ints
@@ -66,7 +66,7 @@ class Kept(NamedTuple):
         return hashlib.sha256(self.source_rows.astype("<i8").tobytes()).hexdigest()
 
 
-def kept_rows(name: str, data_set: ShardSet, where: Any, split: Split | None) -> Kept:
+def used_rows(name: str, data_set: ShardSet, where: Any, split: Split | None) -> UsedRows:
     """The samples that are on the side of a split, and for which a pyarrow expression over the
     index's columns holds; each may be None. How many they are is logged under the source's name.
 
@@ -91,7 +91,7 @@ def kept_rows(name: str, data_set: ShardSet, where: Any, split: Split | None) ->
             "%s: split %r keeps %d of %d sequences (by %s), %d of %d rows",
             *(name, tuple(split), side.sequences, side.of, side.by, len(samples), len(on_it)),
         )
-    return Kept(samples, source_rows)
+    return UsedRows(samples, source_rows)
 
 
 def _matching(index: pa.RecordBatch, first: int, where: Any) -> Ints:
@@ -131,6 +131,9 @@ class Source:
     or None. ``window``: see :class:`Passes`; one that holds all shards is None. ``sequential``:
     draw d is row d. ``cache``: for shards at a URL.
 
+    ``shards``: the data set where it is published. ``read_from``: where its samples are read, the
+    cache's copies where the data set is at a URL and there is a cache.
+
     Raises:
         UsageError: no shards there, or no rows are left by ``where`` and ``split``.
     """
@@ -153,17 +156,17 @@ class Source:
         self.ratio = ratio
         self.shards = open_shards(name, url)
         self.far = self.shards.folder.local is None
-        self.stored = self.shards
+        self.read_from = self.shards
         if self.far and cache is not None:
             manifest = self.shards.manifest
-            self.stored = ShardSet(cache.folder(manifest), manifest)
+            self.read_from = ShardSet(cache.folder(manifest), manifest)
             window = window or DEFAULT_WINDOW
-        self.records = RecordReader(self.stored, tars)
+        self.records = RecordReader(self.read_from, tars)
         self.rows = len(self.shards)
         self._kept: Ints | None = None
         self._filter: str | None = None
         if where is not None or split is not None:
-            kept = kept_rows(name, self.shards, where, split)
+            kept = used_rows(name, self.shards, where, split)
             if len(kept.samples) < self.rows:
                 self.rows, self._kept = len(kept.samples), kept.samples
                 self._filter = kept.content_hash

@@ -24,7 +24,7 @@ _LEFT_OUT = (
 )
 
 
-class Kept(NamedTuple):
+class Side(NamedTuple):
     """``rows`` (n,): whether each row is on the side. ``sequences``: how many are on it, of how
     many. ``by``: what two frames of a sequence have in common.
     """
@@ -83,7 +83,7 @@ class Split(NamedTuple):
             train[places.argmin()] = True
         return train if self.side == "train" else ~train
 
-    def keep(self, dataset: str, frames: Sequence[pa.DictionaryArray]) -> Kept:
+    def keep(self, dataset: str, frames: Sequence[pa.DictionaryArray]) -> Side:
         """Which rows of a data set are on this side; ``frames``: their names, shard after shard."""
         starts = np.cumsum([0, *(len(one.dictionary) for one in frames)])
         frame_of_row = np.concatenate(
@@ -94,7 +94,7 @@ class Split(NamedTuple):
         sequence_of_frame = np.concatenate([one.indices.to_numpy() for one in sequences.chunks])
         taken = self.takes(dataset, sequences.chunk(0).dictionary.to_pylist())
         rows = taken[sequence_of_frame][frame_of_row]
-        return Kept(rows, int(np.count_nonzero(taken)), len(taken), by)
+        return Side(rows, int(np.count_nonzero(taken)), len(taken), by)
 
 
 def _sequences(names: pa.ChunkedArray) -> tuple[str, pa.ChunkedArray]:

@@ -18,6 +18,15 @@ from refit_shard.shards_spec.errors import UsageError
 STATE_VERSION = 3
 CHANGEABLE = ("policy", "transform", "ratios", "labels")
 
+
+class _Missing:
+    """What a state or a loader has in place of a value that it lacks; equal to no value."""
+
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_MISSING = _Missing()
 Json = Any
 Identity = dict[str, Json]
 
@@ -127,6 +136,8 @@ class _Difference(NamedTuple):
         self, state: Mapping[str, Any], identity: Identity, changed: Collection[str]
     ) -> bool:
         """Whether the caller meant it: with a policy, occlusion may begin or end, too."""
+        if self.stated is _MISSING and self.changes != "policy":  # another release's may have less
+            return False
         if self.name == "occluders" and "policy" in changed:
             return _never_occludes(state) or _never_occludes(identity)
         return self.changes in changed
@@ -179,7 +190,7 @@ def _differences(state: Mapping[str, Any], identity: Identity) -> Iterator[_Diff
         stated["sources"] = {name: pair[0] for name, pair in zip(names, pairs, strict=True)}
         own["sources"] = {name: pair[1] for name, pair in zip(names, pairs, strict=True)}
     for name, value in own.items():
-        yield from _compare(name, stated.get(name), value)
+        yield from _compare(name, stated.get(name, _MISSING), value)
 
 
 def _labels_apart(
@@ -203,7 +214,7 @@ def _labels_apart(
 def _compare(name: str, stated: Any, own: Any) -> Iterator[_Difference]:
     if isinstance(own, Mapping) and isinstance(stated, Mapping):
         for key in dict.fromkeys([*own, *stated]):
-            yield from _compare(f"{name}.{key}", stated.get(key), own.get(key))
+            yield from _compare(f"{name}.{key}", stated.get(key, _MISSING), own.get(key, _MISSING))
     elif not _equal(stated, own):
         yield _Difference(name, stated, own)
 

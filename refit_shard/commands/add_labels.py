@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     from refit_shard.console import Meter, as_json, human_bytes, human_seconds, say
     from refit_shard.converter.annotations.keep import parse_keeps
-    from refit_shard.converter.build.work import ShardResult
+    from refit_shard.converter.build.task import ShardResult
     from refit_shard.converter.labels.plan import LabelsRequest, plan_labels
     from refit_shard.converter.labels.work import add_labels
 

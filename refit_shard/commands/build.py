@@ -1,17 +1,15 @@
 """``refit-shard build``: data sets become shards."""
 
 import argparse
-import dataclasses
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import BuildError, RefitShardError, UsageError
 
 if TYPE_CHECKING:
-    from refit_shard.converter.build.driver import Prepared, Summary
+    from refit_shard.build_tables import Built
+    from refit_shard.converter.build.driver import Prepared
     from refit_shard.converter.build.request import BuildRequest
     from refit_shard.converter.doctor.findings import Finding
 
@@ -130,84 +128,6 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def requests(args: argparse.Namespace) -> "list[BuildRequest]":
-    """The builds that the arguments ask for.
-
-    Raises:
-        UsageError: they contradict each other, or a data set's place is not configured.
-    """
-    from refit_shard.converter.annotations.datasets import DATASETS, Dataset
-    from refit_shard.converter.annotations.keep import parse_keeps, those_there
-    from refit_shard.converter.annotations.remaps import parse_remaps
-    from refit_shard.converter.build.plan import BuildOptions
-    from refit_shard.converter.build.request import BuildRequest
-    from refit_shard.data_folder import find_data_config, names_of_config
-    from refit_shard.shards_spec.names import check_dataset_name
-    from refit_shard.shards_spec.storage.files import is_file
-    from refit_shard.shards_spec.storage.paths import absolute, location
-
-    out = location(args.out, "--out").rstrip("/")
-    if out.endswith(":"):
-        raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
-    own = [args.npz, args.root, args.name]
-    if bool(args.dataset or args.config) == any(own):
-        raise UsageError(
-            "build: say what to build with --dataset NAME, --config YAML or both, "
-            "or with --npz FILE --root DIR --name NAME"
-        )
-    options = BuildOptions(
-        box_px=args.box_px,
-        quality=args.quality,
-        samples_per_shard=args.samples_per_shard,
-        limit=args.limit,
-        seed=args.seed,
-        remaps=parse_remaps(args.remap),
-        keep=parse_keeps(args.keep),
-    )
-    if any(own):
-        if not all(own):
-            raise UsageError("build: --npz, --root and --name go together")
-        check_dataset_name(args.name)
-        if args.name in DATASETS:
-            raise UsageError(
-                f"--name {args.name}: is a registered data set, which has rules of its own; build "
-                f"it with --dataset {args.name} (its npz and root stand in data_config.py), or "
-                "give yours another name"
-            )
-        npz, root = location(args.npz, "--npz"), location(args.root, "--root")
-        if not is_file(npz):
-            raise UsageError(f"--npz {args.npz}: no such file")
-        if "://" not in root and not Path(root).is_dir():
-            raise UsageError(f"--root {args.root}: no such folder")
-        dataset = Dataset(name=args.name, root_variable="--root")
-        places = [(dataset, npz, absolute(root))]
-    else:
-        names, where = args.dataset, ""
-        if args.config:
-            listed, where = names_of_config(args.config), f"--config {args.config}: "
-            names = args.dataset or listed
-        config = find_data_config(args.data_config, args.config)
-        found = [config.find(name, where) for name in dict.fromkeys(names)]
-        places = [(dataset, config.npz(dataset), config.root(dataset)) for dataset in found]
-    kept = those_there(options.keep, [npz for _, npz, _ in places])
-    return [
-        BuildRequest(
-            dataset=dataset,
-            npz=npz,
-            root=root,
-            out=f"{out}/{dataset.name}",
-            options=dataclasses.replace(options, keep=keep),
-            workers=args.workers,
-            address=args.address,
-            shard_timeout=args.shard_timeout,
-            on_error=args.on_error,
-            max_bad=args.max_bad,
-            overwrite=args.overwrite,
-        )
-        for (dataset, npz, root), keep in zip(places, kept, strict=True)
-    ]
-
-
 def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prepared":
     """Read and plan a data set; a meter shows how far its archives are listed."""
     from refit_shard.console import listing_meter
@@ -217,102 +137,41 @@ def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prep
         return prepare(request, keep_lists=keep_lists, on_bytes=reached)
 
 
-def _describe(prepared: "Prepared") -> None:
-    """Say what the npz holds and what it does not."""
-    from refit_shard.console import say
-    from refit_shard.converter.doctor.dataset import archives_line
-    from refit_shard.converter.doctor.labels import unusable_rows
-
-    source, plan = prepared.source, prepared.plan
-    name = prepared.recipe.dataset.name
-    lines = [
-        f"{name}: {source.rows} rows, {plan.frames} frames, {plan.shards} shards from {source.npz}",
-        f"{name}: found {', '.join(source.found)}; not there: {', '.join(source.absent) or 'none'}"
-        + (f"; not used: {', '.join(source.unused)}" if source.unused else ""),
-    ]
-    if source.kept.fields:
-        lines.append(f"{name}: kept {', '.join(map(str, source.kept.fields))}")
-    if prepared.packed.archives.listed:
-        lines.append(f"{name}: {archives_line(prepared)}")
-    lines += [f"{name}: {one.rows} rows cannot be used: {one}" for one in unusable_rows(source)]
-    for line in lines:
-        say(line, error=True)
-
-
 def _first_look(args: argparse.Namespace, prepared: "Prepared") -> "tuple[Finding, ...]":
     """What the checks before a build find; printed, unless --json is to tell it."""
+    from refit_shard.build_tables import print_annotations
     from refit_shard.console import say
     from refit_shard.converter.doctor.checks import check_before_build
 
     if not args.json:
-        _describe(prepared)
+        print_annotations(prepared)
     findings = () if args.skip_checks else tuple(check_before_build(prepared))
     for one in () if args.json else findings:
         say(one.line, error=True)
     return findings
 
 
-def _told(prepared: "Prepared", findings: "Sequence[Finding]") -> dict[str, Any]:
-    """What --json says of the rows and the checks of a data set."""
-    from refit_shard.converter.doctor.labels import unusable_rows
-
-    return {
-        "dataset": prepared.recipe.dataset.name,
-        "unusable": [dataclasses.asdict(one) for one in unusable_rows(prepared.source)],
-        "findings": [dataclasses.asdict(one) for one in findings],
-    }
-
-
 def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
-    from refit_shard.console import as_json, human_bytes, human_seconds, print_table, say
+    """Print what the builds would take; 1 if a check would stop one."""
+    from refit_shard.build_tables import planned_json, print_planned
+    from refit_shard.console import as_json
     from refit_shard.converter.build.estimate import estimate
     from refit_shard.converter.doctor.checks import stopped_by
 
     prepared = [_prepare(request, keep_lists=False, quiet=args.json) for request in wanted]
     looks = [_first_look(args, one) for one in prepared]
-    found = [(one, estimate(one)) for one in prepared]
-    code = 1 if any(stopped_by(one) for one in looks) else 0
+    plans = [estimate(one) for one in prepared]
     if args.json:
-        as_json(
-            [
-                {
-                    **_told(one, look),
-                    **dataclasses.asdict(plan),
-                    "faults": len(one.source.faults),
-                }
-                for (one, plan), look in zip(found, looks, strict=True)
-            ]
-        )
-        return code
-    print_table(
-        "plan (nothing was written)",
-        ["data set", "rows", "frames", "shards", "size", "time", "missing"],
-        [
-            [
-                one.recipe.dataset.name,
-                f"{plan.rows}",
-                f"{plan.frames}",
-                f"{plan.shards}",
-                human_bytes(plan.bytes),
-                human_seconds(plan.seconds),
-                f"{plan.missing}",
-            ]
-            for one, plan in found
-        ],
-    )
-    for one, plan in found:
-        if plan.missing:
-            say(
-                f"{one.recipe.dataset.name}: missing below {one.request.root}: "
-                f"{', '.join(plan.examples)}, …"
-            )
-    return code
+        as_json([planned_json(*one) for one in zip(prepared, looks, plans, strict=True)])
+    else:
+        print_planned(list(zip(prepared, plans, strict=True)))
+    return 1 if any(stopped_by(one) for one in looks) else 0
 
 
-def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
+def _build_one(prepared: "Prepared", *, quiet: bool) -> "Built":
     from refit_shard.console import Meter
     from refit_shard.converter.build.driver import build
-    from refit_shard.converter.build.work import ShardResult
+    from refit_shard.converter.build.task import ShardResult
 
     name = prepared.recipe.dataset.name
     with Meter(name, len(prepared.plan.order), quiet=quiet) as meter:
@@ -323,44 +182,6 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "tuple[Summary, float]":
 
         summary = build(prepared, on_shard)
         return summary, meter.seconds
-
-
-def _table(done: "list[tuple[Summary, float]]", told: list[dict[str, Any]]) -> None:
-    from refit_shard.console import human_bytes, human_seconds, print_table, say
-    from refit_shard.shards_spec.names import OVERWRITE
-
-    columns = ["data set", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
-    rows = []
-    for summary, seconds in done:
-        counts = ", ".join(f"{count} {reason}" for reason, count in summary.quarantined.items())
-        rows.append(
-            [
-                summary.dataset,
-                f"{summary.rows} of {summary.source_rows}",
-                f"{summary.frames}",
-                f"{summary.shards}",
-                f"{summary.kept_shards}",
-                human_bytes(summary.bytes),
-                counts or "0",
-                human_seconds(seconds),
-            ]
-        )
-    print_table("built", columns, rows)
-    for summary, _ in done:
-        for text, count in summary.warned.items():
-            say(f"{summary.dataset}: {count} rows were read with a warning: {text}")
-        if summary.left_out:
-            say(f"{summary.dataset}: {summary.left_out} rows of the npz were left out (--limit)")
-        if summary.overwriting:
-            say(
-                f"{summary.dataset}: an --overwrite that did not end waits: give it again, or "
-                f"drop it by deleting {summary.out}/{OVERWRITE}"
-            )
-        say(f"{summary.dataset}: {summary.out}")
-    built = {summary.dataset for summary, _ in done}
-    for look in told:
-        for finding in look["findings"] if look["dataset"] in built else []:
-            say(f"{look['dataset']}: warning: {finding['detail']}")
 
 
 def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextManager[None]:
@@ -379,16 +200,17 @@ def _look_at_all(
     args: argparse.Namespace, wanted: "list[BuildRequest]", errors: list[RefitShardError]
 ) -> "tuple[list[Prepared], list[dict[str, Any]]]":
     """The data sets that may be built, and what the checks say of all; the others give errors."""
+    from refit_shard.build_tables import checked_json
     from refit_shard.console import say
     from refit_shard.converter.doctor.checks import stopped_by
 
     ready = []
-    told = []
+    checked = []
     for request in wanted:
         try:
             prepared = _prepare(request, keep_lists=True, quiet=args.json)
             findings = _first_look(args, prepared)
-            told.append(_told(prepared, findings))
+            checked.append(checked_json(prepared, findings))
             if stopped_by(findings):
                 raise BuildError(f"{request.dataset.name}: not built: {stopped_by(findings)}")
             ready.append(prepared)
@@ -397,21 +219,39 @@ def _look_at_all(
         except RefitShardError as error:
             say(f"refit-shard: {error}", error=True)
             errors.append(error)
-    return ready, told
+    return ready, checked
+
+
+def _tell(
+    args: argparse.Namespace,
+    done: "list[Built]",
+    errors: list[RefitShardError],
+    checked: list[dict[str, Any]],
+) -> None:
+    """Print what was built, as a table or as JSON."""
+    from refit_shard.build_tables import built_json, print_built
+    from refit_shard.console import as_json
+
+    if args.json:
+        built = [built_json(*one) for one in done]
+        as_json({"built": built, "errors": [str(e) for e in errors], "checked": checked})
+    elif done:
+        print_built(done, checked)
 
 
 def run(args: argparse.Namespace) -> int:
     """Build each data set; what is finished stays, whatever happens to the next."""
-    from refit_shard.console import as_json, say
+    from refit_shard.build_requests import build_requests
+    from refit_shard.console import say
 
-    wanted = requests(args)
+    wanted = build_requests(args)
     if args.dry_run:
         return _dry_run(args, wanted)
-    done: list[tuple[Summary, float]] = []
+    done: list[Built] = []
     errors: list[RefitShardError] = []
-    told: list[dict[str, Any]] = []
+    checked: list[dict[str, Any]] = []
     try:
-        ready, told = _look_at_all(args, wanted, errors)
+        ready, checked = _look_at_all(args, wanted, errors)
         with _one_ray_for_all(args, len(ready)):
             while ready:
                 try:
@@ -426,13 +266,5 @@ def run(args: argparse.Namespace) -> int:
         say(f"refit-shard: {line}", error=True)
         raise
     finally:
-        if args.json:
-            built = [_as_dict(*one) for one in done]
-            as_json({"built": built, "errors": [str(e) for e in errors], "checked": told})
-        elif done:
-            _table(done, told)
+        _tell(args, done, errors, checked)
     return 1 if errors else 0
-
-
-def _as_dict(summary: "Summary", seconds: float) -> dict[str, Any]:
-    return {**dataclasses.asdict(summary), "seconds": round(seconds, 3)}

@@ -11,7 +11,7 @@ from refit_shard.shards_spec.errors import RefitShardError, StorageError, UsageE
 
 if TYPE_CHECKING:
     from refit_shard.converter.annotations.datasets import Dataset
-    from refit_shard.converter.doctor.dataset import Place, Report
+    from refit_shard.converter.doctor.dataset import DatasetPaths, Report
     from refit_shard.converter.doctor.findings import Finding
     from refit_shard.data_folder import DataConfig
 
@@ -69,12 +69,12 @@ def _split(error: RefitShardError) -> tuple[str, str]:
 
 def find_place(
     config: "DataConfig", dataset: "Dataset", build: str, *, needed: bool
-) -> "tuple[Place | None, list[Finding]]":
+) -> "tuple[DatasetPaths | None, list[Finding]]":
     """Where a data set is, and what the search found; a missing npz may be a warning only.
 
     ``build``: the command of a build, to which the data set is added.
     """
-    from refit_shard.converter.doctor.dataset import Place
+    from refit_shard.converter.doctor.dataset import DatasetPaths
     from refit_shard.converter.doctor.findings import Finding
 
     name = dataset.name
@@ -95,7 +95,7 @@ def find_place(
         return None, findings
     out = f"{DEFAULT_OUT}/{name}"
     command = f"{build} --dataset {name}"
-    return Place(dataset=dataset, npz=npz, root=root, out=out, command=command), findings
+    return DatasetPaths(dataset=dataset, npz=npz, root=root, out=out, command=command), findings
 
 
 def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]]":
@@ -119,7 +119,7 @@ def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]
     return [(dataset, dataset.root_variable not in served) for dataset in chosen]
 
 
-def _check_one(place: "Place", sample: int | None, *, quiet: bool) -> "Report":
+def _check_one(place: "DatasetPaths", sample: int | None, *, quiet: bool) -> "Report":
     from refit_shard.console import Meter, listing_meter
     from refit_shard.converter.doctor.dataset import check_dataset
 

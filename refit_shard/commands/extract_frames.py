@@ -1,7 +1,6 @@
 """``refit-shard extract-frames``: the frames of videos that an npz names."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refit_shard.commands import Subparsers
@@ -75,35 +74,23 @@ def request_of(args: argparse.Namespace) -> "VideoRequest":
     Raises:
         UsageError: they contradict each other, or a data set's place is not configured.
     """
-    from refit_shard.converter.annotations.datasets import DATASETS, Dataset
     from refit_shard.converter.videos.plan import VideoRequest, layout_of
     from refit_shard.data_folder import find_data_config
-    from refit_shard.shards_spec.names import check_dataset_name
-    from refit_shard.shards_spec.storage.files import is_file
-    from refit_shard.shards_spec.storage.paths import absolute, local_path, location
+    from refit_shard.own_sets import npz_of_option, own_set_of_options, root_of_option
 
     if bool(args.dataset) == bool(args.name):
         raise UsageError(
             "extract-frames: say which with --dataset NAME, or --npz FILE --root DIR --name NAME"
         )
-    npz = location(args.npz, "--npz") if args.npz else None
-    root = absolute(str(local_path(args.root, "--root"))) if args.root else None
-    if npz is not None and not is_file(npz):
-        raise UsageError(f"--npz {args.npz}: no such file")
-    if root is not None and not Path(root).is_dir():
-        raise UsageError(f"--root {args.root}: no such folder")
     if args.name:
-        if npz is None or root is None:
-            raise UsageError("extract-frames: --npz, --root and --name go together")
-        check_dataset_name(args.name)
-        if args.name in DATASETS:
-            raise UsageError(f"--name {args.name}: is a registered data set: --dataset {args.name}")
-        dataset = Dataset(name=args.name, root_variable="--root")
+        own = own_set_of_options(args.npz, args.root, args.name)
+        dataset, npz, root = own.dataset, own.npz, own.root
     else:
         config = find_data_config(args.data_config)
         dataset = config.find(args.dataset)
         layout_of(dataset)
-        npz, root = npz or config.npz(dataset), root or config.root(dataset)
+        npz = npz_of_option(args.npz) if args.npz else config.npz(dataset)
+        root = root_of_option(args.root) if args.root else config.root(dataset)
     if "://" in root:
         raise UsageError(f"{root}: videos are read from a disk: give --root DIR with a copy")
     return VideoRequest(

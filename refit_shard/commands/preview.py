@@ -7,8 +7,7 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import UsageError
 
 if TYPE_CHECKING:
-    from refit_shard.shards_spec.reader import Sample
-    from refit_shard.sheet import Image, Points
+    from refit_shard.sheet import Image
 
 HELP = """\
 Write a contact sheet of stored crops, each with its 2D skeleton, its box and its key: the picture
@@ -40,44 +39,17 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def draw_sample(sample: "Sample") -> "Image":
-    """One cell of the sheet."""
-    import numpy as np
-
-    from refit_shard.shards_spec.geometry import box_side
-    from refit_shard.shards_spec.verify import checked_image
-    from refit_shard.sheet import draw_box, draw_skeleton, fit, label
-
-    where = f"{sample.shard_name}: {sample['key']}"
-    sample.check()
-    cell, factor = fit(checked_image(sample, where))
-    x0, y0 = sample["window"][:2]
-    scale = np.asarray(sample["k"]) * factor
-
-    def to_cell(points: "Points") -> "Points":
-        mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
-        return mapped
-
-    half = box_side(float(sample["scale"])) / 2
-    corners = np.array([sample["center"] - half, sample["center"] + half])
-    draw_box(cell, to_cell(corners).ravel())
-    keypoints = np.array(sample["keypoints"])
-    keypoints[:, :2] = to_cell(keypoints[:, :2])
-    draw_skeleton(cell, keypoints)
-    return label(cell, sample["key"])
-
-
 def stored_cells(args: argparse.Namespace) -> "list[Image]":
     """Cells of stored crops, chosen by the seed."""
     import numpy as np
 
     from refit_shard.shards_spec.reader import ShardSet
+    from refit_shard.sheet import draw_sample
 
     data_set = ShardSet.open(args.path)
     count = min(args.n, len(data_set))
     chosen = np.random.default_rng(args.seed).choice(len(data_set), count, replace=False)
-    with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
-        return [draw_sample(data_set[int(index)]) for index in np.sort(chosen)]
+    return [draw_sample(data_set[int(index)]) for index in np.sort(chosen)]
 
 
 def stream_cells(args: argparse.Namespace) -> "list[Image]":

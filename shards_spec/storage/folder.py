@@ -238,7 +238,7 @@ class Folder:
             stream.write(data)
 
     @contextmanager
-    def near(self, *names: str) -> Iterator["Folder"]:
+    def local_copy(self, *names: str) -> Iterator["Folder"]:
         """This folder if it is local, else a temporary one that holds copies of these files.
 
         Raises:

@@ -13,14 +13,15 @@ from benchmarks import (
     bench_archives,
     bench_build,
     bench_gpu,
-    bench_late,
+    bench_late_build,
+    bench_late_stream,
     bench_load,
     bench_loop,
     bench_peers,
+    bench_query,
     bench_startup,
     bench_videos,
     late_storage,
-    late_stream,
     soak,
 )
 from benchmarks.load_stages import STAGES
@@ -61,17 +62,17 @@ def test_bench_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow  # many fresh processes
-def test_bench_late(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_late_build(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From late files and from a late store."""
     out = tmp_path / "results.json"
-    arguments = ["--quick", "--part", "build", "--cache", str(cache), "--out", str(out)]
-    assert bench_late.main(arguments) == 0
+    arguments = ["--quick", "--cache", str(cache), "--out", str(out)]
+    assert bench_late_build.main(arguments) == 0
     measured = json.loads(out.read_text())["build"]
     assert set(measured) == {"files", "store"}
     for one in measured.values():
         assert set(one["ratios"]) == set(one["samples_per_second"]) == {"0", "5"}
         assert all(rate["median"] > 0 for rate in one["samples_per_second"].values())
-    assert "| build, store | 5 ms |" in capsys.readouterr().out
+    assert "| store | 5 ms |" in capsys.readouterr().out
 
 
 def test_late_files_wait_and_others_do_not(tmp_path: Path) -> None:
@@ -146,14 +147,25 @@ def test_bench_loop(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert "| next, ready, ms |" in capsys.readouterr().out
 
 
-def test_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A read that waits 5 ms is waited for; in a batch of four, all are."""
     out = tmp_path / "results.json"
-    assert late_stream.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    assert bench_late_stream.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
     results = json.loads(out.read_text())
     assert set(results["samples_per_second"]) == set(results["ratios"]) == {"0", "5"}
     assert all(one["median"] > 0 for one in results["samples_per_second"].values())
     assert "| 5 ms |" in capsys.readouterr().out
+
+
+def test_bench_query(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_query.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert results["rows"] == {"many": 400, "few": 80}
+    assert set(results["seconds"]) == {"a joint, many rows", "a joint, few rows"}
+    assert all(one["median"] > 0 for one in results["seconds"].values())
+    assert all(one > 1e6 for one in results["peak_bytes"].values())
+    assert "| a joint, many rows |" in capsys.readouterr().out
 
 
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

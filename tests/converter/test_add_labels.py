@@ -11,7 +11,7 @@ import pytest
 
 from refit_shard import ShardSet
 from refit_shard.converter.annotations.keep import parse_keeps
-from refit_shard.converter.build.work import ShardResult
+from refit_shard.converter.build.task import ShardResult
 from refit_shard.converter.frames import decode, encode
 from refit_shard.converter.labels.plan import LabelsPlan, LabelsRequest, plan_labels
 from refit_shard.converter.labels.work import add_labels

@@ -22,6 +22,7 @@ from refit_shard.converter.archives.index import LISTS_FOLDER
 from refit_shard.converter.archives.members import Member
 from refit_shard.converter.build import work
 from refit_shard.converter.build.plan import pieces
+from refit_shard.converter.reading import Room
 from refit_shard.shards_spec.errors import FrameError, PassingError, SourceError
 from refit_shard.shards_spec.storage.folder import open_folder
 from tests.converter.packing import (
@@ -483,9 +484,9 @@ def test_a_build_reads_so_and_its_shards_stay_as_they_are(
     tree = packed(plain, tmp_path, "x.tar", tar_of(dict(reversed(files.items()))))
     begins: list[int] = []
 
-    def noting(file: Any, where: str, member: Member) -> bytes:
+    def noting(file: Any, where: str, member: Member, room: Room) -> bytes:
         begins.append(member.begin)
-        return members.read_member(file, where, member)
+        return members.read_member(file, where, member, room)
 
     monkeypatch.setattr(frames, "read_member", noting)
     monkeypatch.setattr(work, "_WAITING_BYTES", waiting)

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from refit_shard.converter.annotations.datasets import Dataset
-from refit_shard.converter.doctor.dataset import Place, Report, check_dataset, check_disk, check_npz
+from refit_shard.converter.doctor.dataset import (
+    DatasetPaths,
+    Report,
+    check_dataset,
+    check_disk,
+    check_npz,
+)
 from refit_shard.converter.doctor.extras import Extra, check_extra, fault_of
 from refit_shard.converter.doctor.findings import Finding
 from tests.small import HEIGHT, WIDTH, Own, encoded, picture
@@ -30,7 +36,7 @@ def own(tmp_path: Path) -> Own:
 def examine(own: Own, sample: int | None = None, dataset: Dataset | None = None) -> Report:
     """Everything that is said of one's own data set."""
     dataset = dataset or Dataset(name="own", root_variable="OWN_ROOT")
-    place = Place(
+    place = DatasetPaths(
         dataset=dataset, npz=str(own.npz), root=str(own.root), out=str(own.out), command=COMMAND
     )
     planned: list[int] = []
@@ -101,7 +107,9 @@ def test_a_hostile_header_is_a_finding(own: Own) -> None:
         for key in ("imgname", "center", "scale"):
             archive.writestr(f"{key}.npy", b"\x93NUMPY\x01\x00" + size + header)
     dataset = Dataset(name="own", root_variable="OWN_ROOT")
-    place = Place(dataset=dataset, npz=str(own.npz), root=str(own.root), out="", command=COMMAND)
+    place = DatasetPaths(
+        dataset=dataset, npz=str(own.npz), root=str(own.root), out="", command=COMMAND
+    )
     (one,) = check_npz(place)
     assert one.status == "fail"
 

@@ -16,6 +16,7 @@ from refit_shard.converter.build import work
 from refit_shard.converter.build.driver import make_task, prepare
 from refit_shard.converter.build.plan import BuildOptions
 from refit_shard.converter.build.request import BuildRequest
+from refit_shard.converter.build.task import Recipe, ShardTask
 from refit_shard.shards_spec import writer
 from refit_shard.shards_spec.storage import folder as storage
 from tests.small import Own, hashes, own, refit
@@ -34,7 +35,7 @@ STEPS: tuple[CodeType, ...] = tuple(
 class Late:
     """A worker on a thread, which waits at its ``step``-th line until it is let ``go``."""
 
-    def __init__(self, recipe: work.Recipe, task: work.ShardTask, step: int) -> None:
+    def __init__(self, recipe: Recipe, task: ShardTask, step: int) -> None:
         self.came = threading.Event()
         self.go = threading.Event()
         self.over = False
@@ -42,7 +43,7 @@ class Late:
         self._thread = threading.Thread(target=self._run, args=(recipe, task))
         self._thread.start()
 
-    def _run(self, recipe: work.Recipe, task: work.ShardTask) -> None:
+    def _run(self, recipe: Recipe, task: ShardTask) -> None:
         sys.settrace(self._trace)
         try:
             work.build_shard(recipe, task)

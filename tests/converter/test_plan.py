@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.build.driver import prepare
-from refit_shard.converter.build.plan import BuildOptions, frame_groups, permutation, plan_order
+from refit_shard.converter.build.plan import BuildOptions, frame_groups, frame_order, plan_order
 from refit_shard.converter.build.request import BuildRequest
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.geometry import FULL_ENVELOPE, box_meets_image, plan_crop
@@ -87,9 +87,9 @@ def test_every_usable_row_is_planned_once_and_frames_stay_together(
 
 
 def test_the_permutation_is_the_same_for_ever() -> None:
-    assert permutation(12, 0).tolist() == [0, 2, 11, 9, 1, 8, 5, 4, 3, 10, 6, 7]
-    assert permutation(12, 1).tolist() == [3, 5, 2, 9, 7, 10, 0, 8, 6, 11, 1, 4]
-    assert sorted(permutation(100, 7).tolist()) == list(range(100))
+    assert frame_order(12, 0).tolist() == [0, 2, 11, 9, 1, 8, 5, 4, 3, 10, 6, 7]
+    assert frame_order(12, 1).tolist() == [3, 5, 2, 9, 7, 10, 0, 8, 6, 11, 1, 4]
+    assert sorted(frame_order(100, 7).tolist()) == list(range(100))
 
 
 def test_shards_mix_the_frames_of_the_whole_data_set() -> None:

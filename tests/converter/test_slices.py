@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from benchmarks.big_npz import make_big_npz
 from refit_shard.converter.annotations import npz, spool
 from refit_shard.converter.annotations.datasets import Dataset
-from refit_shard.converter.annotations.source import Source, read_source
+from refit_shard.converter.annotations.source import Annotations, read_annotations
 from refit_shard.converter.build.driver import build, prepare
 from refit_shard.converter.build.plan import BuildOptions
 from refit_shard.converter.build.request import BuildRequest
@@ -71,9 +71,9 @@ def expected(given: Arrays) -> Arrays:
     }
 
 
-def read(path: Path, limit: int | None = None) -> Source:
+def read(path: Path, limit: int | None = None) -> Annotations:
     """As a build reads it."""
-    return read_source(str(path), "/frames", use_pose_3d=True, limit=limit)
+    return read_annotations(str(path), "/frames", use_pose_3d=True, limit=limit)
 
 
 @settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -52,6 +52,9 @@ def looked_at(folder: Path) -> list[Result]:
         refit("verify", folder),
         refit("verify", folder, "--quick"),
         refit("preview", folder, "--out", folder.parent / "sheet.png"),
+        refit("query", folder, "--columns", "all", "--where", "scale > 0"),
+        refit("query", folder, "--columns", "key,imgname,keypoints", "--format", "csv"),
+        refit("show", folder, "own-00000000", "--out", folder.parent / "row.png"),
     ]
     for result in results:
         assert result.code in (0, 1, 2), result

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from refit_shard.converter.annotations.npz import Npz
-from refit_shard.converter.annotations.source import read_source
+from refit_shard.converter.annotations.source import read_annotations
 from refit_shard.shards_spec.errors import SourceError
 from tests.hostile.batch import mutated, outcomes
 from tests.small import columns, own, quarantine
@@ -19,7 +19,7 @@ from tests.small import columns, own, quarantine
 
 def parse(path: Path) -> None:
     """As a build reads it."""
-    read_source(str(path), "/frames", use_pose_3d=True)
+    read_annotations(str(path), "/frames", use_pose_3d=True)
 
 
 def packed(arrays: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from refit_shard import StreamingLoader, StreamOptions
-from refit_shard.loaders.stream.epochs import Cut, Epochs
+from refit_shard.loaders.stream.epochs import Epochs, EpochShape
 from refit_shard.loaders.stream.mix import make_mixer
 from refit_shard.loaders.stream.order import Passes
 from refit_shard.loaders.stream.state import Place, make_state, read_state
@@ -53,8 +53,8 @@ class Rank(Protocol):
 class Pure:
     """A rank's loader without its pixels and processes."""
 
-    def __init__(self, cut: Cut, rank: int, mixing: str, ratios: list[float]) -> None:
-        self._cut = cut
+    def __init__(self, shape: EpochShape, rank: int, mixing: str, ratios: list[float]) -> None:
+        self._shape = shape
         self._rank = rank
         self._ratios = ratios
         self._identity: dict[str, Any] = {
@@ -66,7 +66,7 @@ class Pure:
         }
         self._mixer = make_mixer(mixing, ratios, SEED)
         self._passes = [Passes([rows], SEED, name) for name, rows in ROWS.items()]
-        self._epochs = Epochs(cut)
+        self._epochs = Epochs(shape)
 
     def __len__(self) -> int:
         return self._epochs.coming
@@ -75,7 +75,7 @@ class Pure:
         return self._batches(*self._epochs.start())
 
     def _batches(self, first: int, end: int) -> Iterator[list[Name]]:
-        for begin, finish in self._cut.slices(first, end, self._rank):
+        for begin, finish in self._shape.slices(first, end, self._rank):
             which, draws = self._mixer.assign(begin, finish - begin)
             self._epochs.receive()
             yield [
@@ -101,20 +101,22 @@ class Pure:
 class Whole:
     """A rank's loader."""
 
-    def __init__(self, shards: Path, cut: Cut, rank: int, mixing: Any, ratios: list[float]) -> None:
+    def __init__(
+        self, shards: Path, shape: EpochShape, rank: int, mixing: Any, ratios: list[float]
+    ) -> None:
         places = {
             name: (str(shards / name / "shards" / "own"), ratio)
             for name, ratio in zip(ROWS, ratios, strict=True)
         }
         options = StreamOptions(
-            batch_size=cut.batch_size,
+            batch_size=shape.batch_size,
             seed=SEED,
-            epoch_samples=cut.samples,
+            epoch_samples=shape.samples,
             num_workers=0,
             rank=rank,
-            world_size=cut.world_size,
+            world_size=shape.world_size,
             mixing=mixing,
-            drop_last=cut.drop_last,
+            drop_last=shape.drop_last,
             image="uint8",
             res=16,
         )
@@ -139,9 +141,9 @@ class Training(RuleBasedStateMachine):
 
     most_ranks = 5
 
-    def rank(self, cut: Cut, rank: int, mixing: str, ratios: list[float]) -> Rank:
+    def rank(self, shape: EpochShape, rank: int, mixing: str, ratios: list[float]) -> Rank:
         """A rank of the run."""
-        return Pure(cut, rank, mixing, ratios)
+        return Pure(shape, rank, mixing, ratios)
 
     @initialize(
         samples=st.sampled_from([1, 5, 16, 30, 50, 61]),
@@ -161,14 +163,14 @@ class Training(RuleBasedStateMachine):
         """New processes, as many as an epoch has samples for."""
         world_size = min(world_size, self.samples, self.most_ranks)
         batch_size = min(batch_size, self.samples // world_size)
-        self.cut = Cut(
+        self.shape = EpochShape(
             samples=self.samples,
             batch_size=batch_size,
             world_size=world_size,
             drop_last=drop_last,
         )
         self.ranks = [
-            self.rank(self.cut, rank, self.mixing, self.ratios) for rank in range(world_size)
+            self.rank(self.shape, rank, self.mixing, self.ratios) for rank in range(world_size)
         ]
         self.iterators = []
 
@@ -201,8 +203,8 @@ class Training(RuleBasedStateMachine):
             self.left -= 1
             sizes = [len(batch) for batch in batches if batch is not None]
             assert len(sizes) == len(self.ranks)
-            assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1 <= self.cut.batch_size + 1
-            assert not self.cut.drop_last or sum(sizes) == self.cut.step
+            assert 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1 <= self.shape.batch_size + 1
+            assert not self.shape.drop_last or sum(sizes) == self.shape.step
             self.received += [name for batch in batches if batch is not None for name in batch]
 
     @precondition(lambda self: self.iterators)
@@ -299,8 +301,8 @@ def test_random_sequences_of_the_loader(folder: Path) -> None:
     class WholeTraining(Training):
         most_ranks = 2
 
-        def rank(self, cut: Cut, rank: int, mixing: str, ratios: list[float]) -> Rank:
-            return Whole(folder, cut, rank, mixing, ratios)
+        def rank(self, shape: EpochShape, rank: int, mixing: str, ratios: list[float]) -> Rank:
+            return Whole(folder, shape, rank, mixing, ratios)
 
     run_state_machine_as_test(
         WholeTraining, settings=settings(max_examples=examples(15), stateful_step_count=25)

@@ -1,7 +1,9 @@
 """States: small, exact anywhere, valid on other ranks, refused where they do not fit."""
 
+import copy
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -224,6 +226,43 @@ def test_a_damaged_state_is_refused(shards: Path, damage: dict[str, Any]) -> Non
     with pytest.raises(UsageError, match="damaged"):
         loader.load_state_dict({**state, **damage})
     assert loader.state_dict() == state
+
+
+def places(values: Any) -> Iterator[tuple[Any, ...]]:
+    """Where each key of nested dictionaries and lists stands: the keys that lead to it."""
+    inner = enumerate(values) if isinstance(values, list) else values.items()
+    for key, value in inner:
+        if isinstance(values, dict):
+            yield (key,)
+        if isinstance(value, dict | list):
+            yield from ((key, *rest) for rest in places(value))
+
+
+@pytest.mark.parametrize("changed", [(), ("policy",), ("policy", "ratios")])
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_state_that_lacks_a_value_is_refused(
+    shards: Path, augment: bool, changed: tuple[str, ...]
+) -> None:
+    """Also one that is None here, such as ``compat``: lacking is not None."""
+    loader = stream(shards, augment=augment)
+    next(iter(loader))
+    state = loader.state_dict()
+    tried = 0
+    for place in places(state):
+        lacking: Any = copy.deepcopy(state)
+        *outer, key = place
+        inner = lacking
+        for one in outer:
+            inner = inner[one]
+        del inner[key]
+        if place[0] == "policy" and len(place) > 1 and "policy" in changed:
+            loader.load_state_dict(lacking, changed)  # a policy that is replaced may have less
+        else:
+            with pytest.raises(UsageError, match="load_state_dict"):
+                loader.load_state_dict(lacking, changed)
+        assert loader.state_dict() == state
+        tried += 1
+    assert tried >= 30
 
 
 def rows_of(*rows: int) -> dict[str, Any]:

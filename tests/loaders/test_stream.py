@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from refit_shard.loaders.philox import Places
+from refit_shard.loaders.philox import PhiloxStreams
 from refit_shard.loaders.stream import order
 from refit_shard.shards_spec.errors import UsageError
 from tests.loaders.streams import all_items, all_names, check_passes, names, stream
@@ -246,13 +246,13 @@ def test_any_epoch_of_a_million_rows_is_reached_without_work(
     """Neither a random number nor an order is drawn to go there, a few are for a state of it."""
     loader = stream(shards, mixing="iid", epoch_samples=10**6)
     drawn: list[int] = []
-    at = Places.at
+    at = PhiloxStreams.at
 
-    def counted(places: Places, level: int, number: int) -> Any:
+    def counted(places: PhiloxStreams, level: int, number: int) -> Any:
         drawn.append(level)
         return at(places, level, number)
 
-    monkeypatch.setattr(Places, "at", counted)
+    monkeypatch.setattr(PhiloxStreams, "at", counted)
     monkeypatch.setattr(order, "permutation", None)
     loader.set_epoch(100)
     loader.set_epoch(3)

@@ -17,7 +17,7 @@ from benchmarks.annotations import (
     write_pickle,
 )
 from benchmarks.bench_import import QUICK, make_sources
-from refit_shard.converter.annotations.source import read_source
+from refit_shard.converter.annotations.source import read_annotations
 from refit_shard.converter.importers import mpi_inf_3dhp
 from refit_shard.converter.importers.run import plan_import, run_import
 from tests.converter.importers.command import imported, refused
@@ -137,7 +137,7 @@ def test_every_kind_s_npz_is_one_that_a_build_reads(tmp_path: Path) -> None:
     """All rows are usable, and no key is one that a build does not know."""
     for name, request in make_sources(tmp_path / "made", QUICK).items():
         summary = run_import(plan_import(request), lambda _: None)
-        source = read_source(summary.npz, "/frames", use_pose_3d=True)
+        source = read_annotations(summary.npz, "/frames", use_pose_3d=True)
         assert source.rows == summary.rows > 0, name
         assert not source.faults, name
         assert not source.unused, name

@@ -1,6 +1,6 @@
 """How fast the stream is where storage answers late.
 
-    python -m benchmarks.late_stream
+    python -m benchmarks.bench_late_stream
 
 The loader with two workers, as :mod:`benchmarks.bench_load` measures it, over files in the page
 cache, each of whose reads waits some milliseconds: a library that is preloaded into a fresh process
@@ -79,7 +79,7 @@ def run(settings: Settings, cache: Path) -> dict[str, Any]:
     """All measurements."""
     crops = cached_crops(cache, settings)
     return {
-        "benchmark": "late_stream",
+        "benchmark": "bench_late_stream",
         "machine": machine(PACKAGES),
         "settings": asdict(settings),
         **measure_stream(crops, settings, cache),
@@ -102,14 +102,14 @@ def report(results: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
-    parser = command_line("late_stream", __doc__)
+    parser = command_line("bench_late_stream", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
     results = run(settings, args.cache)
     print(report(results))
-    keep(args, "late_stream", results)
+    keep(args, "bench_late_stream", results)
     return 0
 
 

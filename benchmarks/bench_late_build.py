@@ -1,17 +1,13 @@
 """How fast a build is where storage answers late, beside the same build where it does not.
 
-    python -m benchmarks.bench_late
-    python -m benchmarks.bench_late --part build
+    python -m benchmarks.bench_late_build
 
 Frames are those of :mod:`benchmarks.bench_build`, as many times over as the shards need, each time
-under other names. Parts, each with a line for every delay and each rate over that without one,
-round by round:
-
-- *build*: on two workers, from files of which each open waits (a library that is preloaded into
-  fresh processes, ``late_opens.cc``), and from an S3 server (moto, on the same cores) behind a
-  proxy that delays each request, of which a frame takes two: its size, then its bytes.
-
-The steady rate as :mod:`benchmarks.bench_build` has it.
+under other names. A build on two workers, from files of which each open waits (a library that is
+preloaded into fresh processes, ``late_opens.cc``), and from an S3 server (moto, on the same cores)
+behind a proxy that delays each request, of which a frame takes two: its size, then its bytes. For
+every delay the steady rate as :mod:`benchmarks.bench_build` has it, and that over the rate without
+one, round by round.
 """
 
 import sys
@@ -117,51 +113,44 @@ def measure_build(tree: Tree, scratch: Path, settings: Settings) -> dict[str, An
     return results
 
 
-PARTS: dict[str, Callable[[Tree, Path, Settings], dict[str, Any]]] = {"build": measure_build}
-
-
-def run(settings: Settings, cache: Path, parts: Sequence[str]) -> dict[str, Any]:
-    """The measurements of some parts."""
+def run(settings: Settings, cache: Path) -> dict[str, Any]:
+    """All measurements."""
     cache.mkdir(parents=True, exist_ok=True)
     tree = cached_tree(cache, settings.frames)
-    results: dict[str, Any] = {
-        "benchmark": "bench_late",
-        "machine": machine(PACKAGES),
-        "settings": asdict(settings),
-    }
-    for part in parts:
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            results[part] = PARTS[part](tree, Path(folder), settings)
-    return results
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        return {
+            "benchmark": "bench_late_build",
+            "machine": machine(PACKAGES),
+            "settings": asdict(settings),
+            "build": measure_build(tree, Path(folder), settings),
+        }
 
 
 def report(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     rows = [
         [
-            f"{part}, {storage}",
+            storage,
             f"{delay} ms",
             str(Spread(**measured["samples_per_second"][delay])),
             str(Spread(**ratio)),
             f"{TARGETS[int(delay)]:g}" if int(delay) in TARGETS else "",
         ]
-        for part in results.keys() & PARTS.keys()
-        for storage, measured in results[part].items()
+        for storage, measured in results["build"].items()
         for delay, ratio in measured["ratios"].items()
     ]
-    return markdown_table(["", "each waits", "samples/s", "over no wait", "target"], rows)
+    return markdown_table(["from", "each waits", "samples/s", "over no wait", "target"], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the results."""
-    parser = command_line("bench_late", __doc__)
-    parser.add_argument("--part", choices=PARTS, help="only this one (default all)")
+    parser = command_line("bench_late_build", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 2)")
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds",))
-    results = run(settings, args.cache, [args.part] if args.part else [*PARTS])
+    results = run(settings, args.cache)
     print(report(results))
-    keep(args, "bench_late", results)
+    keep(args, "bench_late_build", results)
     return 0
 
 
