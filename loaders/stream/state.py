@@ -126,9 +126,13 @@ class _Difference(NamedTuple):
 
     @property
     def changes(self) -> str | None:
-        """Which of :data:`CHANGEABLE` it belongs to."""
+        """Which of :data:`CHANGEABLE` it belongs to; a value that the state lacks to none, but of a
+        policy, of which another release's may have less.
+        """
         if self.name.startswith("policy."):
             return "policy"
+        if self.stated is _MISSING:
+            return None
         last = {"transform": "transform", "ratio": "ratios", "labels": "labels"}
         return last.get(self.name.rpartition(".")[2])
 
@@ -136,9 +140,7 @@ class _Difference(NamedTuple):
         self, state: Mapping[str, Any], identity: Identity, changed: Collection[str]
     ) -> bool:
         """Whether the caller meant it: with a policy, occlusion may begin or end, too."""
-        if self.stated is _MISSING and self.changes != "policy":  # another release's may have less
-            return False
-        if self.name == "occluders" and "policy" in changed:
+        if self.name == "occluders" and "policy" in changed and self.stated is not _MISSING:
             return _never_occludes(state) or _never_occludes(identity)
         return self.changes in changed
 
@@ -197,12 +199,9 @@ def _labels_apart(
     stated: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """A source in a state and in this loader, with ``labels`` in place of ``content`` where rows
-    and images are the same, as only labels of one's own can differ then. A state that says nothing
-    of ``images`` is of an earlier loader.
+    and images are the same, as only labels of one's own can differ then.
     """
-    if "images" not in stated:
-        return stated, {key: value for key, value in own.items() if key != "images"}
-    if not _equal(stated["images"], own["images"]):
+    if not _equal(stated.get("images"), own["images"]):
         return stated, own
     first, second = (
         {"labels" if key == "content" else key: value for key, value in source.items()}
