@@ -3,9 +3,9 @@
     python -m benchmarks.bench_report
 
 The data sets are those of :mod:`benchmarks.many_shards`: true indexes, and tars that are links to a
-few, so the page shows no crops (their records are other rows'). ``refit-shard report`` runs in a fresh process for each, in turns (see
-:func:`benchmarks.harness.interleaved`); its peak memory is its own, mapped pages of indexes
-included, which the system takes back at will.
+few, so the page shows no crops (their records are other rows'). ``refit-shard report`` runs in a
+fresh process for each, in turns (see :func:`benchmarks.harness.interleaved`); its peak memory is
+its own, mapped pages of indexes included, which the system takes back at will.
 """
 
 import json

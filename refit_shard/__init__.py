@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from refit_shard.loaders.refit.trainer import get_dataloaders
     from refit_shard.loaders.stream.loader import StreamingLoader
     from refit_shard.loaders.stream.options import StreamOptions
+    from refit_shard.loaders.stream.transform import BatchTransform
     from refit_shard.shards_spec.reader import Sample, Shard, ShardSet
 
 __version__ = "0.2.0"
@@ -25,6 +26,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Augmentation",
     "AugmentationPolicy",
+    "BatchTransform",
     "EvaluationLoader",
     "Occluders",
     "Occlusion",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     "Augmentation": "loaders.items.draws",
     "AugmentationPolicy": "loaders.items.policy",
+    "BatchTransform": "loaders.stream.transform",
     "EvaluationLoader": "loaders.refit.evaluation",
     "Occluders": "loaders.items.occluders",
     "Occlusion": "loaders.items.draws",

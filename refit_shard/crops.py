@@ -6,17 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refit_shard.loaders.items.draws import Augmentation, select, single
 from refit_shard.loaders.items.making import render
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
 from refit_shard.loaders.items.pixels import MEAN, STD
-from refit_shard.loaders.items.policy import (
-    Augmentation,
-    AugmentationPolicy,
-    draw,
-    select,
-    single,
-)
+from refit_shard.loaders.items.policy import AugmentationPolicy, draw
 from refit_shard.shards_spec.reader import Sample
 from refit_shard.sheet import Image, Points, draw_skeleton, fit
 

@@ -22,19 +22,14 @@ from refit_shard.loaders.remote.cache import Cache
 from refit_shard.loaders.stream.ahead import ShardPrefetcher
 from refit_shard.loaders.stream.mix import Mixer, Origin, make_mixer
 from refit_shard.loaders.stream.needs import Needs
-from refit_shard.loaders.stream.options import (
-    DEFAULT_OCCLUDERS,
-    StreamOptions,
-    check_ratios,
-    parse_bytes,
-)
+from refit_shard.loaders.stream.options import DEFAULT_OCCLUDERS, StreamOptions, parse_bytes
 from refit_shard.loaders.stream.ranks import find_rank
-from refit_shard.loaders.stream.source import Source
+from refit_shard.loaders.stream.source import open_sources
 from refit_shard.loaders.stream.workers import Batch, Made, Slice, batches_in_order
 from refit_shard.shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
 from refit_shard.shards_spec.fields import EXTRINSICS
-from refit_shard.shards_spec.records import OpenTars, Places
-from refit_shard.shards_spec.storage.paths import AnyPath, location
+from refit_shard.shards_spec.records import Places
+from refit_shard.shards_spec.storage.paths import AnyPath
 
 Ints = NDArray[np.int64]
 
@@ -64,43 +59,6 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
         DEFAULT_OCCLUDERS,
     )
     return None
-
-
-def open_sources(
-    sources: Mapping[str, tuple[AnyPath, float]],
-    options: StreamOptions,
-    *,
-    sequential: bool,
-    cache: Cache | None,
-) -> list[Source]:
-    """The sources, checked against the ratios, the filters and the policy.
-
-    Raises:
-        UsageError: they do not fit.
-    """
-    ratios = check_ratios(list(sources), [ratio for _, ratio in sources.values()])
-    unknown = [name for name in options.where if name not in sources]
-    if unknown:
-        raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
-    tars = OpenTars()
-    opened = [
-        Source(
-            name,
-            location(url, f"shards of {name}"),
-            ratio,
-            tars=tars,
-            seed=options.seed,
-            where=options.where.get(name),
-            window=options.window,
-            sequential=sequential,
-            cache=cache,
-        )
-        for (name, (url, _)), ratio in zip(sources.items(), ratios, strict=True)
-    ]
-    if options.augment:
-        for source in opened:
-            options.policy.check_set(source.shards.manifest, options.res, source.name)
-    return opened
 
 
 @dataclass(frozen=True)
@@ -247,6 +205,13 @@ class BatchMaker:
         made |= move_labels(self.options, self.own, columns, has, draws)
         counts = np.bincount(which, minlength=len(self.sources))
         return Made(made, counts, tuple(replaced[place] for place in sorted(replaced)))
+
+    def finish(self, samples: Samples, batch: Batch) -> Batch:
+        """The batch after the user's own transform."""
+        transform = self.options.transform
+        if transform is None:
+            return batch
+        return transform.apply(batch, self.options.seed, samples.begin, len(samples.which))
 
     def _labels(self, columns: dict[str, NDArray[Any]], draws: Draws) -> dict[str, Any]:
         names: list[bytes] = columns.pop("imgname").tolist()

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from refit_shard.loaders.stream.batches import open_sources
 from refit_shard.loaders.stream.mix import make_mixer
 from refit_shard.loaders.stream.needs import Ints, Needs
 from refit_shard.loaders.stream.options import DEFAULT_WINDOW, StreamOptions
+from refit_shard.loaders.stream.source import open_sources
 from refit_shard.shards_spec.storage.paths import AnyPath
 
 EPOCHS = 2

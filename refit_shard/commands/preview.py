@@ -109,10 +109,16 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
     from refit_shard.loaders.stream.loader import StreamingLoader
     from refit_shard.sheet import label
 
-    sizes = {"batch_size": args.n, "epoch_samples": args.n, "num_workers": 0}
-    alone = {"rank": 0, "world_size": 1, "occluders": args.occluders}
     loader = StreamingLoader.from_config(
-        args.stream, shards=args.shards, seed=args.seed, **sizes, **alone
+        args.stream,
+        shards=args.shards,
+        seed=args.seed,
+        batch_size=args.n,
+        epoch_samples=args.n,
+        num_workers=0,
+        rank=0,
+        world_size=1,
+        occluders=args.occluders,
     )
     batch = next(iter(loader))
     cells = []

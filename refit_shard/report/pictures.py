@@ -130,7 +130,7 @@ def _sheet_row(
     note = ""
     seen: list[Picture] = []
     try:
-        policy.check_envelope(one.data_set.manifest.envelope, one.name)
+        policy.check_set(one.data_set.manifest, res, one.name)
     except UsageError as error:
         note = str(error)
     else:
