@@ -83,6 +83,10 @@ class PassingError(StorageError):
     """A file could not be read now, for a reason that says nothing of what it holds."""
 
 
+class TransformError(RefitShardError):
+    """A loader's ``transform=``, a function of the user's own, failed or returned no batch."""
+
+
 class BuildError(RefitShardError):
     """A build ended without publishing its manifest."""
 

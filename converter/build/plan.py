@@ -10,16 +10,20 @@ from numpy.typing import NDArray
 from refit_shard.converter.annotations.keep import Keep
 from refit_shard.converter.annotations.remaps import Remaps
 from refit_shard.converter.annotations.source import Annotations
-from refit_shard.shards_spec.values import hold, whole
+from refit_shard.shards_spec.geometry import FULL_ENVELOPE
+from refit_shard.shards_spec.values import hold, number, whole
 
 Rows = NDArray[np.int64]
+
+MAX_ENVELOPE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """What decides the bytes of the shards, besides the source.
 
-    ``box_px``: side in pixels that the person's box is stored at. ``quality``: of the JPEG.
+    ``box_px``: side in pixels that the person's box is stored at. ``envelope``: the largest factor
+    on the box's side that the crops are to serve, at any rotation. ``quality``: of the JPEG.
     ``samples_per_shard``: rows that a shard holds, give or take a frame. ``limit``: only the
     first rows of the npz. ``seed``: of the permutation that spreads frames over shards.
     ``remaps``: of frame names. ``keep``: labels of one's own that are carried along.
@@ -29,6 +33,7 @@ class BuildOptions:
     """
 
     box_px: int = 256
+    envelope: float = FULL_ENVELOPE.scale
     quality: int = 90
     samples_per_shard: int = 2048
     limit: int | None = None
@@ -48,6 +53,7 @@ class BuildOptions:
             if value is not None or name != "limit":
                 option = "--" + name.replace("_", "-")
                 hold(self, **{name: whole(option, value, low, high)})
+        hold(self, envelope=number("--envelope", self.envelope, 1.0, MAX_ENVELOPE))
 
 
 @dataclass(frozen=True)
