@@ -15,12 +15,14 @@ from refit_shard.commands import (
     add_labels,
     build,
     doctor,
+    export,
     extract_frames,
     import_annotations,
     import_occluders,
     info,
     preview,
     query,
+    report,
     show,
     simulate,
     subset_3dpw,
@@ -39,6 +41,7 @@ _EXTRAS = {
     **dict.fromkeys(("cdflib", "h5py", "scipy"), "import"),
     "av": "videos",
     "duckdb": "query",
+    **dict.fromkeys(("jinja2", "markupsafe", "vl_convert"), "report"),
 }
 
 DESCRIPTION = """\
@@ -51,8 +54,10 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard verify data/shards/bedlam    re-read and check everything
   refit-shard info data/shards             what is there
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
+  refit-shard report data/shards --out report.html   distributions, duplicates, crops
   refit-shard query data/shards --where "scale > 0.5" --count   how many rows
   refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
+  refit-shard export data/shards/bedlam --format json --out DIR   for other readers
   refit-shard simulate config.yaml --cache 200GB   what a run would download
   refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
   refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
@@ -77,9 +82,11 @@ def make_parser() -> argparse.ArgumentParser:
         verify,
         info,
         preview,
+        report,
         query,
         show,
         simulate,
+        export,
         import_annotations,
         import_occluders,
         extract_frames,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from refit_shard.console import plain
 from refit_shard.converter.annotations.datasets import DATASETS, TURNS, Dataset
 from refit_shard.converter.annotations.keep import parse_keeps
 from refit_shard.converter.annotations.remaps import parse_remaps
@@ -46,7 +47,7 @@ class Section:
 
     def where(self, *keys: object) -> str:
         """An entry, or one of its keys."""
-        return self.name + "".join(self.key.format(f"{key!s:.80}") for key in keys)
+        return self.name + "".join(self.key.format(plain(f"{key!s:.80}")) for key in keys)
 
 
 def yaml_section(path: Path) -> Section:

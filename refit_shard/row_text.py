@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from refit_shard.console import plain
+from refit_shard.shards_spec.json_rows import json_rows
 
 Shapes = Mapping[str, tuple[int, ...]]
 _CELL_NUMBERS = 6
@@ -21,15 +22,7 @@ def json_lines(batch: pa.RecordBatch, shapes: Shapes) -> str:
     """One JSON object a row and line: arrays nested as ``shapes`` says, null for what is missing or
     not finite. A float32 has the digits that tell it from its neighbours.
     """
-    columns = {
-        name: _values(column, shapes.get(name, ()))
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    }
-    lines = (
-        json.dumps(dict(zip(columns, row, strict=True)))
-        for row in zip(*columns.values(), strict=True)
-    )
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in json_rows(batch, shapes))
 
 
 def csv_lines(batch: pa.RecordBatch, shapes: Shapes, *, header: bool = False) -> str:

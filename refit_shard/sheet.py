@@ -18,6 +18,8 @@ COLUMNS = 6
 
 RIGHT, LEFT, MIDDLE = (255, 96, 64), (64, 208, 255), (255, 224, 64)
 _MOST_TEXT = 64
+# OpenCV draws ASCII alone.
+_ASCII = str.maketrans({"°": " deg", "×": "x"})
 
 WHITE, BOX = (255, 255, 255), (96, 255, 96)
 
@@ -70,7 +72,7 @@ def draw_box(image: Image, corners: Points) -> None:
 def label(image: Image, text: str) -> Image:
     """The image with a line of text below it."""
     strip = np.zeros((18, image.shape[1], 3), np.uint8)
-    text = plain(text[:_MOST_TEXT])
+    text = plain(text[:_MOST_TEXT].translate(_ASCII))
     cv2.putText(strip, text, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, WHITE, 1, cv2.LINE_AA)
     return np.vstack([image, strip])
 
@@ -92,6 +94,15 @@ def draw_sample(sample: Sample, side: int = CELL) -> Image:
     Raises:
         ShardError: its labels or its image are damaged.
     """
+    return label(draw_crop(sample, side), sample["key"])
+
+
+def draw_crop(sample: Sample, side: int = CELL) -> Image:
+    """A stored crop with its box and skeleton, ``side`` pixels wide and high.
+
+    Raises:
+        ShardError: its labels or its image are damaged.
+    """
     sample.check()
     image = checked_image(sample, f"{sample.shard_name}: {sample['key']}")
     cell, factor = fit(image, side)
@@ -109,7 +120,7 @@ def draw_sample(sample: Sample, side: int = CELL) -> Image:
         keypoints = np.array(sample["keypoints"])
         keypoints[:, :2] = to_cell(keypoints[:, :2])
         draw_skeleton(cell, keypoints)
-    return label(cell, sample["key"])
+    return cell
 
 
 def compose(cells: list[Image]) -> Image:

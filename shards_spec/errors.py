@@ -114,6 +114,10 @@ class PassingError(StorageError):
     """
 
 
+class TransformError(RefitShardError):
+    """A loader's ``transform=``, a function of the user's own, failed or returned no batch."""
+
+
 class BuildError(RefitShardError):
     """A build ended without publishing its manifest.
 

@@ -23,6 +23,7 @@ RESERVED = frozenset(
     (
         *("img", "flip", "occ", "is_flipped", "rot", "sc", "rot_angle", "pn", "sample_index"),
         *("dataset_name", "gt_verts", "sample", "part", "openpose", "shape", "S"),
+        *("body_crop", "downscale", "blur", "gray", "brightness", "contrast"),
         *("dataset", "shard"),
     )
 )

@@ -32,7 +32,7 @@ FLOORS = {
             "doctor",
             "subset",
         ),
-        "labels",
+        *("labels", "export"),
     ),
     "loaders": ("", "native", "items", "remote", "stream", "refit"),
 }

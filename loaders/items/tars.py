@@ -10,11 +10,12 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from refit_shard.loaders.items.making import Batch, render
+from refit_shard.loaders.items.draws import Draws, neutral
+from refit_shard.loaders.items.making import Batch, make_item
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
 from refit_shard.loaders.items.own import declared
-from refit_shard.loaders.items.policy import AugmentationPolicy, Draws, draw, neutral, single
+from refit_shard.loaders.items.policy import AugmentationPolicy, draw
 from refit_shard.shards_spec.errors import ShardError, UsageError
 from refit_shard.shards_spec.fields import (
     EXTRINSICS,
@@ -137,10 +138,10 @@ class _Items:
 
     def __call__(self, sample: Mapping[str, Any]) -> Batch:
         stored = TarSample(sample, self._labels)
-        drawn = single(self._draw(stored.key))
+        draws = self._draw(stored.key)
         self._calls += 1
         try:
-            made = render(stored, drawn, self._options, occluders=self._occluders)
+            made = make_item(stored, draws, self._options, self._occluders)
         except UsageError as error:
             raise UsageError(f"webdataset_item: {stored.key}: {error}") from error
         return made | {"dataset_name": stored.key.rsplit("-", 1)[0]}

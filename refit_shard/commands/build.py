@@ -94,6 +94,15 @@ def add_parser(commands: Subparsers) -> None:
         "(default 2 a row, at least 600)",
     )
     how.add_argument("--box-px", type=int, default=256, help="pixels for the box (default 256)")
+    how.add_argument(
+        "--envelope",
+        type=float,
+        default=1.25,
+        metavar="FACTOR",
+        help="the largest factor on a box's side that augmentation is to show, at any rotation "
+        "(default 1.25, ReFit's; 1 to 4); the loader refuses a wider policy. Crops grow with its "
+        "square where the frame goes on: --dry-run says by how much",
+    )
     how.add_argument("--quality", type=int, default=90, help="of the JPEGs (default 90)")
     how.add_argument(
         "--samples-per-shard", type=int, default=2048, metavar="N", help="default 2048"
