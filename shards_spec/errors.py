@@ -115,7 +115,11 @@ class PassingError(StorageError):
 
 
 class TransformError(RefitShardError):
-    """A loader's ``transform=``, a function of the user's own, failed or returned no batch."""
+    """A loader's ``transform=``, a function of the user's own, failed or returned no batch.
+
+    What to do: correct the function; the message names the transform and its error, whose traceback
+    is this error's cause.
+    """
 
 
 class BuildError(RefitShardError):

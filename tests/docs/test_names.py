@@ -73,6 +73,12 @@ def has_entry(parameter: str, text: str) -> bool:
     return re.search(entry, text, re.M) is not None
 
 
+def options_of_a_stream(text: str) -> str:
+    """What a docstring says by naming the class of a stream's options."""
+    named = ":class:`refit_shard.StreamOptions`" in text
+    return text_of(refit_shard.StreamOptions) if named else ""
+
+
 def undescribed() -> Iterator[str]:
     """What is wrong with the docstrings of public names."""
     for name, value in public().items():
@@ -81,8 +87,9 @@ def undescribed() -> Iterator[str]:
             if not text or text.startswith(f"{path.rpartition('.')[2]}("):  # a dataclass's own
                 yield f"{path} has no docstring"
             for parameter in parameters(found):
-                bases = " ".join(text_of(base) for base in getattr(found, "__mro__", ()))
-                if not has_entry(parameter, text) and not has_entry(parameter, bases):
+                bases = [text_of(base) for base in getattr(found, "__mro__", ())]
+                texts = (text, *bases, options_of_a_stream(text))
+                if not any(has_entry(parameter, one) for one in texts):
                     yield f"{path}: nothing says what {parameter} is"
 
 
