@@ -22,7 +22,7 @@ class Occlusion:
         index: Its number among the :class:`refit_shard.Occluders`, from 0.
         x: Centre, pixels of the output image.
         y: Centre, pixels of the output image.
-        size: Factor on the cut-out's size, which is made for images of 256 px.
+        size: Factor on the cut-out's width and height.
     """
 
     index: int
