@@ -13,6 +13,7 @@ import ast
 import contextlib
 import importlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -180,7 +181,8 @@ def _check_options(block: Block) -> None:
     for line in block.text.replace("\\\n", " ").splitlines():
         text = line.removeprefix("$ ").strip()
         if text.startswith("refit-shard "):
-            arguments = [word for word in words(text)[1:] if word != _ANYTHING]
+            own = itertools.takewhile(lambda word: word not in (">", "|", "&&"), words(text)[1:])
+            arguments = [word for word in own if word != _ANYTHING]
             with contextlib.redirect_stderr(io.StringIO()) as err:
                 try:
                     make_parser().parse_args(arguments)
