@@ -16,7 +16,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Occlusion:
-    """One pasted object: its number in the list, its centre in output pixels, its size factor."""
+    """One cut-out to be pasted onto an image.
+
+    Args:
+        index: Its number among the :class:`refit_shard.Occluders`, from 0.
+        x: Centre, pixels of the output image.
+        y: Centre, pixels of the output image.
+        size: Factor on the cut-out's width and height.
+    """
 
     index: int
     x: float

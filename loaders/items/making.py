@@ -134,8 +134,17 @@ def render(
 ) -> Batch:
     """One item from one stored sample, with the given parameters.
 
-    Returns ReFit's item without ``dataset_name``; tensors have no batch dimension. The loader
-    makes its batches by the same functions.
+    The loader makes its batches by the same functions.
+
+    Args:
+        sample: A sample of a :class:`refit_shard.ShardSet`.
+        augmentation: The parameters: rotation, scale, flip, colour factors, occluders.
+        options: Kind and size of the image; None for the defaults.
+        occluders: The cut-outs that ``augmentation`` names by number.
+
+    Returns:
+        The keys of a batch but ``dataset_name``, without the batch dimension: ``img`` is float32
+        (3, res, res), ``keypoints`` (49, 3) and so on.
 
     Raises:
         ShardError: the labels are damaged.
@@ -232,14 +241,22 @@ def finalize(
     device: torch.device | str | None = None,
     image: Literal["normalized", "bfloat16"] = "normalized",
 ) -> Batch:
-    """Turn a ``image="uint8"`` batch into ReFit's, on the device: factors, normalisation, layout.
+    """Turn a batch of ``image="uint8"`` into the normalised one, on the device.
 
-    Tensors are moved to ``device``; ``pn`` is used up. Truncation to whole levels is as on the
-    CPU, so both give the same levels. ``image``: which kind of batch is made, as
-    :class:`RenderOptions` has it.
+    Multiplies by the channel factors ``pn``, truncates to whole levels as the CPU does, subtracts
+    ImageNet's mean, divides by its standard deviation, and changes the layout. Copies to a CUDA
+    device go through page-locked memory, so the call returns while they are under way: the next
+    batch is sent while a step is computed.
 
-    To a CUDA device tensors go by way of page-locked memory, so the caller need not wait for what
-    the device is doing: the next batch is sent while a step is computed.
+    Args:
+        batch: A batch of a loader with ``image="uint8"``: ``img`` uint8 (B, res, res, 3) and ``pn``
+            float32 (B, 3).
+        device: Where every tensor goes; None for where it is.
+        image: ``"normalized"`` for float32, ``"bfloat16"`` for the same rounded to the nearest
+            bfloat16.
+
+    Returns:
+        The batch with ``img`` (B, 3, res, res) and without ``pn``.
 
     Raises:
         UsageError: the batch is not one of ``image="uint8"``, or ``image`` is another one.

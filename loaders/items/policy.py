@@ -119,7 +119,12 @@ class AugmentationPolicy:
         return self.crops_bodies or max(self.downscale, self.blur, self.gray, self.tone) > 0
 
     def check_set(self, manifest: Manifest, res: int, where: str) -> None:
-        """Refuse to draw what the set ``where`` of this manifest cannot show at side ``res``.
+        """Check that a set's crops have room and pixels enough for all that the policy may draw.
+
+        Args:
+            manifest: The set's.
+            res: Side of the output images, pixels.
+            where: What errors call the set.
 
         Raises:
             UsageError: its crops hold too little of their frames, or too few pixels.
@@ -129,7 +134,11 @@ class AugmentationPolicy:
             self.check_pixels(manifest.box_px, res, where)
 
     def check_envelope(self, envelope: Envelope, where: str) -> None:
-        """Refuse to draw what the stored crops of ``where`` do not hold.
+        """Check that stored crops have room for all that the policy may draw.
+
+        Args:
+            envelope: How much the crops hold beyond their boxes.
+            where: What errors call the set of shards.
 
         Raises:
             UsageError: the policy is wider than the envelope.

@@ -157,15 +157,23 @@ def webdataset_item(
 ) -> Callable[[Mapping[str, Any]], Batch]:
     """A function for ``wds.WebDataset(urls).decode().map(…)``: ReFit's items from the tars alone.
 
-    With ``policy=None`` nothing is augmented. Else the parameters of an item follow from the seed,
-    the sample's key, the number of the call in this process and, in a worker of PyTorch's
-    DataLoader, the worker's seed. PyTorch draws that anew each time that it starts workers, so
-    each epoch and each worker augments otherwise, with persistent workers too, and
-    ``torch.manual_seed`` before the first epoch (or a ``generator`` for the DataLoader) repeats a
-    run.
+    The parameters of an item's augmentation are a function of the seed, the sample's key, the
+    number of the call in this process and, in a worker of PyTorch's DataLoader, the worker's seed.
+    PyTorch draws that seed whenever it starts workers, so each epoch and each worker augments
+    differently, also with persistent workers. ``torch.manual_seed`` before the first epoch (or a
+    ``generator`` for the DataLoader) repeats a run.
 
-    ``labels``: the labels of the data sets' own that an item is to have, as ``ShardSet.own`` gives
-    them: a tar does not say how they move. Others are left out.
+    Args:
+        policy: Distributions of the parameters; None for no augmentation.
+        seed: Of the parameters.
+        options: Kind and size of the image; None for the defaults.
+        occluders: Cut-outs to paste; None for none.
+        labels: Own labels that an item shall have, as ``ShardSet.own`` gives them. A tar does not
+            say how they move with the image, so others are left out.
+
+    Returns:
+        A function from a sample (``__key__``, ``jpg`` and ``npy`` as bytes, or ``npy`` decoded) to
+        the item that :func:`refit_shard.render` makes, with ``dataset_name``.
 
     Raises:
         ShardError, FrameError: from the function: a member of the tar is damaged.

@@ -69,8 +69,12 @@ class TrainLoader(StreamingLoader):
     def load_checkpoint(self, batch_idx: int, dataset_perm: Mapping[str, Any]) -> None:
         """Go on at the first batch that was not received when the checkpoint was saved.
 
-        ``batch_idx`` is not needed: the state knows its place. The trainer begins with the epoch
-        in which it was saved; if that was at its last batch, the first iteration is empty.
+        The trainer begins with the epoch in which the checkpoint was saved; if that was at the
+        epoch's last batch, the first iteration is empty.
+
+        Args:
+            batch_idx: Not used: the state holds its position.
+            dataset_perm: What :attr:`sampler` gave as ``dataset_perm``: the loader's state.
 
         Raises:
             UsageError: the checkpoint was written by ReFit's own loader, or does not fit.

@@ -187,11 +187,14 @@ class StreamingLoader:
         return self._epochs.coming if running is None else running.steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch. Nobody has to call this: epochs go on by themselves.
+        """Go to the beginning of an epoch. This need not be called: epochs follow one another.
 
-        The epoch that comes, or that was resumed in its middle, is left as it is. Otherwise an
-        iteration that is going on ends. The epoch after this one begins where this one was left,
-        one further on as many whole epochs later; an earlier one is repeated from its beginning.
+        For the epoch that comes next, or that was resumed in its middle, it does nothing. Otherwise
+        an iteration that is going on ends. The epoch after this one begins where this one was left,
+        epoch ``epoch + k`` k whole epochs later; an earlier one is repeated from its beginning.
+
+        Args:
+            epoch: Its number, from 0.
 
         Raises:
             UsageError: not a whole number of at least 0, or the epoch would begin before the stream

@@ -59,7 +59,13 @@ class BatchTransform:
             )
 
     def apply(self, batch: Batch, seed: int, first: int, count: int) -> Batch:
-        """The changed batch of the ``count`` samples from position ``first`` of a stream on.
+        """The batch as the function has changed it.
+
+        Args:
+            batch: A finished batch.
+            seed: Of the stream.
+            first: Position of the batch's first sample in the stream.
+            count: Number of its samples.
 
         Raises:
             TransformError: the function failed, or returned no dict.

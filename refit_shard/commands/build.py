@@ -28,7 +28,7 @@ Frames are files below ROOT, or members of tars and zips in it as they were down
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
 environment variable such as BEDLAM_ROOT overrides it. Data sets of your own may be declared there,
 in DATASETS, or under datasets: in the YAML, and are then called by their
-names (docs/guides/data.md).
+names (docs/guides/own-data.md).
 
 --keep carries arrays of the npz along, as they are, to the batch: NAME[:MOTION[=TABLE]][:float64].
 MOTION says how one moves when its image is turned or mirrored: none, permute, points2d (pixels),
