@@ -52,16 +52,15 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard build --dataset bedlam       images and annotations -> data/shards/bedlam
   refit-shard add-labels data/shards/bedlam my.npz --keep contact   labels of your own
   refit-shard verify data/shards/bedlam    re-read and check everything
-  refit-shard info data/shards             what is there
+  refit-shard info data/shards             rows, bytes, box sizes
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard report data/shards --out report.html   distributions, duplicates, crops
   refit-shard query data/shards --where "scale > 0.5" --count   how many rows
   refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
   refit-shard export data/shards/bedlam --format json --out DIR   for other readers
   refit-shard simulate config.yaml --cache 200GB   what a run would download
-  refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
-  refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
-  refit-shard subset-3dpw                  the validation subset, pre-cropped
+  refit-shard extract-frames --dataset h36m   the frames that an npz names, out of videos
+  refit-shard subset-3dpw                  crops of ReFit's validation subset
 """
 
 

@@ -1,10 +1,8 @@
 """The site builds without a warning, and asks nothing of the network."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,24 +12,6 @@ from docs.generate import reasons
 from examples.joints_picture import PICTURE, picture
 from refit_shard.shards_spec.joints import JOINTS
 from tests.docs.pages import DOCS, PROJECT, every
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built with warnings as errors."""
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder],
-        cwd=PROJECT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "http_proxy": "http://127.0.0.1:9"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not done.stderr.strip(), done.stderr
-    return folder
 
 
 def test_every_page_is_in_the_site(site: Path) -> None:
