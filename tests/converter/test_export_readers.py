@@ -294,7 +294,7 @@ def test_energon_prepares_the_same(exports: Path, tmp_path: Path) -> None:
 def test_ray_data_reads_the_tars(labelled: Own, exports: Path) -> None:
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=1, include_dashboard=False, logging_level=logging.ERROR)
     try:
         rows = ray.data.read_webdataset(tars(exports / "json")).take_all()
     finally:
