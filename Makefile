@@ -20,10 +20,10 @@ QUICK := tests/test_imports.py tests/shards_spec/test_[fmr]*.py tests/converter/
 	$(addprefix tests/loaders/test_,mix.py needs.py order.py policy.py random.py smpl.py)
 
 # Everything that runs on Python 3.10 as well, which mypy and the tests do not tell.
-PORTABLE := shards_spec body_models converter loaders refit_shard benchmarks examples data_config.py
+PORTABLE := shards_spec body_models converter loaders refit_shard benchmarks examples docs/generate data_config.py
 OLDEST := .venv-oldest/bin
 
-.PHONY: help demo check test test-all test-oldest lint wheel fuzz aarch64 soak clean
+.PHONY: help demo check test test-all test-oldest lint docs wheel fuzz aarch64 soak clean
 
 help:
 	@echo "make demo    the main job end to end, on data that it makes, in demo/"
@@ -32,11 +32,12 @@ help:
 	@echo "make test-all  the same, with every long search in full: hours"
 	@echo "make test-oldest  the loader's tests with the oldest versions it works with, in .venv-oldest"
 	@echo "make lint    ruff, mypy and the check for Python 3.10 alone"
+	@echo "make docs    the site, in site/: open site/index.html; python -m http.server -d site for its search"
 	@echo "make wheel   sdist and wheel, in dist/"
 	@echo "make fuzz    look for inputs that crash a parser, SECONDS=60 for PARSER=npz (annotations, frame, index, jpeg, native, occluders, tar, zip)"
 	@echo "make aarch64  whether the compiled library draws the same bits on aarch64; needs qemu-user"
 	@echo "make soak    an hour of the stream, and a large build through twenty kills"
-	@echo "make clean   remove .venv, demo/ and caches (data/ stays)"
+	@echo "make clean   remove .venv, demo/, site/ and caches (data/ stays)"
 
 demo: $(NATIVE)
 	$(BIN)/python -m examples.demo
@@ -52,6 +53,9 @@ test-all: lint $(NATIVE)
 
 test-oldest: .venv-oldest/.ready
 	PYTHONPATH=. $(OLDEST)/python -m pytest --numprocesses $(JOBS) --dist loadfile tests/shards_spec tests/loaders
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 wheel: $(READY)
 	rm -rf build dist *.egg-info  # what an older build left would get into the wheel
@@ -83,7 +87,7 @@ soak: $(NATIVE)
 	$(BIN)/python -m benchmarks.soak
 
 clean:
-	rm -rf .venv .venv-oldest demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest demo site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and alone: asked for by its exact version, a CPU-only build of it is accepted too.

@@ -48,7 +48,7 @@ DATASET_FOLDERS = {
 }
 
 # Data sets of your own, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see
-# docs/guides/data.md.
+# docs/guides/own-data.md.
 DATASETS: dict[str, dict[str, object]] = {}
 
 PASCAL_OCCLUDERS = "data/dataset_extras/pascal_occluders.pkl"

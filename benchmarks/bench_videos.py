@@ -2,18 +2,19 @@
 
     python -m benchmarks.bench_videos
 
-Videos in the manner of MPI-INF-3DHP (2048x2048, MPEG-4 in AVI, one frame in ten is named) and of
-Human3.6M (1000x1000, H.264 with B-frames in MP4, one in five), made once below
-``data/benchmarks`` from photographs that move. Measured in turns, in one process pinned to one
-core, each in frames decoded a second:
+Videos in the manner of MPI-INF-3DHP (2048x2048, MPEG-4 in AVI, one frame in ten is named), of
+Human3.6M (1000x1000, H.264 with B-frames in MP4, one in five) and of BEDLAM (1280x720, the same,
+in a tar as they are downloaded), made once below ``data/benchmarks`` from photographs that move.
+Measured in turns, in one process pinned to one core, each in frames decoded a second:
 
-- *bound*: PyAV decodes every frame and gives those that are named as BGR arrays, which OpenCV
-  encodes with the command's options; nothing is checked, counted or written.
+- *bound*: PyAV decodes every frame of the plain video and gives those that are named as BGR
+  arrays, which OpenCV encodes with the command's options; nothing is checked, counted or written.
 - *extract*: the whole command's work on the same videos, ``--workers 0``, into a new folder.
 """
 
 import os
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,21 +45,28 @@ QUALITY = 95
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Videos of a data set's kind. ``step``: one frame in so many is named."""
+    """Videos of a data set's kind. ``size``: width and height, px. ``step``: one frame in so many
+    is named. ``packed``: the command finds them in a tar.
+    """
 
     codec: str
     ending: str
-    side: int
+    size: tuple[int, int]
     step: int
     b_frames: int
     bit_rate: int
+    packed: bool = False
 
 
+_H264 = Case(
+    codec="libx264", ending=".mp4", size=(1000, 1000), step=5, b_frames=2, bit_rate=4_000_000
+)
 CASES = {
     "mpi-inf-3dhp": Case(
-        codec="mpeg4", ending=".avi", side=2048, step=10, b_frames=0, bit_rate=20_000_000
+        codec="mpeg4", ending=".avi", size=(2048, 2048), step=10, b_frames=0, bit_rate=20_000_000
     ),
-    "h36m": Case(codec="libx264", ending=".mp4", side=1000, step=5, b_frames=2, bit_rate=4_000_000),
+    "h36m": _H264,
+    "bedlam": replace(_H264, size=(1280, 720), packed=True),
 }
 
 
@@ -76,17 +84,17 @@ QUICK = Settings(frames=12, rounds=1, scale=0.125)
 
 def make_video(path: Path, case: Case, settings: Settings) -> None:
     """Write a video of a photograph that moves a little with each frame."""
-    side = int(case.side * settings.scale) // 2 * 2
-    picture = photo_frame(side + 64, side + 64, np.random.default_rng(3))
+    width, height = (int(side * settings.scale) // 2 * 2 for side in case.size)
+    picture = photo_frame(width + 64, height + 64, np.random.default_rng(3))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(case.codec, rate=25)
         assert isinstance(stream, VideoStream)
-        stream.width = stream.height = side
+        stream.width, stream.height = width, height
         stream.pix_fmt, stream.bit_rate = "yuv420p", case.bit_rate
         stream.codec_context.max_b_frames = case.b_frames
         for number in range(settings.frames):
             x, y = number * 3 % 64, number * 2 % 64
-            pixels = np.ascontiguousarray(picture[y : y + side, x : x + side])
+            pixels = np.ascontiguousarray(picture[y : y + height, x : x + width])
             frame = VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 25)
             container.mux(stream.encode(frame))
@@ -108,10 +116,14 @@ def measure(name: str, case: Case, cache: Path, settings: Settings) -> dict[str,
     """One kind of videos."""
     folder = cache / f"videos-{name}-{settings.frames}-{settings.scale:g}"
     video = folder / f"clip{case.ending}"
+    root = folder / "packed" if case.packed else folder
     if not video.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
         partial = folder / f"partial{case.ending}"
         make_video(partial, case, settings)
+        if case.packed:
+            with tarfile.open(root / "clips.tar", "w") as tar:
+                tar.add(partial, video.name)
         partial.rename(video)
     numbers = range(1, settings.frames + 1, case.step)
     names = np.array([f"clip/{number:06d}.jpg" for number in numbers])
@@ -121,7 +133,7 @@ def measure(name: str, case: Case, cache: Path, settings: Settings) -> dict[str,
         request = VideoRequest(
             dataset=Dataset(name="clips", root_variable="--root"),
             npz=str(npz),
-            root=str(folder),
+            root=str(root),
             out=scratch,
             quality=QUALITY,
             workers=0,
@@ -176,7 +188,8 @@ def report(results: dict[str, Any]) -> str:
         case, rates = found["case"], found["frames_per_second"]
         rows.append(
             [
-                f"{name}: {case['side']} px, {case['codec']}, one in {case['step']}",
+                f"{name}: {case['size'][0]}x{case['size'][1]} px, {case['codec']}, one in "
+                f"{case['step']}{', in a tar' * case['packed']}",
                 *(str(Spread(**rates[kind])) for kind in ("bound", "extract")),
                 str(Spread(**found["ratio"])),
             ]

@@ -1,1 +1,1 @@
-"""SMPL's files, read without running them, and the joints of its meshes; numpy alone."""
+"""SMPL's model files, read without unpickling, and the joints of its meshes; numpy alone."""

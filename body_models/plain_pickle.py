@@ -1,8 +1,8 @@
-"""Reading pickles that nobody vouches for, where users have nothing else.
+"""Reading untrusted pickles, where the data exist in no other form.
 
-The unpickler here can make nothing but plain containers, numbers, strings and arrays of numbers.
-The few names that such files ask for are stood in for by the classes below, which check sizes
-before memory is taken; every other name is refused, and nothing of the file is run.
+The unpickler here can create nothing but plain containers, numbers, strings and arrays of numbers.
+The few classes that such files name are replaced by those below, which check sizes before memory is
+allocated. Every other name is refused, and no code of the file is run.
 """
 
 import math
@@ -141,7 +141,7 @@ ARRAYS: Admitted = {
 
 
 class _Reader(pickle._Unpickler):
-    """Admits the given names and nothing else."""
+    """An unpickler that accepts the given names and no others."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
 
@@ -151,7 +151,7 @@ class _Reader(pickle._Unpickler):
         self._admitted = admitted
 
     def find_class(self, module: str, name: str) -> Any:
-        """One of the stand-ins; anything else is refused unrun."""
+        """The replacement class for a name; an error for any other name."""
         try:
             return self._admitted[module, name]
         except KeyError:

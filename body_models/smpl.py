@@ -1,4 +1,4 @@
-"""SMPL's model files and joint regressors, as users have them: read, checked, and never run."""
+"""SMPL's model files and joint regressors, read and checked without unpickling."""
 
 import zipfile
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ _ADMITTED: Admitted = {
 
 
 def _plain(value: object, key: str) -> NDArray[Any]:
-    """An array from what stands for one."""
+    """The array that a replacement object stands for."""
     if isinstance(value, PlainArray):
         return value.array()
     if isinstance(value, _Chumpy):

@@ -1,1 +1,1 @@
-"""Images and SPIN annotations become shards: npz and frames, then a plan, crops, shards."""
+"""From images and SPIN annotations to shards: read the npz, plan, cut crops, write shards."""

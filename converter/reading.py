@@ -1,9 +1,9 @@
-"""Reading what a build is made from, and telling a bad file from storage that fails.
+"""Reads the input of a build, and tells a bad file from storage that fails.
 
-What is true of a file itself (it is not there, is a folder, may not be read, is too large) is a
-:class:`FrameError`: its rows go to quarantine. Every other error of a read (EIO, ESTALE, ETIMEDOUT,
-EMFILE, ENOMEM, …) says nothing of the file. It is tried again, and then a :class:`PassingError`:
-the shard fails, and no row is lost.
+A fault of a file itself (it is missing, is a folder, may not be read, is too large) is a
+:class:`FrameError`: its rows go to quarantine. Every other read error (EIO, ESTALE, ETIMEDOUT,
+EMFILE, ENOMEM, …) says nothing about the file. The read is repeated, and then a
+:class:`PassingError` is raised: the shard fails, and no row is lost.
 """
 
 import errno
@@ -24,8 +24,8 @@ MAX_FILE_BYTES = 512 << 20
 PAUSES = (0.2, 0.8)
 _LEAST_READ = 64 << 10
 
-# What an open of a file says of that file. The texts are stored, so they are ours: an operating
-# system's differ, and hold paths.
+# Errors of open() that are faults of the file itself. The texts are stored in the quarantine, so
+# they are our own: those of operating systems differ, and contain paths.
 _OF_THE_FILE = {
     errno.ENOENT: ("missing", "no such file"),
     errno.ENOTDIR: ("missing", "a part of the path is a file, not a folder"),
@@ -37,15 +37,15 @@ _OF_THE_FILE = {
 }
 
 T = TypeVar("T")
-# Hears how many bytes a file will take, before they are taken; it may wait until there is room.
+# Called with a file's size before its memory is allocated; it may wait until there is room.
 Room = Callable[[int], object]
 
 
 def patiently(do: Callable[[], T], where: str) -> T:
-    """The result of ``do``, which is called again after short pauses where storage or memory fails.
+    """The result of ``do``, which is called again after short pauses if storage or memory fails.
 
     Raises:
-        OSError: one that is true of the file itself; it is not tried again.
+        OSError: a fault of the file itself; it is not tried again.
         PassingError: the last try failed too; ``where`` names the file.
     """
     for pause in (*PAUSES, None):
@@ -110,7 +110,7 @@ def _read_remote(root: Folder, path: str, room: Room) -> bytes:
 
 
 def _read_local(root: Folder, path: str, room: Room) -> bytes:
-    # As UTF-8 whatever the locale is: the row is not to depend on it.
+    # As UTF-8 whatever the locale, so that the row does not depend on it.
     place = os.fsencode(root.path) + b"/" + path.encode()
     where = f"{root.url.rstrip('/')}/{path}"
     try:
@@ -147,22 +147,23 @@ def _read_file(place: bytes, root: str, room: Room) -> bytes:
 
 
 def _open(place: bytes) -> int:
-    """A descriptor to read from; without waiting, which for a FIFO might be for ever."""
+    """Open a file for reading without blocking, as opening a FIFO would."""
     return os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _check_there(root: str) -> None:
-    """A root that is not there any more (an unmounted disk) says nothing of its frames.
+    """Check that the root still exists: if it does not (an unmounted disk), that says nothing about
+    its frames.
 
     Raises:
-        OSError: it is not there; EIO, which is tried again.
+        OSError: it does not exist; EIO, which is tried again.
     """
     if not os.path.isdir(root):
         raise OSError(errno.EIO, f"{root} is not there")
 
 
 def _read_all(file: int, stated: int) -> bytes:
-    """Bytes until the file's end; it may have grown, and one read may give fewer than there are."""
+    """Read to the end of the file, which may have grown; one read may return less than there is."""
     parts: list[bytes] = []
     size = 0
     while part := os.read(file, max(_LEAST_READ, stated - size)):

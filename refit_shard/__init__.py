@@ -8,15 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from refit_shard.loaders.items.draws import Augmentation, Occlusion
     from refit_shard.loaders.items.making import finalize, render
     from refit_shard.loaders.items.occluders import Occluders
     from refit_shard.loaders.items.options import RenderOptions
-    from refit_shard.loaders.items.policy import Augmentation, AugmentationPolicy, Occlusion
+    from refit_shard.loaders.items.policy import AugmentationPolicy
     from refit_shard.loaders.items.tars import webdataset_item
     from refit_shard.loaders.refit.evaluation import EvaluationLoader
     from refit_shard.loaders.refit.trainer import get_dataloaders
     from refit_shard.loaders.stream.loader import StreamingLoader
     from refit_shard.loaders.stream.options import StreamOptions
+    from refit_shard.loaders.stream.transform import BatchTransform
     from refit_shard.shards_spec.reader import Sample, Shard, ShardSet
 
 __version__ = "0.2.0"
@@ -24,6 +26,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Augmentation",
     "AugmentationPolicy",
+    "BatchTransform",
     "EvaluationLoader",
     "Occluders",
     "Occlusion",
@@ -40,11 +43,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Augmentation": "loaders.items.policy",
+    "Augmentation": "loaders.items.draws",
     "AugmentationPolicy": "loaders.items.policy",
+    "BatchTransform": "loaders.stream.transform",
     "EvaluationLoader": "loaders.refit.evaluation",
     "Occluders": "loaders.items.occluders",
-    "Occlusion": "loaders.items.policy",
+    "Occlusion": "loaders.items.draws",
     "RenderOptions": "loaders.items.options",
     "Sample": "shards_spec.reader",
     "Shard": "shards_spec.reader",

@@ -25,6 +25,7 @@ def build_requests(args: argparse.Namespace) -> list[BuildRequest]:
         raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
     options = BuildOptions(
         box_px=args.box_px,
+        envelope=args.envelope,
         quality=args.quality,
         samples_per_shard=args.samples_per_shard,
         limit=args.limit,

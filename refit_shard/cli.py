@@ -16,11 +16,15 @@ from refit_shard.commands import (
     bench,
     build,
     doctor,
+    export,
     extract_frames,
     import_annotations,
     import_occluders,
     info,
     preview,
+    query,
+    report,
+    show,
     simulate,
     subset_3dpw,
     verify,
@@ -37,6 +41,8 @@ _EXTRAS = {
     **dict.fromkeys(BUILD_MODULES, "build"),
     **dict.fromkeys(("cdflib", "h5py", "scipy"), "import"),
     "av": "videos",
+    "duckdb": "query",
+    **dict.fromkeys(("jinja2", "markupsafe", "vl_convert"), "report"),
 }
 
 DESCRIPTION = """\
@@ -47,13 +53,16 @@ Training data for human mesh recovery: data sets become pre-cropped shards.
   refit-shard build --dataset bedlam       images and annotations -> data/shards/bedlam
   refit-shard add-labels data/shards/bedlam my.npz --keep contact   labels of your own
   refit-shard verify data/shards/bedlam    re-read and check everything
-  refit-shard info data/shards             what is there
+  refit-shard info data/shards             rows, bytes, box sizes
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
+  refit-shard report data/shards --out report.html   distributions, duplicates, crops
+  refit-shard query data/shards --where "scale > 0.5" --count   how many rows
+  refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
+  refit-shard export data/shards/bedlam --format json --out DIR   for other readers
   refit-shard simulate config.yaml --cache 200GB   what a run would download
-  refit-shard bench config.yaml --gpu 1000   how fast is the loader on this machine?
-  refit-shard import-annotations COCO2014-All-ver01.json --out coco.npz   the sites' own files
-  refit-shard extract-frames --dataset h36m   the frames of videos that an npz names
-  refit-shard subset-3dpw                  the validation subset, pre-cropped
+  refit-shard bench config.yaml --gpu 1000   how fast the loader is on this machine
+  refit-shard extract-frames --dataset h36m   the frames that an npz names, out of videos
+  refit-shard subset-3dpw                  crops of ReFit's validation subset
 """
 
 
@@ -74,8 +83,12 @@ def make_parser() -> argparse.ArgumentParser:
         verify,
         info,
         preview,
+        report,
+        query,
+        show,
         simulate,
         bench,
+        export,
         import_annotations,
         import_occluders,
         extract_frames,

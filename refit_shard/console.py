@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from refit_shard.terminal import Bar
 
 _LINE_SECONDS = 10.0
+_LATE_SECONDS = 1.0
 
 
 def human_bytes(count: float) -> str:
@@ -108,6 +109,18 @@ def say(line: str, *, error: bool = False) -> None:
         return
     with _written():
         print(plain(line))
+
+
+def write(text: str) -> bool:
+    """Print lines that are safe for a terminal as they are; False once their reader has left.
+
+    Raises:
+        OutputError: standard output cannot be written.
+    """
+    with _written():
+        print(text, end="", flush=True)
+        return True
+    return False
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -207,6 +220,25 @@ class Meter:
         if self._bytes:
             text += f", {self._bytes / seconds / 1e6:.1f} MB/s"
         return text + (f", {self._bad} quarantined" if self._bad else "")
+
+
+@contextmanager
+def late_meter(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Progress that is shown once the work has taken a second: takes how many more are done."""
+    meter, shown = Meter(title, total, quiet=quiet), False
+
+    def advance(more: int) -> None:
+        nonlocal shown
+        meter.advance(more)
+        if not shown and meter.seconds > _LATE_SECONDS:
+            shown = True
+            meter.__enter__()
+
+    try:
+        yield advance
+    finally:
+        if shown:
+            meter.__exit__(None, None, None)
 
 
 @contextmanager

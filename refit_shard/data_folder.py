@@ -123,20 +123,27 @@ class DataConfig:
                     "there or change the entry"
                 )
             return declared.npz
+        path = self.listed_npz(dataset)
+        if path is None:
+            raise UsageError(
+                f"DATASET_FILES in {self.path} has no entry for {dataset.name!r}: add its npz"
+            )
+        if not is_file(path):
+            raise UsageError(
+                f"{path}: missing; DATASET_FILES in {self.path} names it as the annotations of "
+                f"{dataset.name!r}: put the npz there or change the entry"
+            )
+        return path
+
+    def listed_npz(self, dataset: Dataset) -> str | None:
+        """Path or URL of a registered data set's annotations in ``DATASET_FILES``, whether they are
+        there or not; None where it has no entry.
+        """
         files = self.names.get("DATASET_FILES")
-        listed = files if isinstance(files, (list, tuple)) else []
-        for split in listed:
+        for split in files if isinstance(files, (list, tuple)) else []:
             if isinstance(split, dict) and dataset.name in split:
-                path = self._place(split[dataset.name], f"DATASET_FILES in {self.path}")
-                if not is_file(path):
-                    raise UsageError(
-                        f"{path}: missing; DATASET_FILES in {self.path} names it as the "
-                        f"annotations of {dataset.name!r}: put the npz there or change the entry"
-                    )
-                return path
-        raise UsageError(
-            f"DATASET_FILES in {self.path} has no entry for {dataset.name!r}: add its npz"
-        )
+                return self._place(split[dataset.name], f"DATASET_FILES in {self.path}")
+        return None
 
 
 def _folder(root: str, variable: str, value: str, name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from refit_shard.console import plain
 from refit_shard.converter.annotations.datasets import DATASETS, TURNS, Dataset
 from refit_shard.converter.annotations.keep import parse_keeps
 from refit_shard.converter.annotations.remaps import parse_remaps
@@ -21,7 +22,7 @@ PLACES = ("npz", "root")
 FLAGS = ("cropped", "use_pose_3d", "expects_smpl")
 TEXTS = ("page", "turned")
 LISTS = ("remaps", "keep")
-_KEYS = (*PLACES, *FLAGS, *TEXTS, *LISTS)
+KEYS = (*PLACES, *FLAGS, *TEXTS, *LISTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Section:
 
     def where(self, *keys: object) -> str:
         """An entry, or one of its keys."""
-        return self.name + "".join(self.key.format(f"{key!s:.80}") for key in keys)
+        return self.name + "".join(self.key.format(plain(f"{key!s:.80}")) for key in keys)
 
 
 def yaml_section(path: Path) -> Section:
@@ -86,11 +87,11 @@ def _parse_entry(name: Any, entry: Any, section: Section) -> OwnSet:
     if not isinstance(entry, Mapping):
         raise UsageError(f"{where}: must hold npz and root, got {entry!r:.60}")
     registered = DATASETS.get(name)
-    allowed = _KEYS if registered is None else LISTS
+    allowed = KEYS if registered is None else LISTS
     for key in entry:
         if key not in allowed:
             why = f"; known: {', '.join(allowed)}"
-            if registered is not None and key in _KEYS:
+            if registered is not None and key in KEYS:
                 why = (
                     f": {name!r} is a registered data set, to which an entry adds only "
                     f"{' and '.join(LISTS)}; give yours another name"

@@ -5,39 +5,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.console import plain
+from refit_shard.shards_spec.geometry import box_side
+from refit_shard.shards_spec.joints import OPENPOSE, PLACE
+from refit_shard.shards_spec.reader import Sample
+from refit_shard.shards_spec.verify import checked_image
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.floating]
 
-OPENPOSE_JOINTS = 25
 CELL = 256
 COLUMNS = 6
 
 RIGHT, LEFT, MIDDLE = (255, 96, 64), (64, 208, 255), (255, 224, 64)
 _MOST_TEXT = 64
+# OpenCV draws ASCII alone.
+_ASCII = str.maketrans({"°": " deg", "×": "x"})
 
 WHITE, BOX = (255, 255, 255), (96, 255, 96)
 
-# SPIN's 24 joints; a bone is drawn where both its ends are known.
-BONES = (
-    (0, 1, RIGHT),
-    (1, 2, RIGHT),
-    (5, 4, LEFT),
-    (4, 3, LEFT),
-    (2, 3, MIDDLE),
-    (2, 8, RIGHT),
-    (3, 9, LEFT),
-    (8, 9, MIDDLE),
-    (6, 7, RIGHT),
-    (7, 8, RIGHT),
-    (11, 10, LEFT),
-    (10, 9, LEFT),
-    (12, 13, MIDDLE),
-    (19, 20, LEFT),
-    (19, 21, RIGHT),
-    (20, 22, LEFT),
-    (21, 23, RIGHT),
+# A bone is drawn where both its ends are known.
+_BONES = (
+    ("right_ankle", "right_knee", RIGHT),
+    ("right_knee", "right_hip", RIGHT),
+    ("left_ankle", "left_knee", LEFT),
+    ("left_knee", "left_hip", LEFT),
+    ("right_hip", "left_hip", MIDDLE),
+    ("right_hip", "right_shoulder", RIGHT),
+    ("left_hip", "left_shoulder", LEFT),
+    ("right_shoulder", "left_shoulder", MIDDLE),
+    ("right_wrist", "right_elbow", RIGHT),
+    ("right_elbow", "right_shoulder", RIGHT),
+    ("left_wrist", "left_elbow", LEFT),
+    ("left_elbow", "left_shoulder", LEFT),
+    ("neck", "top_of_head", MIDDLE),
+    ("nose", "left_eye", LEFT),
+    ("nose", "right_eye", RIGHT),
+    ("left_eye", "left_ear", LEFT),
+    ("right_eye", "right_ear", RIGHT),
 )
+BONES = tuple((PLACE[first], PLACE[second], colour) for first, second, colour in _BONES)
 
 
 def _pixel(point: Points) -> tuple[int, int]:
@@ -47,14 +53,14 @@ def _pixel(point: Points) -> tuple[int, int]:
 
 def draw_skeleton(image: Image, keypoints: Points) -> None:
     """Draw 49 keypoints (x, y in the image's pixels, confidence) onto the image."""
-    part = keypoints[OPENPOSE_JOINTS:]
+    openpose, spin = np.split(keypoints, [len(OPENPOSE)])
     for first, second, colour in BONES:
-        if part[first, 2] > 0 and part[second, 2] > 0:
-            ends = _pixel(part[first]), _pixel(part[second])
+        if keypoints[first, 2] > 0 and keypoints[second, 2] > 0:
+            ends = _pixel(keypoints[first]), _pixel(keypoints[second])
             cv2.line(image, *ends, colour, 2, cv2.LINE_AA)
-    for joint in part[part[:, 2] > 0]:
+    for joint in spin[spin[:, 2] > 0]:
         cv2.circle(image, _pixel(joint), 2, WHITE, -1, cv2.LINE_AA)
-    for joint in keypoints[:OPENPOSE_JOINTS][keypoints[:OPENPOSE_JOINTS, 2] > 0]:
+    for joint in openpose[openpose[:, 2] > 0]:
         cv2.circle(image, _pixel(joint), 1, MIDDLE, -1, cv2.LINE_AA)
 
 
@@ -66,19 +72,55 @@ def draw_box(image: Image, corners: Points) -> None:
 def label(image: Image, text: str) -> Image:
     """The image with a line of text below it."""
     strip = np.zeros((18, image.shape[1], 3), np.uint8)
-    text = plain(text[:_MOST_TEXT])
+    text = plain(text[:_MOST_TEXT].translate(_ASCII))
     cv2.putText(strip, text, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.38, WHITE, 1, cv2.LINE_AA)
     return np.vstack([image, strip])
 
 
-def fit(image: Image) -> tuple[Image, float]:
+def fit(image: Image, side: int = CELL) -> tuple[Image, float]:
     """The image in a square cell, top left, and the factor it was scaled by."""
     height, width = image.shape[:2]
-    factor = CELL / max(height, width)
+    factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    cell = np.zeros((CELL, CELL, 3), np.uint8)
-    cell[: size[1], : size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    cell = np.zeros((side, side, 3), np.uint8)
+    smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    cell[: size[1], : size[0]] = cv2.resize(image, size, interpolation=smooth)
     return cell, factor
+
+
+def draw_sample(sample: Sample, side: int = CELL) -> Image:
+    """A stored crop with its box, skeleton and key, ``side`` pixels wide.
+
+    Raises:
+        ShardError: its labels or its image are damaged.
+    """
+    return label(draw_crop(sample, side), sample["key"])
+
+
+def draw_crop(sample: Sample, side: int = CELL) -> Image:
+    """A stored crop with its box and skeleton, ``side`` pixels wide and high.
+
+    Raises:
+        ShardError: its labels or its image are damaged.
+    """
+    sample.check()
+    image = checked_image(sample, f"{sample.shard_name}: {sample['key']}")
+    cell, factor = fit(image, side)
+    x0, y0 = sample["window"][:2]
+    scale = np.asarray(sample["k"]) * factor
+
+    def to_cell(points: Points) -> Points:
+        mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
+        return mapped
+
+    with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
+        half = box_side(float(sample["scale"])) / 2
+        corners = np.array([sample["center"] - half, sample["center"] + half])
+        draw_box(cell, to_cell(corners).ravel())
+        keypoints = np.array(sample["keypoints"])
+        keypoints[:, :2] = to_cell(keypoints[:, :2])
+        draw_skeleton(cell, keypoints)
+    return cell
 
 
 def compose(cells: list[Image]) -> Image:

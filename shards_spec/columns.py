@@ -1,4 +1,4 @@
-"""The columns of a data set as its manifest states them: written, and read with distrust."""
+"""The columns of a dataset in its manifest: writing them, and reading them with every check."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +23,8 @@ from refit_shard.shards_spec.own import STILL, Motion, parse_motion
 
 
 def columns_of(fields: Iterable[Field]) -> list[dict[str, Any]]:
-    """The columns as a manifest states them: name, dtype, shape; of strings, bytes; motion, where
-    one moves.
+    """The columns as a manifest lists them: name, dtype and shape; for strings their length in
+    bytes; for own labels that move, their motion.
     """
     return [
         {"name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
@@ -71,7 +71,7 @@ def _parse_column(content: Any, where: str) -> Field:
 
 
 def _parse_motion(content: Mapping[str, Any], where: str) -> Motion:
-    """How a column of the data set's own moves, which must fit it."""
+    """The motion of an own label, once it fits the label's dtype and shape."""
     if "motion" not in content:
         return STILL
     where = f"{where}: column {content['name']!r:.40}"
@@ -86,12 +86,12 @@ def _parse_motion(content: Mapping[str, Any], where: str) -> Motion:
 
 
 def parse_columns(content: Sequence[Any], where: str) -> tuple[Field, ...]:
-    """The columns that a manifest states: those of the field table that the data set has, in
-    their order, then the data set's own, then the record's checksum.
+    """The columns that a manifest lists: those of the field table that the dataset has, then its
+    own labels, then the record's checksum.
 
     Raises:
-        FormatError: a column of the field table is missing, moved or of another type.
-        ShardError: they are none that a build writes.
+        FormatError: a column of the field table is missing, out of order or of another type.
+        ShardError: no build writes such columns.
     """
     if len(content) > MAX_COLUMNS:
         raise ShardError(f"{where}: more than {MAX_COLUMNS} columns; the file is damaged")

@@ -36,25 +36,41 @@ _LONGEST = 300
 
 
 class RefitShardError(Exception):
-    """Base of all errors of this project. Exit code 1: something was found wrong."""
+    """Base of all errors of this project. Exit code 1: something was found wrong.
+
+    What to do: catch it around a loop to end cleanly whatever went wrong; its message is one line.
+    """
 
     exit_code: ClassVar[int] = 1
 
 
 class UsageError(RefitShardError):
-    """The call, the options or the configuration are wrong. Exit code 2."""
+    """The call, the options or the configuration are wrong. Exit code 2.
+
+    What to do: the message names the option or key, what it must be and what it was; correct it.
+    """
 
     exit_code = 2
 
 
 class SourceError(RefitShardError):
-    """A dataset's annotations cannot be used: a key, a shape or a type is not what it must be."""
+    """A dataset's annotations cannot be used: a key, a shape or a type is not what it must be.
+
+    What to do: run ``refit-shard doctor``, which looks at the same file; make the npz again with
+    ``refit-shard import-annotations``, or download it again.
+    """
 
 
 class FrameError(RefitShardError):
-    """One frame or one row cannot become a sample; it goes to quarantine.
+    """One frame or one row cannot become a sample; a build puts it into quarantine and goes on.
 
-    ``reason`` is the short word that the quarantine is counted by, the message is the detail.
+    What to do: in a build, look at ``quarantine.feather``, mend or download the frame, and run the
+    same command again. In a loader a stored crop is damaged: run ``refit-shard verify``, build the
+    shard again, or pass ``on_error="replace"``.
+
+    Args:
+        reason: The short word by which the quarantine is counted, such as ``"missing"``.
+        detail: What was found.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -66,29 +82,60 @@ class FrameError(RefitShardError):
 
 
 class ShardError(RefitShardError):
-    """A shard, an index or a manifest is missing, damaged, or does not match its record."""
+    """A shard, an index or a manifest is missing, damaged, or does not match its record.
+
+    What to do: run ``refit-shard verify`` on the dataset; the build's command makes anew what is
+    damaged and keeps the rest. Shards that were copied are copied again.
+    """
 
 
 class FormatError(ShardError):
-    """Shards of another format version or schema than this program reads. Exit code 2."""
+    """Shards of another format version or schema than this program reads. Exit code 2.
+
+    What to do: build them again with ``--overwrite``; the old ones stay until the new are complete.
+    If the shards are newer than the program, upgrade refit-shard.
+    """
 
     exit_code = 2
 
 
 class StorageError(RefitShardError):
-    """Reading or writing failed for a reason outside the data: full disk, no permission."""
+    """Reading or writing failed for a reason outside the data: full disk, no permission.
+
+    What to do: mend what the message names (space, permission, network) and run the same command
+    again; what is finished is kept.
+    """
 
 
 class PassingError(StorageError):
-    """A file could not be read now, for a reason that says nothing of what it holds."""
+    """A frame could not be read for a reason that says nothing of the frame, as an I/O error.
+
+    It was tried again twice. What to do: run the same command again; no row was quarantined.
+    """
+
+
+class TransformError(RefitShardError):
+    """A loader's ``transform=``, a function of the user's own, failed or returned no batch.
+
+    What to do: correct the function; the message names the transform and its error, whose traceback
+    is this error's cause.
+    """
 
 
 class BuildError(RefitShardError):
-    """A build ended without publishing its manifest."""
+    """A build ended without publishing its manifest.
+
+    What to do: the lines before it name the shards that failed and why; mend that and run the same
+    command again. Where too many rows cannot be used: mend the data, or raise ``--max-bad``.
+    """
 
 
 class SilenceError(StorageError):
-    """An object store gave no answer: it is down, far away, or not where it is looked for."""
+    """An object store gave no answer: it is down, far away, or not where it is looked for.
+
+    What to do: see whether the network is up and ``AWS_ENDPOINT_URL`` right where it is set; run
+    the same command again.
+    """
 
 
 def explain(error: OSError, where: str, place: str = "place") -> StorageError:

@@ -34,11 +34,15 @@ _OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 class Field:
     """One column.
 
-    ``dtype`` is a numpy scalar type name, or ``"string"``. ``shape`` is that of one row; Arrow
-    stores it flattened. ``width``: bytes of a string in the ``.npy`` member, which depends on the
-    data set. ``extrinsic`` columns exist only where the source has all of them. ``in_npy`` says
-    whether the ``.npy`` member beside the image holds it too. ``motion``: how a label of the data
-    set's own moves with its image.
+    Args:
+        name: The column's name.
+        dtype: A numpy scalar type's name, or ``"string"``.
+        shape: The shape of one row; Arrow stores it flattened.
+        doc: What the column holds, with its unit.
+        width: Bytes of a string in the ``.npy`` member, which depends on the dataset.
+        extrinsic: Whether the column exists only if the source has all camera extrinsics.
+        in_npy: Whether the ``.npy`` member beside the image holds the column too.
+        motion: How an own label moves with its image.
     """
 
     name: str
@@ -142,9 +146,9 @@ EXTRINSICS: tuple[str, ...] = tuple(field.name for field in FIELDS if field.extr
 
 
 def standard_fields(*, extrinsics: bool, key_bytes: int, imgname_bytes: int) -> tuple[Field, ...]:
-    """The columns of a data set with or without camera extrinsics, in their order.
+    """The columns of the field table, with or without camera extrinsics, in their order.
 
-    ``key_bytes``, ``imgname_bytes``: of the longest key and name, as UTF-8.
+    ``key_bytes``, ``imgname_bytes``: length of the longest key and name as UTF-8.
     """
     widths = {"key": key_bytes, "imgname": imgname_bytes}
     return tuple(
@@ -155,25 +159,25 @@ def standard_fields(*, extrinsics: bool, key_bytes: int, imgname_bytes: int) -> 
 
 
 def with_own(fields: Sequence[Field], own: Sequence[Field]) -> tuple[Field, ...]:
-    """The columns with more of the data set's own, which stand before the record's checksum."""
+    """The columns with own labels inserted before the record's checksum."""
     return (*fields[:-1], *own, fields[-1])
 
 
 def own_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
-    """Those of the columns that are the data set's own."""
+    """Those of the columns that are own labels."""
     return tuple(field for field in fields if field.name not in FIELD)
 
 
 def is_own_name(name: str) -> bool:
-    """Whether a label of a data set's own may be called so: ``has_…`` says in a batch whether a
-    row's source has it.
+    """Whether an own label may have this name. ``has_…`` is reserved: it says in a batch whether a
+    row's dataset has the label.
     """
     taken = name in FIELD or name in RESERVED or name.startswith(HAS)
     return _OWN_NAME.fullmatch(name) is not None and not taken
 
 
 def too_large(fields: Iterable[Field]) -> str:
-    """Why rows of these columns are more than the format allows, or nothing."""
+    """Why a row with these columns would exceed the format's limits; empty if it does not."""
     listed = tuple(fields)
     if len(listed) > MAX_COLUMNS:
         return f"more than {MAX_COLUMNS} columns"
@@ -209,17 +213,17 @@ def npy_dtype(fields: Iterable[Field]) -> np.dtype[np.void]:
 
 
 def record_crc(record: bytes | memoryview) -> int:
-    """CRC-32C of a record's bytes but the last four, which state it."""
+    """CRC-32C of a record without its last four bytes, which hold the CRC."""
     return int(crc32c(memoryview(record)[:-CRC_BYTES]))
 
 
 def is_whole_record(record: bytes | memoryview) -> bool:
-    """Whether a record has the checksum that it states."""
+    """Whether a record's bytes have the CRC that it holds."""
     return record_crc(record) == int.from_bytes(record[-CRC_BYTES:], "little")
 
 
 def npy_header(dtype: np.dtype[np.void]) -> bytes:
-    """The bytes that stand before the record in every ``.npy`` member of one data set."""
+    """The header of every ``.npy`` member of one dataset: the bytes before the record."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         stream,

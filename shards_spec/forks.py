@@ -1,4 +1,4 @@
-"""A lock that a process may hold while another thread forks it."""
+"""A lock that another thread may hold while the process is forked."""
 
 import os
 import threading
@@ -9,8 +9,8 @@ _ALL: "weakref.WeakSet[ForkLock]" = weakref.WeakSet()
 
 
 class ForkLock:
-    """A lock that is free in a forked process, whichever thread of the parent held it: that thread
-    is not in the child, and would never let go of it there.
+    """A lock that is free in a forked child, whichever thread of the parent held it. That thread
+    does not exist in the child and could never release it there.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class ForkLock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Free it, in a child that has one thread yet."""
+        """Replace the lock by a free one; called in a child while it has a single thread."""
         self._lock = threading.Lock()
 
 

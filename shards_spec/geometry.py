@@ -27,10 +27,10 @@ def box_side(scale: Number) -> Number:
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """What augmentation a stored crop can serve.
+    """How much augmentation a stored crop has room for.
 
-    ``scale`` is the largest factor on the box's side; with ``rotation`` any angle fits (a square
-    turned inside its circle, so a factor of sqrt 2); ``margin`` is for interpolation, source px.
+    ``scale``: the largest factor on the box's side. ``rotation``: whether any rotation fits, for
+    which the window is sqrt 2 times as large. ``margin``: extra source pixels for interpolation.
     """
 
     scale: float = 1.25
@@ -104,8 +104,9 @@ def plan_crop(
 def truncated_box(cx: Array, cy: Array, side: Array) -> tuple[Array, Array]:
     """ReFit's crop box: corners truncated toward zero to whole source pixels.
 
-    Arguments have shape (n,). Returns upper left (n, 2) inclusive, lower right (n, 2) exclusive.
-    Half a pixel here is worth ten decibels of agreement with ReFit's own crop.
+    Arguments have shape (n,). Returns the upper left corners (n, 2), inclusive, and the lower right
+    ones (n, 2), exclusive. Without the truncation the crop is half a pixel off, which costs ten
+    decibels of agreement with ReFit's.
     """
     center = np.stack([cx, cy], axis=-1)
     half = side[..., None] / 2.0
@@ -143,7 +144,9 @@ def turned(matrices: Array, points: NDArray[np.floating[Any]]) -> Array:
 
 
 def determinants(affine: Array) -> Array:
-    """Of the linear parts of affine maps (n, 2, 3): their factors on areas, negative in mirrors."""
+    """Determinants (n,) of the linear parts of affine maps (n, 2, 3): factors on areas, negative
+    for mirrors.
+    """
     found: Array = affine[:, 0, 0] * affine[:, 1, 1] - affine[:, 0, 1] * affine[:, 1, 0]
     return found
 
@@ -188,8 +191,7 @@ def source_to_output_points(
 
 
 def _clip(polygon: Array, axis: int, sign: float, bound: float) -> Array:
-    """The part of a convex polygon (m, 2) where ``sign * (its coordinate - bound)`` is not above
-    0."""
+    """The part of a convex polygon (m, 2) where ``sign * (coordinate - bound)`` is at most 0."""
     beyond = sign * (polygon[:, axis] - bound)
     corners = []
     for index, corner in enumerate(polygon):
@@ -203,10 +205,11 @@ def _clip(polygon: Array, axis: int, sign: float, bound: float) -> Array:
 
 
 def beyond_window(affine: Array, window: Array, orig_shape: Array, res: int) -> float:
-    """How far an output shows its frame beyond the stored window, in source pixels; 0 if nowhere.
+    """How far an output image shows its frame beyond the stored window, in source pixels; 0 if it
+    does not.
 
-    ``affine`` (2, 3): from output to source pixels. ``window`` x0, y0, x1, y1; ``orig_shape`` H, W
-    of the frame. What lies outside the frame is black anyway, and does not count.
+    ``affine`` (2, 3): from output to source pixels. ``window``: x0, y0, x1, y1. ``orig_shape``: H,
+    W of the frame. What lies outside the frame is black anyway, and does not count.
     """
     last = res - 1.0
     output = np.array([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])

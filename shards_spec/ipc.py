@@ -1,4 +1,4 @@
-"""Reading Arrow files that nobody vouches for: no memory beyond the file's own is taken."""
+"""Reading untrusted Arrow files without allocating more memory than the file has bytes."""
 
 import struct
 
@@ -10,7 +10,7 @@ _MESSAGE_HEADER, _BATCH_COMPRESSION = 2, 3
 
 
 def _field(data: memoryview, table: int, number: int) -> int | None:
-    """Where a field of a flatbuffer's table is; None where it is left out."""
+    """Position of a field in a flatbuffers table; None if the field is absent."""
     places = table - _INT.unpack_from(data, table)[0]
     at = 4 + 2 * number
     offset = (
@@ -20,7 +20,7 @@ def _field(data: memoryview, table: int, number: int) -> int | None:
 
 
 def _is_compressed(message: pa.Message) -> bool:
-    """Whether a record batch would be unpacked; pyarrow has checked the message's structure."""
+    """Whether the buffers of a record batch are compressed; pyarrow has checked the message."""
     data = memoryview(message.metadata)
     header = _field(data, _UINT.unpack_from(data)[0], _MESSAGE_HEADER)
     if header is None:
@@ -35,13 +35,13 @@ def _has_nulls(column: pa.Array) -> bool:
 
 
 def read_batch(data: pa.Buffer) -> pa.RecordBatch:
-    """The only record batch of an Arrow file, as views into it, checked in full: pyarrow reads
-    outside its memory where offsets are wrong.
+    """The only record batch of an Arrow file, as views into the file's memory, validated in full:
+    pyarrow would read outside its memory where offsets are wrong.
 
-    The messages are read in their order: what the file's footer points at may be others.
+    The messages are read in sequence, because the file's footer may point at others.
 
     Raises:
-        ValueError: it holds another number of batches, is compressed, or a value is missing.
+        ValueError: the file has another number of batches, is compressed, or has a null value.
         pa.ArrowException, OSError, UnicodeDecodeError: it is damaged.
     """
     count = pa.ipc.open_file(data).num_record_batches
@@ -49,7 +49,7 @@ def read_batch(data: pa.Buffer) -> pa.RecordBatch:
         raise ValueError(f"must hold one record batch, holds {count}")
     messages = pa.ipc.MessageReader.open_stream(data.slice(8))  # after the magic and its padding
     first, message = messages.read_next_message(), messages.read_next_message()
-    if first.type != "schema":  # Arrow verifies no message whose kind it does not know
+    if first.type != "schema":  # Arrow does not verify messages of an unknown kind
         raise ValueError(f"must begin with a schema, begins with {first.type}")
     schema = pa.ipc.read_schema(first)
     if message.type != "record batch" or _is_compressed(message):

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import FrameError
 
-# A marker after every MCU, so that a reader can decode those alone that it needs (loaders.native).
+# A restart marker after every MCU: a reader can decode only the MCUs it needs (loaders.native).
 RESTART_INTERVAL = 1
 # Of a stored crop. A JPEG of a few bytes can state 65535 x 65535.
 MAX_PIXELS = 128 << 20
@@ -29,10 +29,10 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
 def decode(
     data: bytes | bytearray | memoryview, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """Decode to (H, W, 3) uint8 RGB, into ``out`` if given, which is of that size.
+    """Decode to (H, W, 3) uint8 RGB, into ``out`` if it is given, which must have that shape.
 
     Raises:
-        FrameError: the data are damaged or cut short; nothing is guessed.
+        FrameError: the data are damaged or cut short; missing pixels are not filled in.
     """
     try:
         image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=True)
@@ -54,10 +54,10 @@ def is_plain(data: bytes | memoryview) -> bool:
 
 
 def check_size(data: bytes | memoryview, height: int, width: int) -> None:
-    """Refuse a JPEG that is not of the size that the index states, before memory is taken.
+    """Check the size in a JPEG's header against the index, before memory is allocated.
 
     Raises:
-        FrameError: another size, too large a one, or not a JPEG.
+        FrameError: another size, too large a size, or not a JPEG.
     """
     if height * width > MAX_PIXELS:
         raise FrameError("too_large", f"{width}x{height} px")

@@ -93,6 +93,15 @@ class Manifest:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
+    def images_hash(self) -> str:
+        """SHA-256 of what decides the rows, their order and their images, but no label of the data
+        set's own: the same after such labels were added.
+        """
+        plan = {key: value for key, value in self.plan.items() if key not in ("columns", "labels")}
+        content = [plan_hash(plan), dict(self.quarantined), [entry.rows for entry in self.shards]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
     def left_out_rows(self) -> int:
         """How many source rows were left out on purpose."""
         return sum(end - begin for begin, end in self.left_out)

@@ -5,9 +5,9 @@ import re
 from refit_shard.shards_spec.errors import UsageError
 
 MANIFEST = "manifest.json"
-# An Arrow IPC file, which is Feather 2: a glob for *.arrow finds shards alone.
+# An Arrow IPC file too (Feather 2), but named so that a glob for *.arrow finds only shards.
 QUARANTINE = "quarantine.feather"
-# While a set is built anew beside one that stands.
+# Exists while --overwrite builds a new set beside an existing one.
 OVERWRITE = ".overwrite.json"
 LOCK = ".build.lock"
 TEMPORARY_SUFFIX = ".tmp"
@@ -20,7 +20,8 @@ _ATTEMPT = re.compile(rf"\.(?P<file>.+)\.[0-9a-f]+{re.escape(TEMPORARY_SUFFIX)}"
 
 
 def check_dataset_name(name: str) -> str:
-    """Return ``name`` if it can stand in file names and in webdataset keys, which end at a dot.
+    """Return ``name`` if it can be part of file names and of webdataset keys, which end at the
+    first dot.
 
     Raises:
         UsageError: it cannot.
@@ -41,8 +42,8 @@ def sample_key(dataset: str, source_row: int) -> str:
 def shard_stem(dataset: str, index: int, generation: int = 0) -> str:
     """File name of a shard without ``.tar`` or ``.arrow``.
 
-    ``generation``: 0 for the first set built in a folder; one more for each that is built beside
-    one that stands, so that no file of either has the name of one of the other.
+    ``generation``: 0 for the first set built in a folder, and one more for each set that is built
+    beside an existing one, so that their files never share a name.
     """
     middle = f"-g{generation}" if generation else ""
     return f"{dataset}{middle}-{index:06d}"
@@ -55,7 +56,7 @@ def generation_of(dataset: str, file: str) -> int | None:
 
 
 def quarantine_name(generation: int) -> str:
-    """File name of the quarantine of a generation, so that it changes with its manifest."""
+    """File name of a generation's quarantine: it is replaced together with the manifest."""
     return f"quarantine-g{generation}.feather" if generation else QUARANTINE
 
 
@@ -66,18 +67,18 @@ def quarantine_generation(file: str) -> int | None:
 
 
 def attempt_name(file: str, attempt: str) -> str:
-    """The name that a file has until it is published; ``attempt`` is hexadecimal."""
+    """The temporary name of a file until it is published; ``attempt`` is hexadecimal."""
     return f".{file}.{attempt}{TEMPORARY_SUFFIX}"
 
 
 def final_name(name: str) -> str:
-    """The name that a file is to get when it is published, or has."""
+    """The published name of a file, given its temporary or its published name."""
     found = _ATTEMPT.fullmatch(name)
     return name if found is None else found["file"]
 
 
 def is_attempt(dataset: str, name: str) -> bool:
-    """Whether this is the unpublished form of a file of this data set's build."""
+    """Whether this is a temporary name of a file of this dataset's build."""
     found = _ATTEMPT.fullmatch(name)
     return found is not None and (
         found["file"] in (MANIFEST, OVERWRITE)
@@ -87,7 +88,7 @@ def is_attempt(dataset: str, name: str) -> bool:
 
 
 def is_of_a_build(name: str) -> bool:
-    """Whether a build leaves a file of this name, finished or not."""
+    """Whether a file of this name belongs to a build, finished or not."""
     fixed = (MANIFEST, LOCK, OVERWRITE)
     return (
         name in fixed

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.joints import JOINTS, OPENPOSE, SPIN, mirror
 
 KINDS = ("none", "permute", "points2d", "points3d", "axis_angle")
 HAS = "has_"
 MAX_FLIP = 1 << 16
 
-# The keys of a batch and of an npz that have a meaning already, beside the field table's names.
+# The keys of a batch, an npz and a query that have a meaning already, beside the field table's.
 RESERVED = frozenset(
     (
         *("img", "flip", "occ", "is_flipped", "rot", "sc", "rot_angle", "pn", "sample_index"),
         *("dataset_name", "gt_verts", "sample", "part", "openpose", "shape", "S"),
+        *("body_crop", "downscale", "blur", "gray", "brightness", "contrast"),
+        *("dataset", "shard"),
     )
 )
 
@@ -40,12 +43,6 @@ def _shifted(table: Sequence[int], by: int) -> tuple[int, ...]:
     return tuple(one + by for one in table)
 
 
-# SPIN's 24 joints and OpenPose's BODY_25, as SPIN's constants.py mirrors them.
-_SPIN = (5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 6, *range(12, 20), 21, 20, 23, 22)
-_OPENPOSE = (
-    *(0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17),
-    *(22, 23, 24, 19, 20, 21),
-)
 # SMPL's 24 joints, SPIN's constants.py. The first 22 are those of SMPL-H and of SMPL-X.
 _SMPL = (0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22)
 _BODY = _SMPL[:22]
@@ -55,9 +52,9 @@ _HANDS = (*range(15, 30), *range(15))
 # By the names that a user gives. SMPL-X: joint_names.py of the package smplx; after the body come
 # jaw, left and right eye, and the hands.
 TABLES: Mapping[str, Table] = {
-    "spin": Table(flip=_SPIN),
-    "openpose": Table(flip=_OPENPOSE),
-    "spin49": Table(flip=_OPENPOSE + _shifted(_SPIN, 25)),
+    "spin": Table(flip=mirror(SPIN)),
+    "openpose": Table(flip=mirror(OPENPOSE)),
+    "spin49": Table(flip=mirror(JOINTS)),
     "coco": Table(flip=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)),
     "smpl": Table(flip=_SMPL),
     "smplh": Table(flip=_BODY + _shifted(_HANDS, 22)),

@@ -1,4 +1,4 @@
-"""The process: how many cores it may use, and setting it up where its whole work is images."""
+"""How many cores this process may use, and glibc settings for a process that handles images."""
 
 import ctypes
 import math
@@ -31,9 +31,10 @@ def available_cores(proc: Path = Path("/proc/self/cgroup"), mount: Path = _CGROU
 
 
 def _quota(proc: Path, mount: Path) -> float:
-    """The least quota in cores of the process's control groups and those above; infinity if none.
+    """The smallest CPU quota, in cores, of the process's control groups and their parents; infinity
+    if there is none.
 
-    In a container the group's own folder is often not there, but its limits are at the mount.
+    In a container the group's own folder is often missing, but its limits are at the mount point.
     """
     quotas = [math.inf]
     with suppress(OSError, ValueError):
@@ -64,11 +65,11 @@ def _quota_at(folder: Path) -> float:
 
 @cache
 def settle_process() -> None:
-    """Set this process up for the work, once.
+    """Set glibc's allocator up for images, once per process.
 
-    glibc keeps the memory that it frees: left alone it gives every frame's megabytes back to the
-    system and faults them in again, a seventh of a build's time. Threads that read share what is
-    freed, instead of keeping some each.
+    It keeps freed memory: by default glibc returns each frame's megabytes to the system and faults
+    them in again, a seventh of a build's time. All threads share one arena, so memory that one
+    thread freed is reused by the others.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -149,7 +149,17 @@ def open_index(folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> pa
 
 
 class Shard:
-    """One open shard. Arrays and images are views into the mapped files."""
+    """One open shard: its table of labels and its tar. Arrays and images are views, not copies.
+
+    Args:
+        folder: Where it is.
+        entry: Its name, sizes and hashes, as the manifest has them.
+        fields: The columns that its table must have.
+
+    Raises:
+        ShardError: the table is missing, damaged, or of another number of rows.
+        FormatError: the columns are others.
+    """
 
     def __init__(self, folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> None:
         self.name = entry.name
@@ -168,11 +178,15 @@ class Shard:
         return int(self._index.num_rows)
 
     def column(self, name: str) -> pa.Array:
-        """A column as Arrow has it; no copy."""
+        """A column of the table as Arrow has it, without a copy.
+
+        Args:
+            name: A column of the format.
+        """
         return self._index.column(name)
 
     def table(self) -> pa.Table:
-        """All columns; no copy."""
+        """All columns as one Arrow table, without a copy."""
         return pa.Table.from_batches([self._index])
 
     def seal(self) -> ShardSeal:
@@ -184,13 +198,20 @@ class Shard:
         return read_seal(self._index, f"{self.name}.arrow")
 
     def view(self, name: str) -> NDArray[Any]:
-        """A column as a numpy array (rows, \\*shape); no copy but for strings and booleans."""
+        """A column as a numpy array (rows, \\*shape), copied only for strings and booleans.
+
+        Args:
+            name: A column of the format.
+        """
         if name not in self._views:
             self._views[name] = numpy_view(self.fields[name], self._index.column(name))
         return self._views[name]
 
     def jpeg(self, row: int) -> bytes | memoryview:
         """The JPEG of one row; a slice of the tar where that is mapped.
+
+        Args:
+            row: Its number in this shard, from 0.
 
         Raises:
             ShardError: the index points outside the tar.
@@ -211,12 +232,24 @@ class Shard:
             raise explain(error, f"{self.where}.tar: row {row}") from error
 
     def sample(self, row: int) -> "Sample":
-        """One row."""
+        """One row.
+
+        Args:
+            row: Its number in this shard, from 0.
+        """
         return Sample(self, row)
 
 
 class Sample:
-    """One person: ``sample.jpeg`` and ``sample["pose"]``, views into the shard."""
+    """One person: ``sample.jpeg``, and ``sample["pose"]`` and so on by the names of columns.
+
+    Numbers are views into the shard, in the shapes of the format: ``sample["keypoints"]`` is (49,
+    3) float32, x and y in pixels of the frame.
+
+    Args:
+        shard: Where it is.
+        row: Its number in the shard, from 0.
+    """
 
     def __init__(self, shard: Shard, row: int) -> None:
         self._shard = shard
@@ -229,7 +262,12 @@ class Sample:
 
     @property
     def jpeg(self) -> bytes | memoryview:
-        """The stored crop's JPEG."""
+        """The stored crop as the bytes of a JPEG.
+
+        Raises:
+            ShardError: the table points outside the tar.
+            StorageError: it cannot be read.
+        """
         return self._shard.jpeg(self._row)
 
     @property
@@ -243,18 +281,18 @@ class Sample:
         return self._shard.view(name)[self._row]
 
     def check(self) -> None:
-        """Refuse labels that are not those that were built.
+        """Check the labels against their CRC.
 
         Raises:
-            ShardError: the record that the index's columns make has another checksum.
+            ShardError: they have changed since they were built.
         """
         self.record()
 
     def record(self) -> NDArray[np.void]:
-        """The labels as the record in the tar holds them, a structured scalar.
+        """The labels as the record in the tar has them: a numpy structured scalar.
 
         Raises:
-            ShardError: the record that the index's columns make has another checksum.
+            ShardError: they have changed since they were built.
         """
         record = np.zeros((), npy_dtype(self._shard.fields.values()))
         for name in record.dtype.names or ():
@@ -274,7 +312,14 @@ class Sample:
 
 
 class ShardSet:
-    """A finished data set: a sequence of samples, in the order of its shards."""
+    """A finished data set: a sequence of samples, in the order of its shards.
+
+    Make one by :meth:`open`.
+
+    Args:
+        folder: Where the shards are.
+        manifest: What the data set's ``manifest.json`` holds.
+    """
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self.folder = folder
@@ -284,7 +329,10 @@ class ShardSet:
 
     @classmethod
     def open(cls, path_or_url: AnyPath) -> "ShardSet":
-        """Open by path or URL. Shards are opened when they are first read.
+        """The data set in a folder. Its shards are opened when they are first read.
+
+        Args:
+            path_or_url: The data set's folder, as ``data/shards/bedlam`` or ``s3://bucket/bedlam``.
 
         Raises:
             ShardError: no finished shards there, or the manifest is damaged.
@@ -302,7 +350,10 @@ class ShardSet:
         return self.manifest.own
 
     def shard(self, index: int) -> Shard:
-        """The shard at ``index``, opened at most once in effect (threads may race harmlessly)."""
+        """The shard of number ``index``, opened once.
+
+        Two threads that ask for it at the same time may both open it; one of the two is kept.
+        """
         shard = self._shards.get(index)
         if shard is None:
             entry = self.manifest.shards[index]
@@ -311,7 +362,11 @@ class ShardSet:
         return shard
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Shard and row of sample ``index``."""
+        """Number of the shard that holds sample ``index``, and the sample's row in it.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         shard = bisect.bisect_right(self._starts, index) - 1

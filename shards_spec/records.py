@@ -1,7 +1,7 @@
-"""Samples as a training loop needs them: one read of the tar gives the JPEG and its labels.
+"""Samples for a training loop: one read of the tar gives a JPEG and its labels.
 
-Of the indexes only the places of the JPEGs are kept, 12 bytes a row. Nothing is mapped, so a long
-run does not fill its memory with what it has read.
+Only the positions of the JPEGs are kept of an index, 12 bytes a row. Nothing is memory-mapped, so a
+long run does not fill its memory with pages that it has read.
 """
 
 import os
@@ -31,14 +31,14 @@ _MOST_OPEN_TARS = 512
 
 @dataclass(frozen=True)
 class NpyLayout:
-    """What every ``.npy`` member of a data set must be: these bytes, then one record."""
+    """The layout of every ``.npy`` member of a dataset: a fixed header, then one record."""
 
     dtype: np.dtype[np.void]
     header: bytes
 
     @classmethod
     def of(cls, manifest: Manifest) -> "NpyLayout":
-        """Of a data set."""
+        """The layout for a dataset's columns."""
         dtype = npy_dtype(manifest.fields)
         return cls(dtype, npy_header(dtype))
 
@@ -49,7 +49,7 @@ class NpyLayout:
 
 
 class ByteFile(Protocol):
-    """An open file: its size in bytes, and any of them."""
+    """An open file that can be read at any offset."""
 
     def size(self) -> int:
         """Bytes in the file."""
@@ -59,7 +59,7 @@ class ByteFile(Protocol):
 
 
 class LocalFile:
-    """A file that is read where asked, by many threads at once, and not mapped."""
+    """A local file read by ``pread``, from many threads at once, without a memory map."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -79,7 +79,7 @@ class LocalFile:
         return os.fstat(self._descriptor).st_size
 
     def is_deleted(self) -> bool:
-        """Whether it has no name any more; a cache may have brought another one."""
+        """True once the file is unlinked; a cache may have downloaded a new one under its name."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     def read_at(self, nbytes: int, offset: int) -> bytes:
@@ -88,7 +88,7 @@ class LocalFile:
 
 
 def open_tar(folder: Folder, name: str) -> ByteFile:
-    """A tar, to be read where asked.
+    """Open a tar for reads at any offset.
 
     Raises:
         ShardError: it is missing.
@@ -111,7 +111,9 @@ def most_open_tars() -> int:
 
 
 class OpenTars:
-    """The tars that were read last, open. One that is dropped is closed once nobody reads it."""
+    """The most recently used tars, kept open. A tar that is evicted is closed once no thread reads
+    it.
+    """
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, tuple[ByteFile, int]] = OrderedDict()
@@ -145,10 +147,11 @@ class OpenTars:
 
 @dataclass(frozen=True)
 class Places:
-    """Where samples lie, one entry each: int64, (n,).
+    """Where samples lie in their tars: int64 arrays (n,).
 
-    ``asked``: which of the samples that were asked for it is. ``tar``: the number of its tar in
-    ``tars``. It has ``sizes`` bytes from ``offsets`` on, the first ``jpeg_lengths`` of them JPEG.
+    ``asked``: index of the sample among those asked for. ``tar``: index of its tar in ``tars``. The
+    sample has ``sizes`` bytes from ``offsets`` on, of which the first ``jpeg_lengths`` are the
+    JPEG.
     """
 
     tars: list[ByteFile]
@@ -181,9 +184,9 @@ class Stored:
 
 
 class RecordReader:
-    """Finds samples of a finished data set by their number, in the order of its shards.
+    """Finds samples of a finished dataset by their number, in the order of its shards.
 
-    It may be used by many threads at once, and after a fork. ``tars`` may be shared with others.
+    Thread-safe, and safe to use after a fork. ``tars`` may be shared with other readers.
     """
 
     def __init__(self, data_set: ShardSet, tars: OpenTars) -> None:
@@ -193,7 +196,7 @@ class RecordReader:
         shards = data_set.manifest.shards
         self._names = [f"{entry.name}.tar" for entry in shards]
         self._ends = np.cumsum([entry.rows for entry in shards], dtype=np.int64)
-        # A shard's part is filled in when it is first asked for, and takes no memory before.
+        # A shard's part is filled when the shard is first used; pages are allocated then.
         self._offsets = np.zeros(len(data_set), np.uint64)
         self._lengths = np.zeros(len(data_set), np.uint32)
         self._known: set[int] = set()
@@ -208,7 +211,7 @@ class RecordReader:
         return open_index(self._set.folder, manifest.shards[shard], manifest.fields)
 
     def _learn(self, shard: int) -> None:
-        """Note where the JPEGs of a shard lie."""
+        """Read the positions of a shard's JPEGs from its index."""
         index = self._index(shard)
         end = int(self._ends[shard])
         for name, noted in (("jpg_offset", self._offsets), ("jpg_length", self._lengths)):
@@ -230,8 +233,8 @@ class RecordReader:
         return f"{self._set.folder.url}/{self._names[shard]}: row {row}"
 
     def places(self, indices: Ints) -> tuple[Places, dict[int, ShardError]]:
-        """Where samples lie; and by their number among the ``indices`` (n,), what is wrong with
-        those whose tar or index is missing, damaged or cut short.
+        """Where samples lie, and the errors of those whose tar or index is missing, damaged or cut
+        short, by their position in ``indices`` (n,).
 
         Raises:
             StorageError: a tar or an index cannot be opened.

@@ -4,6 +4,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -66,6 +67,17 @@ def hold(options: object, **values: object) -> None:
     """Set fields of a frozen dataclass; for its ``__post_init__`` alone."""
     for name, value in values.items():
         object.__setattr__(options, name, value)
+
+
+def differing(options: Any) -> str:
+    """A dataclass as Python would write it, with the fields that are not at their defaults."""
+    said = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.repr and (field.default is MISSING or value != field.default):
+            text = differing(value) if is_dataclass(value) else repr(value)
+            said.append(f"{field.name}={text}")
+    return f"{type(options).__name__}({', '.join(said)})"
 
 
 def _as_index(value: Any) -> int | None:

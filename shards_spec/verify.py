@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from crc32c import crc32c
 from numpy.typing import NDArray
 
@@ -159,20 +160,23 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
     return Verdict(shard=entry.name, rows=rows, problem=None, seal=seal)
 
 
-def _quarantined(folder: Folder, manifest: Manifest) -> list[Quarantined]:
-    """The rows of the quarantine table."""
+def read_quarantine(folder: Folder, manifest: Manifest) -> pa.RecordBatch:
+    """The quarantine of a data set: one row a source row that did not become a sample.
+
+    Raises:
+        ShardError: it is missing or damaged, or has other rows than the manifest counts.
+    """
     name = quarantine_name(manifest.generation)
     table = read_index(folder, name)
     if not table.schema.equals(QUARANTINE_SCHEMA):
         raise ShardError(f"{name}: its columns are not those of the format")
-    rows = [Quarantined(**row) for row in table.to_pylist()]
-    counts = Counter(row.reason for row in rows)
+    counts = Counter(table.column("reason").to_pylist())
     if counts != manifest.quarantined:
         raise ShardError(
-            f"{name}: {len(rows)} rows, the manifest counts {dict(manifest.quarantined)}, "
+            f"{name}: {table.num_rows} rows, the manifest counts {dict(manifest.quarantined)}, "
             f"the table {dict(counts)}"
         )
-    return rows
+    return table
 
 
 def _check_sums(
@@ -201,7 +205,8 @@ def _check_sums(
 
 def _account(folder: Folder, manifest: Manifest, verdicts: Sequence[Verdict]) -> None:
     """Every source row must be once in a shard, in quarantine or among those left out."""
-    quarantined = _quarantined(folder, manifest)
+    listed = read_quarantine(folder, manifest).to_pylist()
+    quarantined = [Quarantined(**row) for row in listed]
     left_out = [np.arange(begin, end) for begin, end in manifest.left_out]
     bad = np.array([row.source_row for row in quarantined], np.int64)
     every = np.sort(np.concatenate([*(verdict.rows for verdict in verdicts), bad, *left_out]))

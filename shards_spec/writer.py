@@ -1,8 +1,8 @@
-"""Writing one shard: a tar of KEY.jpg + KEY.npy pairs and its Arrow index.
+"""Writing one shard: a tar of KEY.jpg and KEY.npy pairs, and its Arrow index.
 
 The tar is USTAR, uncompressed, with fixed times and owners, so the same samples give the same
-bytes. The index is published after the tar and names the tar's hash: it is the shard's record of
-being whole.
+bytes. The index is published after the tar and holds the tar's hash, so an index proves that its
+shard is complete.
 """
 
 import hashlib
@@ -179,12 +179,12 @@ def write_shard(
     samples: Iterable[tuple[NDArray[np.void], bytes]],
     seal: Callable[[str, int], dict[str, Any]],
 ) -> tuple[ShardEntry, pa.RecordBatch]:
-    """Write a shard's tar and index under the names of an attempt; :func:`publish` names them.
+    """Write a shard's tar and index under temporary names; :func:`publish` gives them their names.
 
     Returns its entry and its index.
 
-    ``seal`` gives the index's :func:`shard_content` from the tar's SHA-256 and size, after the
-    last sample.
+    ``seal`` gives the index's :func:`shard_content` from the tar's SHA-256 and size, after the last
+    sample.
 
     Raises:
         StorageError: writing failed.
@@ -210,9 +210,9 @@ def write_shard(
 
 
 def publish(folder: Folder, written: str, attempt: str, stem: str) -> None:
-    """Give the files that an attempt wrote for the stem ``written`` the names of ``stem``.
+    """Rename the files that were written under the stem ``written`` to those of ``stem``.
 
-    The tar comes first, so that its index finds it.
+    The tar is renamed first, so an index never exists without its tar.
 
     Raises:
         StorageError: it failed; neither file, or only the tar, has its name.

@@ -1,12 +1,14 @@
 """Fixtures that many tests share. Trees are made once a session and never written to."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.trees import Tree, make_tree
 from refit_shard.loaders.native.compiling import compile_library, is_current
+from tests.browser import Browser, started
 from tests.searches import register_profiles
 
 register_profiles()
@@ -32,6 +34,12 @@ def coco_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def pw3d_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """Four 3DPW frames."""
     return make_tree("3dpw", tmp_path_factory.mktemp("3dpw"), frames=4)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Headless Chromium; what asks for it is skipped where none is installed."""
+    yield from started(tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture

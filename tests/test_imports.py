@@ -32,7 +32,7 @@ FLOORS = {
             "doctor",
             "subset",
         ),
-        "labels",
+        *("labels", "export"),
     ),
     "loaders": ("", "native", "items", "remote", "stream", "refit", "measure"),
 }
@@ -126,6 +126,10 @@ def test_one_module_knows_ray() -> None:
 
 def test_one_module_knows_ffmpeg() -> None:
     assert importers("av") == {"converter/videos/decode.py"}
+
+
+def test_one_module_knows_duckdb() -> None:
+    assert importers("duckdb") == {"refit_shard/where.py"}
 
 
 def test_only_the_loaders_know_torch() -> None:

@@ -2,7 +2,8 @@
 
 SPDL brings no format of its own. JPEGs lie one behind the other in a file, their labels in a table
 of numpy's that is mapped: no reader takes less of the interpreter's lock. (An ``.npz`` a crop with
-SPDL's ``load_npz``, which its documentation advises for arrays, took ten times as long.)
+SPDL's ``load_npz``, which its documentation advises for arrays, took 242 µs of processor time where
+this takes 20: medians of 21 rounds over 256 crops of 40 kB, in one thread.)
 """
 
 import os

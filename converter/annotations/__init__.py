@@ -1,1 +1,1 @@
-"""What is known of each data set: its npz, read and checked, and its quirks."""
+"""What is known of each dataset: its npz, read and checked, and its peculiarities."""

@@ -1,4 +1,4 @@
-"""The arrays of a SPIN npz, checked, as slices of the field table's columns."""
+"""The arrays of a SPIN npz, checked and read a few MB of rows at a time."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -34,7 +34,7 @@ _GENDERS = {"m": 0, "male": 0, "f": 1, "female": 1}
 
 
 class Part:
-    """The same rows of all arrays that are read."""
+    """A run of rows of all arrays that are read."""
 
     def __init__(self, where: str, values: Mapping[str, NDArray[Any]]) -> None:
         self._where = where
@@ -62,10 +62,10 @@ class Part:
 
 
 class Columns:
-    """Reads the rows in use of an npz's arrays, as one line each where they are wrong.
+    """Reads the arrays of an npz, with a one-line error where one is wrong.
 
-    ``total``: rows of the npz; ``rows``: those in use, of which only the first ``limit`` are.
-    ``keys``: of the arrays that are read.
+    ``total``: rows of the npz; ``rows``: those that are used, which are the first ``limit``.
+    ``keys``: names of the arrays that are read.
 
     Raises:
         SourceError: a key is missing, or its array has another shape than it must have.
@@ -109,9 +109,9 @@ class Columns:
             raise SourceError(f"{self.npz.path}: {key!r} must have shape {expected}, got {found}")
 
     def parts(self) -> Iterator[Part]:
-        """The rows in use, a few MB at a time.
+        """The rows that are used, a few MB at a time.
 
-        What is left of the arrays is read after them, for its checksums.
+        The rest of the arrays is read afterwards, to verify their checksums.
         """
         count = self.npz.rows_at_a_time(self.keys)
         slices = {key: self.npz.slices(key, count) for key in self.keys}
@@ -127,8 +127,8 @@ class Columns:
 
 
 def label_dtype(keys: Collection[str]) -> np.dtype[np.void]:
-    """What a row's labels are where an npz has these keys: columns of the field table, and
-    ``orig_shape`` as it is stated.
+    """Dtype of a row's labels for an npz with these keys: columns of the field table, and
+    ``orig_shape`` as the npz states it.
     """
     names = ["center", "scale", "keypoints", "pose", "betas", "has_smpl"]
     names += ["has_pose_3d", "pose_3d", "gender", "has_camcalib"]

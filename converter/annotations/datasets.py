@@ -1,4 +1,4 @@
-"""The data sets, one entry each: where ReFit keeps them, and what is peculiar to them."""
+"""The registered datasets, one entry each: where ReFit keeps them, and what is peculiar to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Labels of one's own: which arrays of an npz are carried along, and how each moves.
+"""Own labels: which arrays of an npz are carried along, and how each moves with its image.
 
-``NAME[:MOTION[=TABLE]][:float64]`` says of one array that it is kept: ``contact``,
-``smplx_pose``, ``ears:points2d=flip.json``. A TABLE is a name of :data:`TABLES` or a JSON file
-with the permutation of a mirror.
+``NAME[:MOTION[=TABLE]][:float64]`` declares one array: ``contact``, ``smplx_pose``,
+``ears:points2d=flip.json``. A TABLE is a name of :data:`TABLES` or a JSON file with the permutation
+of a mirror.
 """
 
 import json
@@ -35,7 +35,7 @@ from refit_shard.shards_spec.storage.paths import local_path
 _WIDE = "float64"
 _MAX_TABLE_BYTES = 1 << 20
 _MAX_HEADER = 10_000  # numpy reads no more without being told to
-# How labels move that are called so, where nothing else is said.
+# The default motion of labels with these names.
 _BY_NAME = {
     "smpl_pose": "axis_angle=smpl",
     "smplh_pose": "axis_angle=smplh",
@@ -62,10 +62,10 @@ class Keep:
     wide: bool = False
 
     def motion(self, dtype: str, shape: tuple[int, ...], where: str) -> Motion:
-        """How its rows of this dtype and shape move.
+        """The motion for rows of this dtype and shape.
 
         Raises:
-            SourceError: they cannot move so.
+            SourceError: such rows cannot move so.
         """
         table = self.table
         if table is None and self.kind != "none":
@@ -87,11 +87,11 @@ class Keep:
 
 
 def parse_keeps(texts: Iterable[str], base: str | Path = ".") -> tuple[Keep, ...]:
-    """What the texts say; each may hold several, with commas between. JSON files are looked for
+    """Parse declarations; one text may hold several, separated by commas. JSON files are looked for
     below ``base``.
 
     Raises:
-        UsageError: one is not of the form, or is there twice.
+        UsageError: one is not of the form, or is given twice.
     """
     listed = [one.strip() for text in texts for one in text.split(",")]
     keeps = tuple(_parse(text, base) for text in listed)
@@ -103,12 +103,13 @@ def parse_keeps(texts: Iterable[str], base: str | Path = ".") -> tuple[Keep, ...
 
 
 def those_there(keeps: Sequence[Keep], npzs: Sequence[str]) -> list[tuple[Keep, ...]]:
-    """What each of the npz files is to keep: of several each keeps what it has, one must have all.
+    """The labels that each npz file can keep, of those that are asked for. With a single file it
+    must have all of them; with several, each label must be in one of them.
 
-    A file that cannot be read is asked for all; the build says what is wrong with it.
+    For a file that cannot be read all are returned; the build reports what is wrong with it.
 
     Raises:
-        UsageError: none of several has one of them.
+        UsageError: none of several files has one of them.
     """
     if len(npzs) < 2 or not keeps:
         return [tuple(keeps)] * len(npzs)
@@ -166,8 +167,8 @@ def _table(name: str, base: str | Path, where: str) -> Table:
 
 
 class Kept:
-    """The labels that are kept of an npz: ``fields``, and the values of each row, which wait as
-    :class:`Spool` holds them. Several threads may ask for them.
+    """The kept labels of an npz: their ``fields``, and the values of each row, held in a
+    :class:`Spool`. Thread-safe.
     """
 
     def __init__(self, fields: Sequence[Field] = (), spools: Sequence[Spool] = ()) -> None:
@@ -176,10 +177,10 @@ class Kept:
         self._lock = threading.Lock()
 
     def take(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """All labels of some rows, (n,), by their names: arrays (n, …), of strings their UTF-8.
+        """The labels of some rows (n,), by name: arrays (n, …), strings as UTF-8.
 
         Raises:
-            StorageError: the disk that they wait on fails.
+            StorageError: the disk that holds them fails.
         """
         found = {}
         for one, spool in zip(self.fields, self._spools, strict=True):
@@ -190,13 +191,13 @@ class Kept:
 
 
 def read_kept(npz: Npz, keeps: Sequence[Keep], total: int, rows: int) -> Kept:
-    """The kept labels of the first ``rows`` of ``total`` rows.
+    """Read the kept labels of the first ``rows`` of ``total`` rows.
 
-    NaN stays: what a label of one's own means, only its user knows.
+    NaN is kept, because only the user knows what it means in an own label.
 
     Raises:
-        SourceError: one is missing, or is none that a shard can hold.
-        StorageError: there is no room for them.
+        SourceError: one is missing, or of a kind that a shard cannot hold.
+        StorageError: there is no space for them.
     """
     found = [_read(npz, keep, total, rows) for keep in keeps]
     return Kept([one for one, _ in found], [spool for _, spool in found])
@@ -240,7 +241,9 @@ def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, Spool]:
 
 
 def _stored(dtype: np.dtype[Any], where: str, *, wide: bool) -> np.dtype[Any]:
-    """What an array's values wait as: of strings what they are, of numbers what they become."""
+    """Dtype in which an array's values are held: strings as they are, numbers as the batch has
+    them.
+    """
     if dtype.kind in "US":
         size = max(1, dtype.itemsize // (4 if dtype.kind == "U" else 1))
         return np.dtype(f"{dtype.kind}{size}")

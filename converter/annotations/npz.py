@@ -1,6 +1,4 @@
-"""Reading npz files that nobody vouches for: no pickle, and no memory before its size is known.
-And writing them.
-"""
+"""Reading untrusted npz files, without pickle and with bounded memory; and writing npz files."""
 
 import hashlib
 import lzma
@@ -67,11 +65,12 @@ def _read_header(stream: IO[bytes]) -> Entry:
 
 
 class Npz:
-    """An open npz: ``entries`` from the headers alone, arrays whole or in slices of rows.
+    """An open npz: ``entries`` are known from the headers alone; arrays are read whole or in slices
+    of rows.
 
-    ``path`` may be a URL; then a temporary copy is read. What a Mac adds to an archive is ignored.
-    One thread may read it at a time.
-    ``file``: its bytes, where they are open already; then ``where`` names it in errors.
+    ``path`` may be a URL, of which a temporary copy is read. Files that macOS adds to an archive
+    are ignored. Only one thread may read it at a time. ``file``: the open file, if there is one
+    already; then ``where`` names it in errors.
 
     Raises:
         SourceError: the file is missing, is no npz, or an array in it is damaged.
@@ -161,7 +160,7 @@ class Npz:
             raise self._damaged(key, error) from error
 
     def rows_at_a_time(self, keys: Iterable[str]) -> int:
-        """How many rows of these arrays together are a few MB; one at least."""
+        """How many rows of these arrays make a few MB, at least one."""
         return max(1, _SLICE_BYTES // max(1, sum(self.entries[key].row_bytes for key in keys)))
 
     def _check_readable(self, key: str) -> None:
@@ -181,9 +180,9 @@ class Npz:
         return SourceError(f"{self.path}: {key!r} is damaged ({error})")
 
     def hash_beside(self) -> Callable[[], str]:
-        """Begin to hash the file, on a thread of its own that ends when the npz is closed.
+        """Start hashing the file on a thread, which ends at the latest when the npz is closed.
 
-        Gives what waits for the SHA-256 and returns it.
+        Returns a function that waits for the SHA-256 and returns it.
         """
         stop = threading.Event()
         beside = self._open.enter_context(ThreadPoolExecutor(1))
@@ -219,7 +218,9 @@ def _exactly(stream: IO[bytes], rows: int, entry: Entry) -> bytes:
 
 
 def write_npz(stream: IO[bytes], columns: Mapping[str, Sequence[NDArray[Any]]]) -> None:
-    """Columns as an npz, the same bytes every time. Each is given in parts, one after another."""
+    """Write columns as an npz; the same columns give the same bytes. Each column is given in parts,
+    in order.
+    """
     with zipfile.ZipFile(stream, "w") as archive:
         for key, parts in columns.items():
             values = np.concatenate(parts)

@@ -16,9 +16,9 @@ _FORM = (
 class Remap:
     """Replaces parts of a name and keeps the rest.
 
-    ``old`` holds the literal parts of a name that are looked for, ``new`` the same number of parts
-    that take their places: the first at the name's beginning, the last at its end, those between
-    anywhere, the last place first. What lies between two parts is kept.
+    ``old`` holds the literal parts that are looked for, ``new`` as many parts that replace them.
+    The first part must be at the beginning of the name and the last at its end; those between are
+    searched from the end. What lies between two parts is kept.
     """
 
     old: tuple[str, ...]

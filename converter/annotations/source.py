@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -47,7 +47,8 @@ class Annotations:
     row's labels, columns under the field table's names in the table's dtypes; ``orig_shape``
     (float64 (2,)) only where the npz states it. ``labels``: those of HELD as arrays (rows, …).
     ``kept``: labels of the user's own, which decide of no row whether it can be used. ``paths``:
-    each row's frame below the root. ``faults``: rows that cannot be used, found before any frame
+    each row's frame below the root. ``frame_of_row``: its number among the frames, in the order of
+    their first rows. ``faults``: rows that cannot be used, found before any frame
     is read.
     """
 
@@ -62,6 +63,7 @@ class Annotations:
     sha256: str = ""
     imgnames: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
+    frame_of_row: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     faults: dict[int, Quarantined] = field(default_factory=dict)
 
     @property
@@ -211,6 +213,23 @@ def _check_duplicates(source: Annotations) -> None:
                 source.fault(row, "duplicate_row", f"the same as row {original} in every label")
 
 
+def _plain(names: Collection[str | bytes]) -> dict[str | bytes, str] | None:
+    """Each of these names as its own path, where all are paths below a root as they stand, which
+    takes a fraction of the time when all are looked at together. None where one may not be.
+    """
+    texts = [name for name in names if isinstance(name, str)]
+    together = "/".join(["root", *texts])
+    is_plain = (
+        len(texts) == len(names)
+        and 4 * max(map(len, texts), default=0) <= MAX_IMGNAME_BYTES
+        and together.isascii()
+        and "\0" not in together
+        and "\\" not in together
+        and below_root(together) == together
+    )
+    return {text: text for text in texts} if is_plain else None
+
+
 class _Names:
     """The frames' names, and each one's path; equal ones are one object."""
 
@@ -224,8 +243,13 @@ class _Names:
     def add(self, source: Annotations, texts: Sequence[str | bytes]) -> None:
         """Append the rows of these names; those that cannot be used are quarantined."""
         begin = source.rows
-        for text in texts:
-            if text not in self._names:
+        fresh = {text for text in texts if text not in self._names}
+        plain = None if self._remaps else _plain(fresh)
+        if plain is not None:
+            self._names |= plain
+            self._paths |= plain
+        else:
+            for text in fresh:
                 self._look(text)
         source.imgnames += map(self._names.__getitem__, texts)
         source.paths += map(self._paths.__getitem__, texts)
@@ -250,6 +274,12 @@ class _Names:
             self._faults.setdefault(text, outside)
         self._names[text] = name
         self._paths[text] = name if path == name else path or ""
+
+
+def _numbered(paths: Sequence[str]) -> NDArray[np.int64]:
+    """The number of each path among the distinct ones, in their order."""
+    numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+    return np.fromiter(map(numbers.__getitem__, paths), np.int64, len(paths))
 
 
 def _read_rows(source: Annotations, columns: Columns, names: _Names, beside: Executor) -> None:
@@ -308,6 +338,7 @@ def read_annotations(
         )
         _read_rows(source, columns, _Names(root, remaps), beside)
         source.kept = read_kept(npz, keep, columns.total, columns.rows)
-        source.sha256 = sha256()
-    _check_duplicates(source)
+        source.frame_of_row = _numbered(source.paths)
+        _check_duplicates(source)
+        source.sha256 = sha256()  # what takes longest is waited for last
     return source

@@ -1,4 +1,4 @@
-"""Labels that wait for their shard's turn: records in memory, many of them in a temporary file."""
+"""Holds labels until their shard is built: in memory, or many of them in a temporary file."""
 
 import tempfile
 import weakref
@@ -15,10 +15,10 @@ _IN_MEMORY_BYTES = 16 << 20
 
 
 class Spool:
-    """Records of one structured dtype, appended in their order and read by their numbers.
+    """Records of one structured dtype, appended in order and read by number.
 
-    More than a few MB of them lie in a file without a name, in the folder that TMPDIR says, which
-    goes with this object.
+    More than a few MB of them are in an unlinked temporary file in the folder TMPDIR, whose space
+    is freed with this object.
     """
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:

@@ -1,1 +1,1 @@
-"""Archives as they were downloaded, tar and zip: what they hold, and frames read out of them."""
+"""Tar and zip archives as they were downloaded: listing them, and reading frames from them."""

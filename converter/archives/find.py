@@ -1,6 +1,7 @@
 """Finding the archives below a root, and listing what they hold.
 
 Archives lie in the root or in a folder directly below it, unless that folder holds frames itself.
+Those of videos also lie where the videos would.
 """
 
 import errno
@@ -67,7 +68,11 @@ def _entries(folder: Folder) -> tuple[list[str], list[tuple[str, int, int]]]:
 
 
 def _local_entries(path: str) -> Iterator[tuple[str, int | None, int]]:
-    """Name, size and time of archives in a folder, and its folders, which have no size."""
+    """Name, size and time of archives in a folder, and its folders, which have no size.
+
+    Raises:
+        SourceError: an archive's name is not UTF-8.
+    """
     with os.scandir(path_bytes(path)) as scan:
         for one in scan:
             name = one.name.decode("utf-8", "replace")
@@ -75,6 +80,9 @@ def _local_entries(path: str) -> Iterator[tuple[str, int | None, int]]:
                 if one.is_dir():
                     yield name, None, 0
                 elif _is_archive(name) and one.is_file():
+                    if name.encode() != one.name:
+                        where = f"{path}/{name}"
+                        raise SourceError(f"{where}: its name is not UTF-8; rename the archive")
                     about = one.stat()
                     yield name, about.st_size, about.st_mtime_ns
             except OSError as error:  # deleted meanwhile, or a link that leads in a circle
@@ -87,19 +95,21 @@ def _is_archive(name: str) -> bool:
     return ending.endswith((*SUFFIXES, *COMPRESSED)) and not is_of_a_mac(name)
 
 
-def find_archives(root: Folder, with_frames: Collection[str]) -> tuple[list[Stamp], list[str]]:
+def find_archives(
+    root: Folder, with_frames: Collection[str], deeper: Collection[str] = ()
+) -> tuple[list[Stamp], list[str]]:
     """Archives in the root and in folders directly below it; and the root's folders.
 
     ``with_frames``: names of folders that hold frames themselves, which are not looked into.
+    ``deeper``: paths of further folders, which are.
 
     Raises:
         StorageError: the object store cannot be asked.
     """
     folders, files = _entries(root)
     stamps = [_stamp("", file) for file in files]
-    for name in folders:
-        if name in with_frames or name.startswith("."):
-            continue
+    near = [name for name in folders if not (name in with_frames or name.startswith("."))]
+    for name in dict.fromkeys([*near, *sorted(filter(None, deeper))]):
         _, files = _entries(root.child(name))
         stamps += [_stamp(f"{name}/", file) for file in files]
     return [one for one in stamps if not _is_shard(root, one.path)], folders
@@ -133,6 +143,10 @@ def open_archive(root: Folder, stamp: Stamp) -> Any:
         raise
     except StorageError as error:
         raise PassingError(str(error)) from error
+    except PermissionError as error:
+        raise PassingError(
+            f"{where}: permission denied: make it readable, then run the same command again"
+        ) from error
     except (ShardError, OSError) as error:  # true of the file itself: it is another one, or gone
         raise changed(where) from error
     if file.size() != stamp.size:
@@ -174,6 +188,7 @@ def list_archives(
     kept: Folder,
     *,
     keep: bool,
+    deeper: Collection[str] = (),
     on_bytes: OnBytes = lambda _done, _total: None,
 ) -> Archives:
     """The archives below a root and what they hold.
@@ -183,13 +198,14 @@ def list_archives(
         with_frames: names of its folders that hold frames themselves.
         kept: the folder where lists are kept.
         keep: whether new ones go there.
+        deeper: paths of further folders with archives, below those directly in the root.
         on_bytes: hears how many bytes of archives were passed, of how many.
 
     Raises:
         SourceError: an archive is damaged.
         StorageError: the storage failed, or a list cannot be written.
     """
-    stamps, folders = find_archives(root, with_frames)
+    stamps, folders = find_archives(root, with_frames, deeper)
     readable = [one for one in stamps if one.path.lower().endswith(SUFFIXES)]
     compressed = [one.path for one in stamps if one not in readable]
     total, done = sum(one.size for one in readable), 0
@@ -235,11 +251,13 @@ def find_packed(
     kept: Folder,
     *,
     keep: bool = False,
+    beside: bool = False,
     on_bytes: OnBytes = lambda _done, _total: None,
 ) -> Packed:
-    """Which frames lie in archives; for the other arguments see :func:`list_archives`.
+    """Which frames, or videos, lie in archives; for the other arguments see :func:`list_archives`.
 
-    ``paths``: of all frames, below the root.
+    ``paths``: of all of them, below the root. ``beside``: whether archives may lie in the folders
+    of these paths too.
 
     Raises:
         SourceError: an archive is damaged, or two members may be one frame.
@@ -247,7 +265,8 @@ def find_packed(
     """
     distinct = list(dict.fromkeys(paths))
     parents = {path.rpartition("/")[0] for path in distinct}
-    archives = list_archives(root, parents, kept, keep=keep, on_bytes=on_bytes)
+    closed, deeper = ((), parents) if beside else (parents, ())
+    archives = list_archives(root, closed, kept, keep=keep, deeper=deeper, on_bytes=on_bytes)
     packed = archives.find(distinct)
     for path, (first, second) in packed.twice.items():
         if not (archives.may_be_a_file(path) and _is_a_file(root, path)):

@@ -1,9 +1,12 @@
 """The archives of a root, and which frames lie in them.
 
 A member ``m`` of ``a.tar`` is the frame ``m`` and the frame ``a/m``, whichever an npz names: some
-archives hold their own folder and some do not.
+archives hold their own folder and some do not. Where the archive lies in a folder ``f``, it is
+``f/m`` too, as if it were unpacked there.
 """
 
+import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refit_shard.converter.archives.members import Kind, Member, Stamp
-from refit_shard.converter.archives.names import stem
+from refit_shard.converter.archives.names import COMPRESSED, SUFFIXES, stem
 from refit_shard.shards_spec.storage.files import is_of_a_mac
 
 _BYTES = pa.large_binary()
@@ -27,11 +30,19 @@ class Archive:
     stamp: Stamp
     table: pa.RecordBatch
 
-    def paths(self) -> tuple[pa.Array, pa.Array]:
-        """The two paths below the root that each member may be the frame of."""
+    def paths(self) -> tuple[pa.Array, ...]:
+        """The paths below the root that each member may be the frame of: its own name, that below
+        the archive's stem and, where the archive lies in a folder, that in this folder.
+        """
         names = self.table.column("name")
-        own, slash = (pa.scalar(text, names.type) for text in (stem(self.stamp.path), "/"))
-        return names, pc.binary_join_element_wise(own, names, slash)
+        folders = [stem(self.stamp.path), posixpath.dirname(self.stamp.path)]
+        slash = pa.scalar("/", names.type)
+        below = (
+            pc.binary_join_element_wise(pa.scalar(folder, names.type), names, slash)
+            for folder in dict.fromkeys(folders)
+            if folder
+        )
+        return names, *below
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,8 @@ class Archives:
                 rows = np.flatnonzero(found.is_valid().to_numpy(zero_copy_only=False))
                 hits = found.drop_null().to_numpy().astype(np.int64)
                 for hit, row in zip(hits, rows, strict=True) if (place[0, hits] >= 0).any() else ():
-                    if place[0, hit] >= 0:
-                        first = place[:, hit].tolist()
+                    first = place[:, hit].tolist()
+                    if first[0] >= 0 and first != [number, row]:
                         twice[paths[hit]] = self._where(*first), self._where(number, int(row))
                 place[0, hits], place[1, hits] = number, rows
         inside = np.flatnonzero(place[0] >= 0).tolist()
@@ -82,7 +93,7 @@ class Archives:
         pairs = [
             pair
             for archive in self.listed
-            for pair in zip(*(names.to_pylist() for names in archive.paths()), strict=True)
+            for pair in zip(*(names.to_pylist() for names in archive.paths()[:2]), strict=True)
         ]
         count = Counter(own for own, _ in pairs)
         found: dict[str, list[str]] = {}
@@ -91,6 +102,19 @@ class Archives:
             if not is_of_a_mac(own):
                 found.setdefault(folder, []).append(file)
         yield from sorted(found.items())
+
+    def nested(self) -> dict[str, str]:
+        """Archives that hold archives, out of which nothing is read: the path of each, and a member
+        that is one.
+        """
+        endings = "|".join(map(re.escape, (*SUFFIXES, *COMPRESSED)))
+        found = {}
+        for archive in self.listed:
+            names = archive.table.column("name")
+            inner = names.filter(pc.match_substring_regex(names, f"(?i)(?:{endings})$"))
+            if len(inner):
+                found[archive.stamp.path] = str(inner[0])
+        return found
 
     def may_be_a_file(self, path: str) -> bool:
         """Whether a file of this path may lie below the root, by the root's own folders."""

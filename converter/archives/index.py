@@ -1,8 +1,9 @@
-"""What an archive holds as an Arrow table, and as a file, so that it is listed only once.
+"""The members of an archive as an Arrow table, saved in a file so that an archive is listed only
+once.
 
-Walking through a tar asks for a few bytes at each of its members, which takes a spinning disk or an
-object store minutes; so the list is kept, until the archive's size or time is another. A list that
-is damaged, or of another archive, is made again.
+Listing a tar takes a small read at each of its members, which takes minutes on a spinning disk or
+an object store. The saved list is used until the archive's size or modification time changes. A
+list that is damaged, or of another archive, is made again.
 """
 
 import hashlib
@@ -80,7 +81,7 @@ def save_list(folder: Folder, stamp: Stamp, table: pa.RecordBatch) -> None:
 
 
 def load_list(folder: Folder, stamp: Stamp) -> pa.RecordBatch | None:
-    """The list that was kept of this archive, checked; None where there is none, or no true one."""
+    """The saved list of this archive, checked; None if there is none that is valid."""
     try:
         data = folder.read(list_name(stamp), limit=_MAX_BYTES)
         table = read_batch(pa.py_buffer(data))

@@ -116,14 +116,10 @@ def read_member(file: Any, where: str, member: Member, room: Room = no_limit) ->
         FrameError: it is damaged, too large, empty, or stored in a way that is not read.
         PassingError: the storage failed, or the archive is not the one that was listed.
     """
-    if member.kind in _REFUSED:
-        text = f"{_REFUSED[member.kind]} in {member.archive.path}; unpack the archive"
-        raise FrameError("unreadable", text)
+    _check_kind(member)
     largest = max(member.size, member.packed)
     if largest > MAX_FILE_BYTES:
         raise FrameError("too_large", f"{largest} bytes, the limit is {MAX_FILE_BYTES}")
-    if not member.size:
-        raise FrameError("empty", "zero bytes")
     span = min(member.span, _most(member))
     room(span if member.kind is Kind.PLAIN else span + member.size)
     data = read_range(file, where, member.begin, span)
@@ -157,35 +153,75 @@ def read_range(file: Any, where: str, begin: int, count: int) -> bytes:
 
 
 def changed(where: str) -> PassingError:
-    """An archive is not the one that was listed, which says nothing of its frames."""
+    """A file is not the one that it was, which says nothing of its frames."""
     return PassingError(
-        f"{where}: was changed, moved or removed since its members were listed; leave it as it is "
-        "and run the same command again"
+        f"{where}: was changed, moved or removed since it was looked at; leave it as it is and run "
+        "the same command again"
     )
+
+
+def place_of(file: Any, where: str, member: Member) -> tuple[int, int]:
+    """Where the bytes of a member begin in its archive, and how many there are, so that they can be
+    read in parts. A zip's checksum is not looked at.
+
+    Args:
+        file: the archive, open: ``read_at(count, offset)``.
+        where: its path or URL, for errors.
+        member: what is to be read.
+
+    Raises:
+        FrameError: it is empty, compressed, or stored in another way that is not read.
+        PassingError: the storage failed, or the archive is not the one that was listed.
+    """
+    _check_kind(member)
+    if member.kind is Kind.PLAIN:
+        return member.begin, member.size
+    if member.kind is Kind.ZIP_DEFLATED:
+        raise FrameError("unreadable", f"is compressed in {member.archive.path}; unpack it")
+    head = read_range(file, where, member.begin, min(member.span, _LOCAL.size))
+    begin = _after_header(head, member)
+    if begin + member.size > member.span:
+        raise _corrupt("it reaches into the next member", member)
+    return member.begin + begin, member.size
+
+
+def _check_kind(member: Member) -> None:
+    """Refuse a member that cannot be read."""
+    if member.kind in _REFUSED:
+        text = f"{_REFUSED[member.kind]} in {member.archive.path}; unpack the archive"
+        raise FrameError("unreadable", text)
+    if not member.size:
+        raise FrameError("empty", "zero bytes")
+
+
+def _corrupt(what: str, member: Member) -> FrameError:
+    return FrameError("corrupt", f"{what} in {member.archive.path}")
+
+
+def _after_header(data: bytes, member: Member) -> int:
+    """Bytes of a zip member's own header, with which ``data`` begins."""
+    if len(data) < _LOCAL.size:
+        raise _corrupt("its header is cut short", member)
+    magic, _, flags, method, _, _, _, _, _, name, extra = _LOCAL.unpack_from(data)
+    is_deflated = member.kind is Kind.ZIP_DEFLATED
+    if magic != _LOCAL_MAGIC or flags & 1 or (method == 8) != is_deflated:
+        raise _corrupt("its header is not the one that the directory states", member)
+    return int(_LOCAL.size + name + extra)
 
 
 def _unzipped(data: bytes, member: Member) -> bytes:
     """A zip's member without its header, inflated and checked."""
-
-    def corrupt(what: str) -> FrameError:
-        return FrameError("corrupt", f"{what} in {member.archive.path}")
-
-    if len(data) < _LOCAL.size:
-        raise corrupt("its header is cut short")
-    magic, _, flags, method, _, _, _, _, _, name, extra = _LOCAL.unpack_from(data)
-    if magic != _LOCAL_MAGIC or flags & 1 or (method == 8) != (member.kind is Kind.ZIP_DEFLATED):
-        raise corrupt("its header is not the one that the directory states")
-    begin = _LOCAL.size + name + extra
+    begin = _after_header(data, member)
     stored = memoryview(data)[begin : begin + member.packed]
     if len(stored) < member.packed:
-        raise corrupt("it reaches into the next member")
+        raise _corrupt("it reaches into the next member", member)
     content = bytes(stored)
-    if method == 8:
+    if member.kind is Kind.ZIP_DEFLATED:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             content = inflate.decompress(stored, member.size + 1)
         except zlib.error as error:
-            raise corrupt(f"its compressed data are damaged ({error})") from error
+            raise _corrupt(f"its compressed data are damaged ({error})", member) from error
     if len(content) != member.size or zlib.crc32(content) != member.crc:
-        raise corrupt("it is not of the size and checksum that the directory states")
+        raise _corrupt("it is not of the size and checksum that the directory states", member)
     return content

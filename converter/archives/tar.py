@@ -18,6 +18,8 @@ _ZEROS = bytes(_BLOCK)
 # What is read at a header: a long name and the header after it as well, or, where members are so
 # small that many lie in one read, more.
 _LEAST_READ, _MOST_READ = 4 << 10, 1 << 20
+# After the end mark: tar fills its last record, which has 10 kB unless somebody chose another size.
+_MOST_REST = 1 << 20
 _MAX_NAME_BYTES = 1 << 16  # of a long name or of a pax header's records
 _PAX_RECORD = re.compile(rb"(\d{1,8}) ([^=\n]+)=")
 _ENCODING = ("utf-8", "surrogateescape")
@@ -196,10 +198,36 @@ def list_tar(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) 
             walk.said.clear()
         on_bytes(min(after, size) - at)
         at = after
+    _check_rest(walk, at)
     kept = sorted(walk.place.values())
     if len(kept) == len(walk.listing.names):
         return walk.listing
     return _only(walk.listing, kept)
+
+
+def _check_rest(walk: _Walk, end: int) -> None:
+    """Refuse a tar whose members would be missing unseen: a download that reserved its room before
+    it ended with zeros, or tars that were put one after the other.
+    """
+    rest = walk.window.read(end, _MOST_REST + _BLOCK)
+    if len(rest) > _MOST_REST:
+        raise walk.damaged(
+            f"not whole: its end mark is at byte {end} of {walk.size}, as where a download stopped"
+        )
+    blocks = (rest[at : at + _BLOCK] for at in range(0, len(rest), _BLOCK))
+    if any(block != _ZEROS and _is_header(block) for block in blocks):
+        raise SourceError(
+            f"{walk.where}: several tars one after the other, the first ends at byte {end}; unpack "
+            "it: tar --ignore-zeros -xf"
+        )
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, *_ENCODING)
+    except (tarfile.HeaderError, ValueError, OverflowError):
+        return False
+    return True
 
 
 def _more_sparse(walk: _Walk, found: tarfile.TarInfo, begin: int) -> int:

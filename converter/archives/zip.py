@@ -1,6 +1,5 @@
 """What a zip holds, by its directory, which Python's ``zipfile`` reads."""
 
-import io
 import itertools
 import stat
 import struct
@@ -8,12 +7,11 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from refit_shard.converter.archives.members import MAX_MEMBERS, Kind, Listing, read_range
+from refit_shard.converter.archives.members import MAX_MEMBERS, Kind, Listing
 from refit_shard.converter.archives.names import member_name
+from refit_shard.converter.archives.stream import Stream
 from refit_shard.shards_spec.errors import SourceError
 
-# Of one read, so of a directory: some four million members.
-_MAX_READ = 512 << 20
 _LEAST_HEADER = 30
 _ENCRYPTED = 0x1 | 0x40
 _UNIX = 3
@@ -22,40 +20,6 @@ _DAMAGE = (
     *(zipfile.BadZipFile, NotImplementedError, struct.error),
     *(ValueError, OverflowError, EOFError, OSError),
 )
-
-
-class _Stream(io.RawIOBase):
-    """An archive as a file that ``zipfile`` reads; what it asks for is bounded beforehand."""
-
-    def __init__(self, file: Any, where: str, size: int) -> None:
-        super().__init__()
-        self._file, self._where, self._size = file, where, size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise OSError("a place before the file's begin")
-        self._at = base + offset
-        return self._at
-
-    def read(self, count: int = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        count = left if count is None or count < 0 else min(count, left)
-        if count > _MAX_READ:
-            raise zipfile.BadZipFile(f"its directory would take {count} bytes")
-        data = read_range(self._file, self._where, self._at, count) if count else b""
-        self._at += count
-        return data
 
 
 def list_zip(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) -> Listing:
@@ -72,7 +36,7 @@ def list_zip(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) 
         PassingError: the storage failed.
     """
     try:
-        with zipfile.ZipFile(_Stream(file, where, size)) as archive:
+        with zipfile.ZipFile(Stream(file, where, 0, size)) as archive:
             found, end = archive.infolist(), archive.start_dir
     except _DAMAGE as error:
         raise SourceError(

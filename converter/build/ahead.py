@@ -1,4 +1,4 @@
-"""Files read ahead of their use, several at a time, so that a core does not wait for storage."""
+"""Reads files ahead of their use, several at a time, so that a core does not wait for storage."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from refit_shard.converter.reading import Room
 # An object store answers after 100 ms, and a core uses up to 150 frames in a second.
 FILES_AHEAD = 16
 BYTES_AHEAD = 64 << 20
-# How long an end before the last file waits for reads in flight; one that hangs is left behind.
+# How long closing waits for reads in flight; a thread whose read hangs longer is abandoned.
 _PATIENCE_SECONDS = 5.0
 
 _Order = tuple["Future[bytes]", int, str]
@@ -74,7 +74,7 @@ class ReadAhead:
             yield future.result
 
     def _fill(self) -> None:
-        """Order the next files, as many as may be ahead."""
+        """Request the next files, as many as may be read ahead."""
         while len(self._ahead) < self._files and (found := next(self._paths, None)) is not None:
             number, path = found
             future: Future[bytes] = Future()
@@ -86,7 +86,7 @@ class ReadAhead:
                 self._threads.append(serve)
 
     def _serve(self) -> None:
-        """Read one ordered file after the other, until None comes."""
+        """A reading thread: read one requested file after the other, until None arrives."""
         while (order := self._orders.get()) is not None:
             future, number, path = order
             if future.set_running_or_notify_cancel():
@@ -94,11 +94,11 @@ class ReadAhead:
                     future.set_result(self._read(path, partial(self._memory.take, number)))
                 except BaseException as error:
                     future.set_exception(error)
-            del future, order  # the file's bytes are not for this thread to keep
+            del future, order  # so that this thread does not keep the file's bytes
 
 
 class _Memory:
-    """The bytes of files that were read ahead, ``most`` at a time. Files are numbered."""
+    """Limits the bytes of files that were read ahead to ``most``. Files are numbered."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -108,10 +108,11 @@ class _Memory:
         self._changed = threading.Condition()
 
     def take(self, number: int, size: int) -> None:
-        """Wait until a file's bytes may be held; a further try to read it counts once.
+        """Wait until there is room for a file's bytes; a repeated read of the same file counts
+        once.
 
         Raises:
-            CancelledError: nobody uses it any more.
+            CancelledError: the reader was closed.
         """
         with self._changed:
             self._held.pop(number, None)
@@ -128,7 +129,7 @@ class _Memory:
                 self._held[number] = size
 
     def use(self, number: int) -> None:
-        """A file is used next: it waits no longer, and is ahead no more."""
+        """Note that a file is used next: it need not wait, and no longer counts as read ahead."""
         with self._changed:
             self._used = number
             self._held.pop(number, None)

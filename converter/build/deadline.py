@@ -1,4 +1,4 @@
-"""A time limit that no process outlives, whatever it hangs in."""
+"""A time limit enforced by the kernel, whatever the process is doing."""
 
 import ctypes
 import signal
@@ -33,9 +33,9 @@ class _Times(ctypes.Structure):
 def deadline(seconds: float) -> Iterator[None]:
     """Have the kernel kill this process if the block takes longer.
 
-    SIGKILL from a timer of the kernel, and not an exception: a read of a dead file system, a loop
-    in C that holds the interpreter's lock and a stopped process hear nothing else. Where the
-    system has no such timer (not Linux) there is no limit.
+    A kernel timer sends SIGKILL. An exception would not do: a read from a dead file system, a loop
+    in C that holds the interpreter's lock, and a stopped process react to nothing else. Systems
+    without such timers (not Linux) have no limit.
     """
     try:
         librt = ctypes.CDLL("librt.so.1", use_errno=True)

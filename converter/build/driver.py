@@ -22,7 +22,7 @@ from refit_shard.converter.build.work import build_shard
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import BuildError, RefitShardError
 from refit_shard.shards_spec.fields import standard_fields, with_own
-from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE
+from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, Envelope
 from refit_shard.shards_spec.manifest import Manifest, plan_hash
 from refit_shard.shards_spec.names import sample_key
 from refit_shard.shards_spec.process import settle_process
@@ -98,7 +98,7 @@ def prepare(
         limit=options.limit,
         keep=request.keep,
     )
-    envelope = CROPPED_ENVELOPE if dataset.cropped else FULL_ENVELOPE
+    envelope = CROPPED_ENVELOPE if dataset.cropped else Envelope(scale=options.envelope)
     fields = standard_fields(
         extrinsics=source.extrinsics,
         key_bytes=len(sample_key(dataset.name, source.rows)),

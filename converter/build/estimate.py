@@ -1,4 +1,4 @@
-"""What a build would take: a few frames are made for real and the rest is arithmetic."""
+"""Estimates what a build would take: a few frames are built, the rest is extrapolated."""
 
 import io
 import time
@@ -46,7 +46,7 @@ def _listing(folder: Folder) -> dict[str, int]:
 
 
 def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
-    """Rows whose frame is in no archive and not in its folder, and the frames.
+    """Rows whose frame is neither in an archive nor in its folder, and those frames.
 
     Each folder is listed once.
     """
@@ -71,7 +71,7 @@ def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
 
 
 def _probe(prepared: Prepared) -> tuple[float, float]:
-    """Bytes a row, and seconds a row on one core, from the first frames of the plan."""
+    """Measured bytes a row, and seconds a row on one core, for the first frames of the plan."""
     task = make_task(prepared, 0)
     last = (
         np.flatnonzero(np.cumsum(np.diff(task.frames, prepend=-1) != 0) <= _PROBED_FRAMES)[-1] + 1

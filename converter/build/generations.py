@@ -1,11 +1,12 @@
-"""Which files of a folder belong to which set of shards: what may be kept, and what is to go.
+"""Which files of a folder belong to which set of shards: what may be kept, and what is to be
+deleted.
 
-Pure: from the names in a folder, its manifest and the note of an overwriting that goes on, it
-tells under which names shards are built and which standing ones may be kept instead. A *generation*
-is a number in the names of shards. The first set in a folder has 0; ``--overwrite`` builds a higher
-one beside the set that stands, whose files go once the manifest names the new ones. A shard that
-is whole and published, but can be made better (a frame was put there since), is replaced in the
-same way, alone.
+Pure: from the names in a folder, its manifest and the note of an unfinished ``--overwrite``, it
+decides under which names shards are built and which existing ones may be kept. A *generation* is a
+number in the names of shards. The first set in a folder has 0. ``--overwrite`` builds a set with a
+higher one beside the existing set, whose files are deleted once the manifest names the new ones. A
+published shard that is complete but can be improved (a frame was added since) is replaced in the
+same way, by a shard of a new generation.
 """
 
 import json
@@ -37,9 +38,10 @@ def _number(stem: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """An overwriting that was begun: the generation that it builds, and the plan's hash.
+    """The note of an ``--overwrite`` that was begun: the generation that it builds, and the plan's
+    hash.
 
-    It stands in the folder from before the first shard until the old set is gone.
+    It is in the folder from before the first new shard until the old set is deleted.
     """
 
     generation: int
@@ -69,7 +71,7 @@ def parse_note(data: bytes, where: str) -> Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What stands in a data set's folder. ``manifest``: None where it is missing or unreadable."""
+    """The files of a dataset's folder. ``manifest``: None if it is missing or unreadable."""
 
     dataset: str
     names: Collection[str]
@@ -89,9 +91,9 @@ class Standing:
 
     @property
     def pending(self) -> Note | None:
-        """The note of an overwriting that is not published yet.
+        """The note of an ``--overwrite`` that is not published yet; None if there is none.
 
-        The first set in an empty folder is none, though ``--overwrite`` was given for it.
+        The first set in an empty folder has none, even if ``--overwrite`` was given.
         """
         note, manifest = self.note, self.manifest
         if note is None or note.generation == 0:
@@ -103,11 +105,11 @@ class Standing:
         return note if min(generations) < note.generation else None
 
     def generation(self, stem: str) -> int | None:
-        """The generation of a shard by its stem; None where it is not this data set's."""
+        """The generation of a shard by its stem; None if the shard is not of this dataset."""
         return generation_of(self.dataset, f"{stem}.tar")
 
     def stems(self) -> list[str]:
-        """Shards of which both files are there, whole or not, the newest generation first."""
+        """Shards of which both files exist, complete or not, the newest generation first."""
         found = {
             name.removesuffix(".arrow"): generation
             for name in self.names
@@ -118,7 +120,7 @@ class Standing:
         return sorted(found, key=lambda stem: (-found[stem], stem))
 
     def highest(self) -> int:
-        """The highest generation that anything there has; -1 where there is nothing."""
+        """The highest generation of any file; -1 if there is none."""
         found = [generation_of(self.dataset, name) for name in self.names]
         found += [quarantine_generation(name) for name in self.names]
         if self.note is not None:
@@ -128,7 +130,7 @@ class Standing:
         return max((one for one in found if one is not None), default=-1)
 
     def mine(self) -> set[str]:
-        """Files that builds of this data set left, of any generation, unpublished ones too."""
+        """Files of builds of this dataset, of any generation, including temporary ones."""
         fixed = (MANIFEST, QUARANTINE, OVERWRITE, _OLD_QUARANTINE)
         return {
             name
@@ -142,11 +144,12 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a build's shards go.
+    """Which generations a build writes and keeps.
 
-    ``floor``: the generation of new shards, and the lowest that a kept one may have. ``fresh``: the
-    generation of a shard that replaces one which is whole and published. ``hidden``: a generation
-    that another overwriting builds, which this build leaves alone. ``note``: of our overwriting.
+    ``floor``: generation of new shards, and the lowest that a kept one may have. ``fresh``:
+    generation of a shard that replaces a complete, published one. ``hidden``: a generation that an
+    unfinished ``--overwrite`` builds, which this build ignores. ``note``: the note of this build's
+    own ``--overwrite``.
     """
 
     floor: int
@@ -156,7 +159,7 @@ class Target:
 
 
 def choose_target(standing: Standing, plan_hash: str, *, overwrite: bool) -> Target:
-    """Where this build's shards go; an overwriting that was interrupted is gone on with."""
+    """Which generations this build writes; an interrupted ``--overwrite`` is continued."""
     if overwrite:
         note = standing.note
         if note is None or note.plan_hash != plan_hash:
@@ -167,7 +170,9 @@ def choose_target(standing: Standing, plan_hash: str, *, overwrite: bool) -> Tar
 
 
 def _fresh(standing: Standing, hidden: int | None) -> int:
-    """The generation after the published one: the same each time an interrupted build goes on."""
+    """The generation after the published one. It is the same each time that an interrupted build
+    continues.
+    """
     if standing.manifest is None:
         return 0
     fresh = standing.manifest.generation + 1
@@ -175,7 +180,9 @@ def _fresh(standing: Standing, hidden: int | None) -> int:
 
 
 def candidates(standing: Standing, target: Target) -> dict[int, tuple[str, ...]]:
-    """By a shard's number, what may be kept in its place: stems, the newest generation first."""
+    """For each shard's number the stems of existing shards that may be kept, the newest generation
+    first.
+    """
     found: dict[int, tuple[str, ...]] = {}
     for stem in standing.stems():
         generation = standing.generation(stem) or 0
@@ -187,10 +194,10 @@ def candidates(standing: Standing, target: Target) -> dict[int, tuple[str, ...]]
 
 
 def name_of(standing: Standing, target: Target, index: int, whole: Collection[str]) -> str:
-    """The stem for a new shard; ``whole``: the standing ones in whose place it comes.
+    """The stem for a new shard. ``whole``: the complete shards that exist in its place.
 
-    A published one that is whole is not touched before the manifest names the new one. One that
-    is damaged is replaced under its own name.
+    A complete, published shard is not touched before the manifest names the new one. A damaged one
+    is replaced under its own name.
     """
     if standing.published.intersection(whole):
         return shard_stem(standing.dataset, index, target.fresh)
@@ -201,9 +208,10 @@ def name_of(standing: Standing, target: Target, index: int, whole: Collection[st
 
 
 def superseded(standing: Standing, target: Target, manifest: Manifest) -> list[str]:
-    """Files that ``manifest``, which is now published, does not name and nobody builds on.
+    """Files that ``manifest``, which is now published, does not name and no other build uses.
 
-    The note of our own overwriting is the last, so that what is interrupted goes on.
+    The note of this build's own ``--overwrite`` comes last, so that an interrupted deletion
+    continues.
     """
     stems = {entry.name for entry in manifest.shards}
     kept = {MANIFEST, quarantine_name(manifest.generation)}
@@ -219,5 +227,5 @@ def superseded(standing: Standing, target: Target, manifest: Manifest) -> list[s
 
 
 def leftovers(standing: Standing) -> list[str]:
-    """Files of attempts that never got their names; nobody builds on them."""
+    """Temporary files of earlier attempts, which no build uses."""
     return sorted(name for name in standing.names if is_attempt(standing.dataset, name))

@@ -81,9 +81,10 @@ _WORDS = {
     "seed": "with seed {built}, not {wanted}",
     "paths_sha256": "from frames at other places below their root (--root or --remap differs)",
     "faults_sha256": "with other rows that cannot be used",
+    "subset": "as a subset that export made",
     "labels": "with labels that add-labels put there",
     "columns": "with other columns (--keep differs)",
-    "envelope": "with another envelope",
+    "envelope": "with another envelope (--envelope)",
     "format_version": "in format {built}, not {wanted}",
     "recipe": "by a version whose pixels differ",
 }

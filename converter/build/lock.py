@@ -1,4 +1,4 @@
-"""One build at a time in a folder."""
+"""A lock that keeps two builds out of one folder."""
 
 import fcntl
 import os
@@ -22,12 +22,12 @@ _NO_LOCK = (
 
 @contextmanager
 def build_lock(folder: Folder, busy: str = _BUSY) -> Iterator[None]:
-    """Hold the folder's lock; it goes with the process, however that ends.
+    """Hold the folder's lock; it is released when the process ends, however it ends.
 
-    ``busy``: what is said where another process holds it.
+    ``busy``: the error message if another process holds it.
 
-    An object store has no locks, and some network file systems have none, of which a warning is
-    logged: there, builds into one place must be kept apart by the user.
+    Object stores have no locks, and some network file systems have none, for which a warning is
+    logged: there the user must not run two builds into one place.
 
     Raises:
         UsageError: another process holds it.
@@ -44,7 +44,7 @@ def build_lock(folder: Folder, busy: str = _BUSY) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # a lock's file without a lock is in nobody's way
+        with suppress(OSError):  # an unlocked file does no harm
             path.unlink(missing_ok=True)
         with suppress(OSError):
             os.close(descriptor)

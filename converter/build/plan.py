@@ -10,16 +10,20 @@ from numpy.typing import NDArray
 from refit_shard.converter.annotations.keep import Keep
 from refit_shard.converter.annotations.remaps import Remaps
 from refit_shard.converter.annotations.source import Annotations
-from refit_shard.shards_spec.values import hold, whole
+from refit_shard.shards_spec.geometry import FULL_ENVELOPE
+from refit_shard.shards_spec.values import hold, number, whole
 
 Rows = NDArray[np.int64]
+
+MAX_ENVELOPE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """What decides the bytes of the shards, besides the source.
 
-    ``box_px``: side in pixels that the person's box is stored at. ``quality``: of the JPEG.
+    ``box_px``: side in pixels that the person's box is stored at. ``envelope``: the largest factor
+    on the box's side that the crops are to serve, at any rotation. ``quality``: of the JPEG.
     ``samples_per_shard``: rows that a shard holds, give or take a frame. ``limit``: only the
     first rows of the npz. ``seed``: of the permutation that spreads frames over shards.
     ``remaps``: of frame names. ``keep``: labels of one's own that are carried along.
@@ -29,6 +33,7 @@ class BuildOptions:
     """
 
     box_px: int = 256
+    envelope: float = FULL_ENVELOPE.scale
     quality: int = 90
     samples_per_shard: int = 2048
     limit: int | None = None
@@ -48,6 +53,7 @@ class BuildOptions:
             if value is not None or name != "limit":
                 option = "--" + name.replace("_", "-")
                 hold(self, **{name: whole(option, value, low, high)})
+        hold(self, envelope=number("--envelope", self.envelope, 1.0, MAX_ENVELOPE))
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,12 @@ def plan_order(
     rows = np.flatnonzero(usable)
     if not len(rows):
         return rows.astype(np.int64), np.zeros(1, np.int64)
-    frames, inverse = np.unique(frame_of_row[rows], return_inverse=True)
-    rank = np.empty(len(frames), np.int64)
-    rank[frame_order(len(frames), seed)] = np.arange(len(frames))
-    by_rank = np.argsort(rank[inverse], kind="stable")
-    order = rows[by_rank].astype(np.int64)
-    people = np.bincount(rank[inverse], minlength=len(frames))
+    frames = np.flatnonzero(np.bincount(frame_of_row[rows]))
+    rank = np.empty(frames[-1] + 1, np.int64)
+    rank[frames[frame_order(len(frames), seed)]] = np.arange(len(frames))
+    rank_of_row = rank[frame_of_row[rows]]
+    order = rows[np.argsort(rank_of_row, kind="stable")].astype(np.int64)
+    people = np.bincount(rank_of_row, minlength=len(frames))
     before = np.cumsum(people) - people
     shards = -(-len(rows) // samples_per_shard)
     shard_of_frame = before * shards // len(rows)
@@ -104,10 +110,9 @@ def plan_order(
 
 def make_plan(source: Annotations, options: BuildOptions) -> Plan:
     """Plan the shards of a source."""
-    numbers = {path: number for number, path in enumerate(dict.fromkeys(source.paths))}
-    frame_of_row = np.fromiter(map(numbers.__getitem__, source.paths), np.int64, source.rows)
     usable = np.ones(source.rows, bool)
     usable[list(source.faults)] = False
+    frame_of_row = source.frame_of_row
     order, starts = plan_order(frame_of_row, usable, options.samples_per_shard, options.seed)
     frames = int(np.count_nonzero(np.bincount(frame_of_row[order])))
     return Plan(order=order, starts=starts, frames=frames, frame_of_row=frame_of_row)

@@ -1,8 +1,8 @@
-"""The driver's hand on a data set's folder: it alone names, replaces and removes files there.
+"""Publishes a build: the only code that renames, replaces and deletes files in a dataset's folder.
 
-Workers leave files under the names of an attempt, whose bytes nobody reads; one that is late leaves
-one more such file and changes nothing else. What is published changes in one moment, when the
-manifest is replaced. What stood before is removed after that.
+Workers write files under temporary names, which nobody reads; a worker that finishes too late
+leaves one more such file and changes nothing else. What is published changes in one rename, that of
+the manifest. The files of the previous set are deleted afterwards.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ _THREADS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Publisher:
-    """A folder in which one build goes on. ``candidates``: what may be kept, by shard number."""
+    """The folder of one build. ``candidates``: existing shards that may be kept, by number."""
 
     folder: Folder
     standing: Standing
@@ -51,7 +51,7 @@ class Publisher:
     candidates: Mapping[int, tuple[str, ...]]
 
     def publish(self, result: ShardResult) -> ShardResult:
-        """Give a new shard its name; the result with that name."""
+        """Rename a new shard's files to their final names; returns the result with that name."""
         if result.attempt is None:
             return result
         stem = name_of(self.standing, self.target, result.index, result.whole)
@@ -61,10 +61,11 @@ class Publisher:
     def switch(
         self, manifest: Manifest, quarantine: bytes, check: Callable[[str], None]
     ) -> Manifest:
-        """Publish the quarantine and, last, the manifest; then remove what it does not name.
+        """Publish the quarantine and, last, the manifest; then delete the files that it does not
+        name.
 
-        ``check`` hears where the quarantine is and may raise what forbids the manifest. Returns the
-        manifest with its generation.
+        ``check`` is called with the quarantine's path and may raise to prevent the manifest.
+        Returns the manifest with its generation.
         """
         manifest = replace(manifest, generation=self._generation(manifest, quarantine))
         name = quarantine_name(manifest.generation)
@@ -77,7 +78,7 @@ class Publisher:
         return manifest
 
     def clear(self) -> None:
-        """Remove what attempts left, as far as the storage lets us: a full disk needs the room."""
+        """Delete temporary files, as far as the storage allows: a full disk needs the space."""
         with suppress(StorageError):
             now = replace(self.standing, names=self.folder.names())
             for name in leftovers(now):
@@ -105,7 +106,7 @@ class Publisher:
             return None
 
     def _write(self, name: str, data: bytes) -> None:
-        """A small file, unless it stands like that."""
+        """Write a small file, unless it has this content already."""
         if self._read(name) != data:
             self.folder.write(name, data)
 
@@ -113,12 +114,12 @@ class Publisher:
 def open_publisher(
     folder: Folder, dataset: str, plan: Mapping[str, Any], *, overwrite: bool
 ) -> Publisher:
-    """Look at what stands in the folder and decide what becomes of it.
+    """Look at the existing files of the folder and decide which are kept.
 
-    What half-done attempts left is removed.
+    Temporary files of earlier attempts are deleted.
 
     Raises:
-        UsageError: shards of another plan or version stand there, and they are not to be replaced.
+        UsageError: shards of another plan or version exist there, and may not be replaced.
     """
     standing, other_version = _survey(folder, dataset)
     target = choose_target(standing, plan_hash(plan), overwrite=overwrite)
@@ -146,12 +147,14 @@ def open_publisher(
 
 
 def pending_note(folder: Folder, dataset: str) -> Note | None:
-    """The note of an overwriting that was interrupted there, or None."""
+    """The note of an interrupted ``--overwrite`` in the folder, or None."""
     return _survey(folder, dataset)[0].pending
 
 
 def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
-    """What stands in the folder; and the words for a manifest of another format version."""
+    """The existing files of the folder; and the error text if their manifest is of another format
+    version.
+    """
     names = folder.names()
     manifest, other_version = None, None
     if MANIFEST in names:
@@ -161,7 +164,7 @@ def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
             if is_manifest(folder.read(MANIFEST, limit=MAX_MANIFEST_BYTES)):
                 other_version = str(error)
         except ShardError:
-            pass  # damaged: the shards tell what they are, and it is published again
+            pass  # damaged: the indexes identify the shards, and it is published again
     standing = Standing(
         dataset=dataset,
         names=frozenset(names),
@@ -177,9 +180,11 @@ def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
 
 
 def _foreign(folder: Folder, standing: Standing) -> str | None:
-    """A file that no build of this data set made, where one would be replaced or removed; or None.
+    """A file that no build of this dataset made, in a place where one would be replaced or deleted;
+    or None.
 
-    A tar that a killed build named just before its index begins with a sample of the data set.
+    A tar whose build was killed just before its index was written is recognised by its first
+    sample.
     """
     published = standing.published
     for name in sorted(standing.names):
@@ -207,9 +212,9 @@ def _difference(
     kept: Mapping[int, tuple[str, ...]],
     plan: Mapping[str, Any],
 ) -> str | None:
-    """How the shards in the folder differ from the plan, in words; None where they do not.
+    """How the shards in the folder differ from the plan, in words; None if they do not.
 
-    Without a manifest each index tells; damaged ones do not, and are built again.
+    Without a manifest their indexes are compared; damaged ones are skipped, and built again.
     """
     wanted = plan_hash(plan)
     if standing.manifest is not None:
@@ -222,7 +227,7 @@ def _difference(
 
 
 def _plan_of(folder: Folder, stem: str) -> str | None:
-    """The plan's hash that an index states; None where it is damaged."""
+    """The plan's hash in an index; None if the index is damaged."""
     try:
         name = f"{stem}.arrow"
         return read_seal(read_index(folder, name), name).plan_hash

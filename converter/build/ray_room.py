@@ -1,6 +1,7 @@
-"""What Ray needs of this machine before it starts: a short temporary folder, shared memory, cores.
+"""What Ray needs of this machine, checked before it starts: a short temporary path, shared memory,
+cores.
 
-Ray itself finds out late, with a traceback or after half a minute of waiting.
+Ray itself notices late, with a traceback or after half a minute.
 """
 
 import logging
@@ -48,7 +49,7 @@ def local_options(workers: int | None) -> dict[str, Any]:
 
 
 def cannot_start(error: Exception) -> RefitShardError:
-    """The line for a Ray that did not start on this machine."""
+    """The error line for a Ray that did not start on this machine."""
     said = " ".join(str(error).split()).rstrip(".") + "."
     if isinstance(error, UnicodeError):
         said = "the command line holds a name that is not UTF-8, which Ray cannot take."
@@ -59,7 +60,7 @@ def cannot_start(error: Exception) -> RefitShardError:
 
 
 def _temporary_folder() -> tuple[str, bool]:
-    """A folder for Ray's files, and whether it is the one that Ray would take itself."""
+    """A folder for Ray's files, and whether it is Ray's own default."""
     named = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
     usual = os.environ[named] if named else "/tmp"
     fault = _fault(usual)

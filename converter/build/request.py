@@ -8,6 +8,7 @@ from refit_shard.converter.annotations.keep import Keep
 from refit_shard.converter.annotations.remaps import Remaps
 from refit_shard.converter.build.plan import BuildOptions
 from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.geometry import FULL_ENVELOPE
 from refit_shard.shards_spec.names import check_dataset_name
 from refit_shard.shards_spec.storage.paths import location
 from refit_shard.shards_spec.values import hold, number, whole
@@ -54,6 +55,11 @@ class BuildRequest:
         check_dataset_name(self.dataset.name)
         for name in ("npz", "root", "out"):
             hold(self, **{name: location(getattr(self, name), f"--{name}")})
+        if self.dataset.cropped and self.options.envelope != FULL_ENVELOPE.scale:
+            raise UsageError(
+                f"--envelope {self.options.envelope:g}: the images of {self.dataset.name} are "
+                "crops already; build it by itself, without --envelope"
+            )
         hold(self, max_bad=number("--max-bad", self.max_bad, 0.0, 1.0))
         if self.workers is not None:
             hold(self, workers=whole("--workers", self.workers, 0, 4096))

@@ -1,4 +1,4 @@
-"""Where tasks are done: in this process, or by Ray's workers. The only module that knows Ray."""
+"""Runs tasks, in this process or by Ray's workers. The only module that imports Ray."""
 
 import importlib
 import itertools
@@ -16,7 +16,7 @@ from refit_shard.converter.build.deadline import deadline
 from refit_shard.converter.build.ray_room import cannot_start, local_options
 from refit_shard.shards_spec.errors import PassingError, RefitShardError, StorageError, UsageError
 
-# Tasks handed to Ray beyond those that run, so that no worker waits for its next one.
+# Tasks submitted to Ray beyond the running ones, so that no worker waits for its next task.
 _AHEAD = 2
 _RETRIES_OF_A_DEAD_WORKER = 5
 _POLL_SECONDS = 0.5
@@ -41,10 +41,11 @@ Task = TypeVar("Task", bound=Indexed)
 
 @dataclass(frozen=True, kw_only=True)
 class Work(Generic[Shared, Task, Result]):
-    """What is done with every task: ``do`` of what all share, ``shared``, and the task.
+    """The function for every task: ``do(shared, task)``, where ``shared`` is the same for all
+    tasks.
 
-    ``seconds``: a task's time limit on Ray. ``deaths``: what may have killed its worker again and
-    again, for the error.
+    ``seconds``: a task's time limit on Ray. ``deaths``: what may have killed its worker repeatedly,
+    for the error.
     """
 
     do: Callable[[Shared, Task], Result]
@@ -54,8 +55,8 @@ class Work(Generic[Shared, Task, Result]):
 
 
 def time_limit(pieces: int) -> float:
-    """Seconds for a task of so many rows or frames: a hundred times what they take one core, and
-    long enough for few.
+    """Time limit in seconds for a task of this many rows or frames: a hundred times what one core
+    needs for them, and enough for a few.
     """
     return max(_LEAST_SECONDS, _SECONDS_A_PIECE * pieces)
 
@@ -92,7 +93,9 @@ def run_here(
 
 
 def _stops(error: BaseException) -> bool:
-    """Whether nothing more can be done: writing failed. One that could not read fails alone."""
+    """Whether an error ends the run, as a failed write does. A task that could not read fails
+    alone.
+    """
     return isinstance(error, (StorageError, UsageError)) and not isinstance(error, PassingError)
 
 
@@ -146,10 +149,10 @@ def _no_cluster(address: str | None, error: Exception) -> UsageError:
 def do_in_time(
     do: Callable[[Shared, Task], Result], shared: Shared, task: Task, seconds: float
 ) -> Result:
-    """A Ray task: do one task, or die.
+    """A Ray task: do one task within its time limit, or be killed.
 
-    The worker keeps the time, since only it knows when a queued task began. Its death is seen at
-    once, frees its core, and Ray runs the task again, which makes another attempt.
+    The limit is set in the worker, because only the worker knows when a queued task began. Ray
+    notices its death at once, frees the core, and runs the task again, as another attempt.
     """
     with deadline(seconds):
         return do(shared, task)
@@ -206,9 +209,11 @@ def _ray() -> Any:
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], None]]:
-    """Hold back Ctrl-C and SIGTERM; gives a function that raises what came, and the end does so.
+    """Hold back Ctrl-C and SIGTERM; returns a function that raises what arrived, which happens at
+    the end at the latest.
 
-    Ray's client loses an interrupt that is raised within it, or breaks. A second one is not held.
+    Ray's client loses an interrupt that is raised within it, or breaks. A second one is not held
+    back.
     """
     heard: list[int] = []
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -237,7 +242,9 @@ def _interrupts() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _same_package() -> Iterator[None]:
-    """Say in one line that the head of a cluster cannot import what it is handed over ``ray://``."""
+    """Give a one-line error if the head of a cluster cannot import what it receives over
+    ``ray://``.
+    """
     try:
         yield
     except (AttributeError, ImportError) as error:
@@ -248,7 +255,7 @@ def _same_package() -> Iterator[None]:
 
 
 def _room(ray: Any, workers: int | None, address: str | None) -> int:
-    """How many tasks may be in flight now; nodes come and go."""
+    """How many tasks may be in flight now; nodes may join and leave."""
     if workers is not None and address is not None:
         return workers  # a cluster has more cores, and would run those ahead too
     return (workers or max(1, int(ray.cluster_resources().get("CPU", 0)))) + _AHEAD

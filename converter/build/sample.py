@@ -20,7 +20,7 @@ from refit_shard.shards_spec.geometry import (
 
 
 class Views:
-    """A decoded frame as it is stored, and turned 90 degrees clockwise if anyone asks."""
+    """A decoded frame as it is stored and, on demand, turned 90 degrees clockwise."""
 
     def __init__(self, stored: Frame) -> None:
         self.stored = stored
@@ -32,7 +32,7 @@ class Views:
 
 
 def oriented(recipe: Recipe, views: Views, task: ShardTask, row: int) -> Frame:
-    """The frame as the row's labels see it.
+    """The frame in the orientation of the row's labels.
 
     Raises:
         FrameError: its size is not the one that the labels state.

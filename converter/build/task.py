@@ -1,4 +1,4 @@
-"""What a worker is given and what it gives back: plain data, sent between processes."""
+"""The input and the result of a worker: plain data, sent between processes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from refit_shard.shards_spec.writer import Quarantined
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What all shards of one build share."""
+    """The options that all shards of one build share."""
 
     dataset: Dataset
     root: str
@@ -31,10 +31,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """The rows of one shard: every sequence and label has one entry a row, frames adjacent.
+    """The rows of one shard: sequences and labels have one entry a row; rows of a frame are
+    adjacent.
 
-    ``candidates``: stems of shards that stand and may be kept instead, in the order of preference.
-    ``members``: those of the paths that are members of archives.
+    ``candidates``: stems of existing shards that may be kept instead, in order of preference.
+    ``members``: where those of the frames lie that are members of archives.
     """
 
     index: int
@@ -49,11 +50,11 @@ class ShardTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """A shard that was built now or kept.
+    """A shard that was built or kept.
 
-    ``rows``: the source rows that its index holds. ``warned``: how many of them were read with a
-    warning, by its text. ``attempt``: of a new one, which still has the names of this attempt; None
-    for one that was kept. ``whole``: stems of whole shards in whose place a new one comes.
+    ``rows``: the source rows in its index. ``warned``: how many rows were read with a warning, by
+    its text. ``attempt``: the attempt whose temporary names a new shard still has; None for a kept
+    one. ``whole``: stems of complete shards that the new one replaces.
     """
 
     index: int
@@ -67,5 +68,5 @@ class ShardResult:
 
     @property
     def kept(self) -> bool:
-        """Whether it stood already."""
+        """Whether it existed already."""
         return self.attempt is None

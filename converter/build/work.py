@@ -44,9 +44,9 @@ from refit_shard.shards_spec.writer import Quarantined, shard_content, write_sha
 
 _CHUNK = 8 << 20
 # Frames of archives are read in the archives' order. Their samples wait for their turn in the
-# shard's: about this many bytes of them, at a JPEG's bytes for each pixel of a box.
+# shard's: about this many bytes of them, at a JPEG's bytes for each pixel of a crop.
 _WAITING_BYTES = 96 << 20
-_JPEG_BYTES_A_PIXEL = 0.6
+_JPEG_BYTES_A_PIXEL = 0.2
 
 Samples = Generator[tuple[NDArray[np.void], bytes], None, None]
 
@@ -74,7 +74,8 @@ class ShardBuilder:
         Raises:
             PassingError: storage or memory failed, which says nothing of the rows.
         """
-        most = max(1, int(_WAITING_BYTES / (_JPEG_BYTES_A_PIXEL * self.recipe.box_px**2)))
+        side = 2.0 * self.recipe.envelope.half_side(self.recipe.box_px)
+        most = max(1, int(_WAITING_BYTES / (_JPEG_BYTES_A_PIXEL * side**2)))
         for piece in pieces(frame_groups(self.task.frames), most):
             yield from self.samples_of(piece)
 

@@ -1,4 +1,6 @@
-"""The checks that a build begins with, in seconds, so that hours are not spent on wrong labels."""
+"""The checks at the beginning of a build, which take seconds, so that hours are not spent on wrong
+labels.
+"""
 
 from collections.abc import Sequence
 
@@ -16,10 +18,10 @@ SAMPLE = 50  # frames
 
 
 def check_before_build(prepared: Prepared, sample: int = SAMPLE) -> list[Finding]:
-    """What a build should know before it begins; what fails is a reason to stop.
+    """Check all labels, and ``sample`` frames; a failure is a reason not to build.
 
-    All labels, and ``sample`` frames. Every frame is looked for only where too many of those are
-    missing. Nothing is checked of a build that is published already.
+    All frames are looked for only if too many of the sample are missing. A build that is already
+    published is not checked.
     """
     request, dataset, source = prepared.request, prepared.recipe.dataset, prepared.source
     if not request.overwrite and _is_published(prepared):
@@ -42,7 +44,7 @@ def check_before_build(prepared: Prepared, sample: int = SAMPLE) -> list[Finding
 
 
 def stopped_by(findings: Sequence[Finding]) -> str:
-    """Why a build should not begin, in words; empty if nothing speaks against it."""
+    """Why a build should not begin, in words; empty if nothing is wrong."""
     failed = [one.check for one in findings if one.status == "fail"]
     if not failed:
         return ""

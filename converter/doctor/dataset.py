@@ -13,6 +13,7 @@ from refit_shard.converter.annotations.columns import REQUIRED, ROW_SHAPES
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.archives.find import OnBytes
+from refit_shard.converter.archives.index import LISTS_FOLDER
 from refit_shard.converter.build.driver import Prepared, prepare
 from refit_shard.converter.build.estimate import estimate, missing_rows
 from refit_shard.converter.build.request import BuildRequest
@@ -21,7 +22,7 @@ from refit_shard.converter.doctor.findings import Finding, Limits, Status
 from refit_shard.converter.doctor.frames import check_look, look_at, sample_frames
 from refit_shard.converter.doctor.labels import check_keys, check_rows, check_values
 from refit_shard.converter.doctor.remedies import NPZ_FIX, fix_of
-from refit_shard.converter.videos.plan import videos_there
+from refit_shard.converter.videos.places import videos_there
 from refit_shard.shards_spec.errors import RefitShardError, SourceError, StorageError, UsageError
 from refit_shard.shards_spec.storage.folder import open_folder
 
@@ -124,7 +125,7 @@ def check_presence(
     if count:
         detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"
         status = limits.grade("missing", count, rows)
-        fix = _fix_of_missing(dataset, root, absent)
+        fix = _fix_of_missing(prepared, absent)
         if cure is not None:
             fix = "most are elsewhere: see layout"
         findings.append(Finding(dataset.name, "present", status, detail, fix))
@@ -138,9 +139,13 @@ def check_presence(
     return findings, gone
 
 
-def _fix_of_missing(dataset: Dataset, root: str, paths: Sequence[str]) -> str:
+def _fix_of_missing(prepared: Prepared, paths: Sequence[str]) -> str:
     """What to do about frames that are missing: they may be in videos."""
-    videos = 0 if "://" in root else videos_there(dataset, root, paths)
+    request, dataset = prepared.request, prepared.recipe.dataset
+    videos = 0
+    if "://" not in request.root:
+        kept = open_folder(request.out, "--out").child(LISTS_FOLDER)
+        videos = videos_there(dataset, request.root, paths, kept)
     if not videos:
         return fix_of(dataset, "missing")
     return f"{videos} videos hold them: run refit-shard extract-frames --dataset {dataset.name}"
@@ -160,6 +165,10 @@ def check_archives(prepared: Prepared, *, missing: bool) -> list[Finding]:
         detail = f"{which}: compressed as a whole, so no frame can be read out of it"
         fix = f"unpack it below {dataset.root_variable}: tar xf {packed.archives.compressed[0]}"
         findings.append(Finding(dataset.name, "archives", "warn", detail, fix))
+    for path, inner in packed.archives.nested().items() if missing else ():
+        detail = f"{path}: holds archives, such as {inner}, out of which no frame is read"
+        fix = f"unpack it below {dataset.root_variable}, and leave those in it packed"
+        findings.append(Finding(dataset.name, "archives", "warn", detail, fix))
     return findings
 
 
@@ -168,6 +177,8 @@ def archives_line(prepared: Prepared) -> str:
     dataset, packed = prepared.recipe.dataset, prepared.packed
     count = len(packed.archives.listed)
     held = f"{dataset.root_variable} holds {count} archive{'s' if count > 1 else ''}"
+    if not len(packed):
+        return f"{held}, none with a frame that the npz names"
     return (
         f"{held}, nothing to unpack: {len(packed)} of {prepared.plan.frames} frames are read in "
         "place"

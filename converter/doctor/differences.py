@@ -35,8 +35,8 @@ def shared(one: str, other: str) -> int:
 
 
 def alignment(name: str, path: str) -> tuple[str, str]:
-    """The prefixes in which a name and a path differ, whole folders: ``a/b/x``, ``c/x`` give
-    ``a/b/``, ``c/``. What follows is the same in both.
+    """The leading folders in which a name and a path differ: ``a/b/x`` and ``c/x`` give ``a/b/``
+    and ``c/``. What follows is the same in both.
     """
     ours, theirs = name.split("/"), path.split("/")
     same = 0

@@ -1,6 +1,7 @@
-"""Files besides the data sets: body models, regressors, occluders, backbones. Body models are read
-as the validation reads them; of the others only so much is looked at as shows that a file is what
-its name says. Nothing is unpickled.
+"""Files besides the datasets: body models, regressors, occluders, backbones.
+
+Body models are read as the validation reads them. Of the others only enough is read to show that
+the content is what the name says. Nothing is unpickled.
 """
 
 import zipfile

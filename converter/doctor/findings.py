@@ -1,4 +1,4 @@
-"""What the checks of a data folder say, and how many wrong rows they bear."""
+"""The findings of the checks of a data folder, and how many wrong rows are tolerated."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ Status = Literal["ok", "warn", "fail"]
 
 MAX_BAD = 0.05  # of the rows, as --max-bad of build
 _MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
-# Rows whose labels are wrong and that a build would store all the same: the share of them beyond
-# which the labels as a whole cannot be right. What no true label shows is borne as little as a bad
-# row; where true data have oddities (boxes that leave the frame, joints of a neighbour, a few fits
-# left blank), most rows must show it.
+# Some wrong labels do not keep a build from storing the row. These are the shares of such rows
+# above which the labels as a whole cannot be right. A fault that no correct label has gets the same
+# limit as unusable rows; an oddity of correct data (boxes that leave the frame, joints of another
+# person, a few blank fits) must be found in most rows.
 WRONG_LABELS: dict[str, float] = {
     "other_size": MAX_BAD,
     "turned_size": MAX_BAD,
@@ -56,9 +56,9 @@ class Finding:
 class Limits:
     """How many rows may be wrong before a check fails.
 
-    ``max_bad``: the share of rows that may end in quarantine. ``certain``: fail only where more are
-    wrong than chance may put into a sample, or than half, so that a build's own count of its bad
-    rows is not forestalled by a few frames.
+    ``max_bad``: the share of rows that may end in quarantine. ``certain``: fail only if the share
+    is larger than chance explains in a sample, or than half, so that a few frames do not fail a
+    build that would pass its own count.
     """
 
     max_bad: float = MAX_BAD

@@ -20,8 +20,8 @@ LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Decoded:
-    """A frame's pixels, (H, W, 3) uint8 RGB; and, where the file is damaged beside them, the kind
-    of damage as a short text that does not vary from file to file.
+    """A frame's pixels, (H, W, 3) uint8 RGB; and, if the file is damaged outside of the image, the
+    kind of damage as a short text that is the same for all such files.
     """
 
     pixels: Frame
@@ -40,7 +40,7 @@ def _other(data: bytes) -> Frame:
         raise FrameError("not_an_image", f"begins with {data[:16]!r}") from None
     except Image.DecompressionBombError as error:
         raise FrameError("too_large", str(error)) from error
-    except MemoryError:  # which says nothing of the frame
+    except MemoryError:  # no statement about the frame
         raise
     except Exception as error:  # a parser of hostile bytes may raise anything
         raise FrameError("corrupt", f"unreadable header ({error})") from error

@@ -1,4 +1,4 @@
-"""The orientation that EXIF states."""
+"""The orientation stated in EXIF."""
 
 import struct
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Pixels as ``cv2.imread`` gives them, and the limit that is checked before it is called."""
+"""Decodes images as ``cv2.imread`` does, after a check of their size."""
 
 import cv2
 import numpy as np
@@ -12,10 +12,10 @@ Frame = NDArray[np.uint8]
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Refuse a size that a header states, before memory is taken for it.
+    """Check the size in an image's header before memory is allocated for its pixels.
 
     Raises:
-        FrameError: ``too_large``, or ``corrupt`` where a side is 0.
+        FrameError: ``too_large``, or ``corrupt`` if a side is 0.
     """
     if not width or not height:
         raise FrameError("corrupt", f"the header states {width}x{height} px")

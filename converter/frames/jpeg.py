@@ -1,4 +1,4 @@
-"""JPEG frames: damage of the image is refused, damage of the header around it is passed over."""
+"""JPEG frames: an image with damage is refused; damage in the rest of the header is ignored."""
 
 import simplejpeg
 

@@ -1,8 +1,8 @@
-"""Whether the scans of a JPEG are whole, for samplings that simplejpeg refuses.
+"""Checks whether the scans of a JPEG are complete, for samplings that simplejpeg cannot decode.
 
-Codes are followed to the end of each scan without making pixels: about a second a megapixel, which
-is bearable for what is rare. What is found is what libjpeg warns of: codes that no table holds,
-segments that end too early or too late, restart markers out of turn, scans out of order.
+It decodes the entropy-coded data to the end of each scan without making pixels: about a second a
+megapixel, for rare files. It finds what libjpeg warns of: invalid codes, segments that end too
+early or too late, restart markers out of sequence, scans out of order.
 """
 
 import struct

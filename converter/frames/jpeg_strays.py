@@ -1,8 +1,9 @@
-"""Stray bytes in the header of a JPEG: are they foreign, or the rest of what is damaged?
+"""Stray bytes in the header of a JPEG: do they come from elsewhere, or are they the rest of a
+damaged segment?
 
-A byte that came into a segment pushes the segment's last byte out of it; where one went, the
-segment takes the next one's first. libjpeg skips what follows with a warning, as it skips foreign
-bytes. So the segment before them must show that it is whole.
+A byte inserted into a segment pushes the segment's last byte out of it; after a deleted byte the
+segment takes the first byte of the next one. libjpeg skips the bytes that follow with a warning, as
+it skips foreign ones. So the segment before them is checked for completeness.
 """
 
 from collections.abc import Callable, Iterator

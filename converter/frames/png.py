@@ -1,6 +1,7 @@
-"""PNG frames: the checksum of every chunk that decides a pixel is checked before decoding.
+"""PNG frames: the checksum of every chunk that decides a pixel is checked.
 
-Plain 8-bit RGB goes through kornia_rs, which is the fastest; all other kinds through OpenCV.
+Plain 8-bit RGB goes through kornia_rs, which is the fastest; all other kinds through OpenCV. Of the
+chunks of pixels (IDAT), nearly all of a file, kornia_rs checks the checksums itself as it decodes.
 """
 
 import struct
@@ -18,15 +19,22 @@ from refit_shard.shards_spec.errors import FrameError
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 1 << 20
 _LOWER = 0x20  # the bit that makes a letter small: in a type's first, the chunk is ancillary
+_PIXELS = b"IDAT"
 # Chunks that decide pixels. OpenCV applies eXIf's orientation and reads animations' chunks.
-_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_CRITICAL = (b"IHDR", b"PLTE", _PIXELS, b"IEND")
 _DECISIVE = (*_CRITICAL, b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 
 
 class _Chunk(NamedTuple):
     kind: bytes
     body: memoryview
-    sound: bool  # its CRC is right
+    guarded: memoryview  # its type and its body, which its CRC is of
+    crc: int
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its CRC is right."""
+        return zlib.crc32(self.guarded) == self.crc
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
@@ -45,7 +53,7 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
             raise FrameError("corrupt", "the PNG is cut short, or a chunk's length is damaged")
         kind = bytes(view[at + 4 : at + 8])
         crc = int.from_bytes(view[end : end + 4], "big")
-        yield _Chunk(kind, view[at + 8 : end], zlib.crc32(view[at + 4 : end]) == crc)
+        yield _Chunk(kind, view[at + 8 : end], view[at + 4 : end], crc)
         at = end + 4
 
 
@@ -64,8 +72,10 @@ def _may_be_skipped(chunk: _Chunk) -> bool:
     )
 
 
-def _check(data: bytes) -> tuple[tuple[int, ...], set[bytes]]:
+def _check(data: bytes, unchecked: bytes = b"") -> tuple[tuple[int, ...], set[bytes]]:
     """The seven numbers of the header, and the types of the other chunks.
+
+    ``unchecked``: type of the chunks whose checksums are not looked at.
 
     Raises:
         FrameError: damaged, or too large.
@@ -73,7 +83,8 @@ def _check(data: bytes) -> tuple[tuple[int, ...], set[bytes]]:
     kinds = set()
     header: tuple[int, ...] = ()
     for chunk in islice(_chunks(data), _MAX_CHUNKS):
-        if not chunk.sound and not _may_be_skipped(chunk):
+        is_sound = chunk.kind == unchecked or chunk.is_sound
+        if not is_sound and not _may_be_skipped(chunk):
             raise FrameError("corrupt", f"the checksum of a PNG chunk is wrong ({chunk.kind!r})")
         if header:
             kinds.add(chunk.kind)
@@ -89,7 +100,7 @@ def _check(data: bytes) -> tuple[tuple[int, ...], set[bytes]]:
 
 def _is_plain(header: tuple[int, ...], kinds: set[bytes]) -> bool:
     """Whether kornia_rs gives the pixels of ``cv2.imread``: 8-bit RGB, not interlaced."""
-    others = kinds - {b"IDAT", b"IEND"}
+    others = kinds - {_PIXELS, b"IEND"}
     return header[2:] == (8, 2, 0, 0, 0) and all(
         kind.isalpha() and kind[0] & _LOWER and not kind[2] & _LOWER and kind not in _DECISIVE
         for kind in others
@@ -104,7 +115,7 @@ def decode_png(data: bytes) -> Frame:
     Raises:
         FrameError: what decides the pixels is damaged, cut short, or too large.
     """
-    header, kinds = _check(data)
+    header, kinds = _check(data, unchecked=_PIXELS)
     if _is_plain(header, kinds):
         width, height = header[:2]
         try:
@@ -113,4 +124,5 @@ def decode_png(data: bytes) -> Frame:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             # What kornia_rs cannot read OpenCV, which is as strict, reads or refuses.
+    _check(data)
     return as_imread(data)

@@ -1,4 +1,4 @@
-"""Shrinking images to the size that they are stored at."""
+"""Shrinks images to the size at which they are stored."""
 
 import cv2
 import numpy as np

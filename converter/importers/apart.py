@@ -1,7 +1,7 @@
-"""Reading files in processes of their own, as many as there are cores.
+"""Reads files in separate processes, as many as there are cores.
 
-The libraries behind MATLAB's, HDF5's and NASA's formats are large, and a damaged file can have them
-ask for any memory, loop, or crash. In a process of its own that costs one error line.
+The libraries for MATLAB's, HDF5's and CDF files are large, and a damaged file can make them
+allocate any amount of memory, loop or crash. In a separate process that costs one error line.
 """
 
 import errno
@@ -32,9 +32,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Generic[T]):
-    """A call to make apart: ``function`` of a module, with arguments that can be sent.
+    """A function to call in a separate process, named by its module, with picklable arguments.
 
-    ``where``: the first file that it reads, for errors. ``size``: bytes that are done with it.
+    ``where``: the first file that it reads, for errors. ``size``: bytes that count as done
+    afterwards.
     """
 
     function: Callable[..., T]
@@ -73,7 +74,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _serve(connection: Connection, memory: int) -> None:
-    """Make the calls that come, until the other side is gone."""
+    """The loop of a reading process: do the calls that arrive, until the pipe is closed."""
     warnings.simplefilter("ignore")  # what a file is refused for is an error, in its line
     _limit(memory)
     while True:

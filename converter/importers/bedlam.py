@@ -16,7 +16,7 @@ from refit_shard.body_models.smpl import MODEL_NAMES, find_model, read_model, re
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.importers.found import Found, find_file, find_files, find_members
 from refit_shard.converter.importers.gathered import Gathered, fits
-from refit_shard.converter.importers.importer import Importer, Tools
+from refit_shard.converter.importers.importer import ALL_OF, Importer, Tools
 from refit_shard.converter.importers.rotations import matrices_of
 from refit_shard.shards_spec.errors import SourceError
 
@@ -191,7 +191,12 @@ def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
 
 
 IMPORTER = Importer(
-    datasets=("bedlam",),
+    called={
+        "bedlam": (
+            *("all_npz_12_smpl_training.zip", "all_npz_12_smpl_training", f"{ALL_OF}_6fps.npz"),
+            *("all_npz_12_training.zip", "all_npz_12_training"),
+        )
+    },
     takes="BEDLAM's all_npz_12_smpl_training.zip, its folder, or a scene's npz",
     find=_find,
     read=_read,

@@ -159,7 +159,7 @@ def _read(files: Sequence[Found], gathered: Gathered, _tools: Tools) -> None:
 
 
 IMPORTER = Importer(
-    datasets=("coco", "mpii"),
+    called={"coco": ("COCO2014-All*.json", "COCO2014-*.json"), "mpii": ("MPII*.json",)},
     takes="EFT's COCO2014-All-ver01.json or MPII_ver01.json",
     find=_find,
     read=_read,

@@ -82,7 +82,9 @@ def find_file(path: Path) -> Found:
 
 
 def find_files(folder: Path, pattern: str) -> list[Found]:
-    """The files of a folder that a glob pattern fits, sorted by path; none of a Mac's own."""
+    """The files of a folder that match a glob pattern, sorted by path; files added by macOS are
+    left out.
+    """
     paths = [path for path in folder.glob(pattern) if not is_of_a_mac(path.name)]
     return [find_file(path) for path in sorted(paths) if path.is_file()]
 

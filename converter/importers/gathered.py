@@ -1,4 +1,4 @@
-"""Rows as an importer gathers them: columns in parts, what was left out, which keys are missing."""
+"""The rows that an importer collects: columns in parts, rows left out, and missing keys."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -50,10 +50,10 @@ class Gathered:
         self.rows += count
 
     def leave_out(self, reason: str, count: int) -> None:
-        """Count rows that do not go into the npz."""
+        """Count rows that are left out of the npz."""
         if count:
             self.left_out[reason] += int(count)
 
     def lack(self, why: str, *keys: str) -> None:
-        """Note keys that the npz will not hold."""
+        """Note keys that the npz will not have."""
         self.absent |= dict.fromkeys(keys, why)

@@ -178,7 +178,7 @@ def _add(poses: Path, read: Sequence17, gathered: Gathered) -> None:
 
 
 IMPORTER = Importer(
-    datasets=("h36m",),
+    called={"h36m": (".",)},
     takes="the folder that holds Human3.6M's S1/MyPoseFeatures/D3_Positions_mono/*.cdf …",
     find=_find,
     read=_read,

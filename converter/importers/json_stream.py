@@ -1,4 +1,4 @@
-"""A large JSON object read value by value, with a few MB of it in memory at a time."""
+"""Reads a large JSON object value by value, with a few MB of it in memory at a time."""
 
 import codecs
 import json

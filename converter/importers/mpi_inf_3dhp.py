@@ -134,7 +134,7 @@ def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
 
 
 IMPORTER = Importer(
-    datasets=("mpi-inf-3dhp",),
+    called={"mpi-inf-3dhp": (".",)},
     takes="the folder that holds MPI-INF-3DHP's S1/Seq1/annot.mat …",
     find=_find,
     read=_read,

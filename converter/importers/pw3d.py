@@ -21,6 +21,7 @@ BOX_FACTOR = 1.2
 BETAS = 10
 LONGEST_NAME = 255  # of a folder
 _SPLITS = {"3dpw": "train", "3dpw_test": "test"}
+_ALL_SPLITS = ("train", "validation", "test")
 
 
 def _find(path: Path, dataset: str | None) -> list[Found]:
@@ -42,7 +43,7 @@ def _members(path: Path) -> dict[str, list[Found]]:
 def _below(path: Path) -> dict[str, list[Found]]:
     """The pickles of each split below 3DPW's root, or below its folder sequenceFiles."""
     folders: dict[str, list[Found]] = {}
-    for split in ("train", "validation", "test"):
+    for split in _ALL_SPLITS:
         found = find_files(path, f"{split}/*.pkl") or find_files(
             path, f"sequenceFiles/{split}/*.pkl"
         )
@@ -55,10 +56,17 @@ def _split_of(folders: Mapping[str, list[Found]], dataset: str | None) -> list[F
     """The pickles of the split that a data set is made of.
 
     Raises:
-        UsageError: there are several splits, and no data set tells which is meant.
+        UsageError: it is not there, or there are several and no data set tells which is meant.
     """
-    if dataset in _SPLITS and _SPLITS[dataset] in folders:
-        return folders[_SPLITS[dataset]]
+    split = _SPLITS.get(dataset or "", "")
+    if split and split in folders:
+        return folders[split]
+    others = sorted({*folders} & {*_ALL_SPLITS})
+    if split and others:
+        raise UsageError(
+            f"3DPW's {split}, which {dataset} is made of, is not there, but {', '.join(others)}; "
+            f"is the download complete? To import another split as {dataset}, give its folder"
+        )
     if len(folders) > 1:
         raise UsageError(
             f"3DPW's pickles are there in {', '.join(sorted(folders))}: --dataset 3dpw takes "
@@ -158,7 +166,7 @@ def _read(files: Sequence[Found], gathered: Gathered, _tools: Tools) -> None:
 
 
 IMPORTER = Importer(
-    datasets=("3dpw", "3dpw_test"),
+    called=dict.fromkeys(("3dpw", "3dpw_test"), ("sequenceFiles.zip", "sequenceFiles")),
     takes="3DPW's sequenceFiles.zip, its folder sequenceFiles, or one of train, validation, test",
     find=_find,
     read=_read,

@@ -1,1 +1,1 @@
-"""Labels of one's own for shards that stand: which rows get which, and the new shards."""
+"""Adds own labels to finished shards: which row gets which label, and the new shards."""

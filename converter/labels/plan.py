@@ -1,4 +1,6 @@
-"""What labels a finished set gets, and which row of the npz each of its rows takes them from."""
+"""Plans ``add-labels``: which labels a finished set gets, and from which row of the npz each row
+takes them.
+"""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,9 +24,8 @@ SOURCE_ROW = "source_row"
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsRequest:
-    """``shards``: the finished set, by path or URL; ``npz``: what holds the labels ``keep``.
-
-    ``workers``: threads, None for all cores.
+    """What to add. ``shards``: the finished set, by path or URL; ``npz``: the file with the labels
+    ``keep``; ``workers``: threads, None for all cores.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -45,9 +46,10 @@ class LabelsRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsPlan:
-    """``standing``: the manifest of the set as it is. ``kept``: the new labels, by the rows of the
-    npz. ``places``: for each source row its row of the npz, or -1. ``fields``: the columns of the
-    new shards. ``content``: everything that decides their bytes. ``done``: the set has them.
+    """``standing``: manifest of the existing set. ``kept``: the new labels, by row of the npz.
+    ``places``: for each source row its row of the npz, or -1. ``fields``: columns of the new
+    shards. ``content``: everything that decides their bytes. ``done``: whether the set has the
+    labels already.
     """
 
     request: LabelsRequest
@@ -116,7 +118,7 @@ def _rows_of(npz: Npz, keep: tuple[Keep, ...]) -> int:
 
 
 def _join(npz: Npz, total: int, source_rows: int) -> tuple[NDArray[np.int64], str]:
-    """For each source row of the set its row of the npz, or -1; and what told so."""
+    """For each source row of the set its row of the npz, or -1; and how the rows were matched."""
     if SOURCE_ROW not in npz.entries:
         if total != source_rows:
             raise SourceError(
@@ -155,12 +157,12 @@ def _check_new(request: LabelsRequest, manifest: Manifest, own: tuple[Field, ...
 def check_same_rows(
     data_set: ShardSet, npz: str, places: NDArray[np.int64], names: NDArray[Any] | None
 ) -> None:
-    """Refuse an npz that lacks a row of the set, or calls one's frame otherwise.
+    """Check that the npz has every row of the set, with the same frame's name.
 
     ``names``: the npz's imgname, if it has any.
 
     Raises:
-        SourceError: with the first row.
+        SourceError: names the first row that differs.
         ShardError: an index is missing or damaged.
     """
     for entry in data_set.manifest.shards:

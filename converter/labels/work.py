@@ -5,30 +5,31 @@ The new shards have a generation of their own beside those that stand, as of a b
 overwrites; so does what is interrupted go on.
 """
 
-import secrets
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
-from crc32c import crc32c
-from numpy.typing import NDArray
 
 from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.build.publish import Publisher, open_publisher, pending_note
+from refit_shard.converter.build.remake import (
+    Account,
+    NewShards,
+    Remake,
+    Samples,
+    check_remade,
+    remake_shards,
+    whole_sample,
+)
 from refit_shard.converter.build.task import ShardResult
-from refit_shard.converter.build.work import find_shard, rows_of
 from refit_shard.converter.labels.plan import LabelsPlan
-from refit_shard.shards_spec.errors import RefitShardError, ShardError, UsageError
+from refit_shard.shards_spec.errors import RefitShardError, UsageError
 from refit_shard.shards_spec.fields import RECORD_CRC, npy_dtype
 from refit_shard.shards_spec.manifest import Manifest, ShardEntry, read_manifest
-from refit_shard.shards_spec.names import OVERWRITE, quarantine_name, sample_key
-from refit_shard.shards_spec.process import available_cores
-from refit_shard.shards_spec.reader import Shard
+from refit_shard.shards_spec.names import OVERWRITE, quarantine_name
+from refit_shard.shards_spec.reader import Shard, open_index, read_seal
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
-from refit_shard.shards_spec.verify import verify_shard
-from refit_shard.shards_spec.writer import shard_content, write_shard
 
 _MAX_QUARANTINE = 1 << 30
 
@@ -76,9 +77,9 @@ def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
         quarantine = folder.read(quarantine_name(standing.generation), limit=_MAX_QUARANTINE)
         publisher = open_publisher(folder, standing.dataset, plan.content, overwrite=True)
         try:
-            results = [] if plan.done else _rewrite_all(plan, publisher, on_shard)
+            results = [] if plan.done else _remake_all(plan, publisher, on_shard)
             manifest = _manifest(plan, results)
-            _check(folder, manifest)
+            check_remade(folder, manifest)
             manifest = publisher.switch(manifest, quarantine, lambda _: None)
         except RefitShardError:
             publisher.clear()
@@ -87,82 +88,43 @@ def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
     return _summary(plan, folder, manifest, kept)
 
 
-def _rewrite_all(plan: LabelsPlan, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
-    """Every shard in the order of the set; each has its name as soon as it is made."""
-    entries = plan.standing.shards
-    results: dict[int, ShardResult] = {}
-    pool = ThreadPoolExecutor(plan.request.workers or available_cores())
-    try:
-        futures = [
-            pool.submit(_rewrite, plan, publisher, index, entry)
-            for index, entry in enumerate(entries)
-        ]
-        for future in as_completed(futures):
-            result = publisher.publish(future.result())
-            results[result.index] = result
-            on_shard(result)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return [results[index] for index in range(len(entries))]
+def _remake_all(plan: LabelsPlan, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
+    """Every shard in the order of the set, with the new labels."""
+    standing = plan.standing
+    new = NewShards(dataset=standing.dataset, content=plan.content, fields=plan.fields)
+    remakes = [
+        Remake(
+            rows=entry.rows,
+            samples=partial(_samples, plan, publisher.folder, entry),
+            account=partial(_account, plan, publisher.folder, entry),
+        )
+        for entry in standing.shards
+    ]
+    return remake_shards(publisher, new, remakes, plan.request.workers, on_shard)
 
 
-def _rewrite(plan: LabelsPlan, publisher: Publisher, index: int, entry: ShardEntry) -> ShardResult:
-    """A shard with the new labels: one that an interrupted run had made, or a new attempt."""
-    folder, standing = publisher.folder, plan.standing
-    for stem in publisher.candidates.get(index, ()):
-        found = find_shard(plan.plan_hash, folder, index, stem)
-        if found is not None and found.entry.rows == entry.rows:
-            return found
-    attempt = secrets.token_hex(8)
-    with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
-        shard = Shard(local, entry, standing.fields)
-        seal = shard.seal()
-
-        def content(tar_sha256: str, tar_bytes: int) -> dict[str, Any]:
-            return shard_content(
-                plan_hash=plan.plan_hash,
-                tar_sha256=tar_sha256,
-                tar_bytes=tar_bytes,
-                frames=seal.frames,
-                quarantined=seal.quarantined,
-                warned=seal.warned,
-            )
-
-        samples = _samples(plan, shard)
-        made, batch = write_shard(folder, entry.name, attempt, plan.fields, samples, content)
-    return ShardResult(
-        index=index,
-        entry=made,
-        rows=rows_of(batch),
-        frames=seal.frames,
-        quarantined=seal.quarantined,
-        warned=seal.warned,
-        attempt=attempt,
-    )
+def _account(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Account:
+    """What the index of a shard that stands states of it."""
+    name = f"{entry.name}.arrow"
+    seal = read_seal(open_index(folder, entry, plan.standing.fields), name)
+    return Account(frames=seal.frames, quarantined=seal.quarantined, warned=seal.warned)
 
 
-def _samples(plan: LabelsPlan, shard: Shard) -> Iterator[tuple[NDArray[np.void], bytes]]:
-    """Each sample's record with the new labels, and its JPEG; both are compared with their CRC."""
+def _samples(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Samples:
+    """Each sample's record with the new labels, and its JPEG."""
     dtype = npy_dtype(plan.fields)
-    added = plan.kept.take(plan.places[shard.view("source_row")])
-    for row in range(len(shard)):
-        sample = shard.sample(row)
-        old, jpeg = sample.record(), bytes(sample.jpeg)
-        key = sample_key(plan.standing.dataset, int(old["source_row"]))
-        if sample["key"] != key:
-            raise ShardError(f"{shard.where}.arrow: row {row}: its key is not {key}; damaged")
-        if crc32c(jpeg) != int(old["jpg_crc32c"]):
-            raise ShardError(
-                f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the set again, "
-                "then add the labels"
-            )
-        record = np.zeros((), dtype)
-        for name in old.dtype.names or ():
-            if name != RECORD_CRC:
-                record[name] = old[name]
-        for name, values in added.items():
-            record[name] = values[row]
-        yield record, jpeg
+    with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
+        shard = Shard(local, entry, plan.standing.fields)
+        added = plan.kept.take(plan.places[shard.view("source_row")])
+        for row in range(len(shard)):
+            old, jpeg = whole_sample(shard, row, plan.standing.dataset)
+            record = np.zeros((), dtype)
+            for name in old.dtype.names or ():
+                if name != RECORD_CRC:
+                    record[name] = old[name]
+            for name, values in added.items():
+                record[name] = values[row]
+            yield record, jpeg
 
 
 def _manifest(plan: LabelsPlan, results: list[ShardResult]) -> Manifest:
@@ -174,17 +136,6 @@ def _manifest(plan: LabelsPlan, results: list[ShardResult]) -> Manifest:
         fields=plan.fields,
         shards=tuple(result.entry for result in results),
     )
-
-
-def _check(folder: Folder, manifest: Manifest) -> None:
-    """Read all files of the new set again: their hashes, and what the indexes state."""
-    with ThreadPoolExecutor(available_cores()) as pool:
-        verdicts = pool.map(
-            lambda entry: verify_shard(folder, manifest, entry, quick=True), manifest.shards
-        )
-        for verdict in verdicts:
-            if verdict.problem is not None:
-                raise ShardError(f"{folder.url}: the new shards are not whole: {verdict.problem}")
 
 
 def _summary(plan: LabelsPlan, folder: Folder, manifest: Manifest, kept: int) -> LabelsSummary:

@@ -96,7 +96,9 @@ class SubsetPlan:
 
 
 def subset_rows(total: int, rows: int, seed: int) -> NDArray[np.int64]:
-    """ReFit's draw of ``rows`` of ``total`` rows, sorted: numpy's legacy generator, on purpose."""
+    """ReFit's choice of ``rows`` of ``total`` rows, sorted; by numpy's legacy generator, so that it
+    is the same.
+    """
     drawn = np.random.RandomState(seed).permutation(total)[:rows]
     return np.sort(drawn).astype(np.int64)
 

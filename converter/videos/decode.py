@@ -9,12 +9,12 @@ packets themselves are lost, in a file that was cut or whose chunks are damaged,
 placed has no place.
 """
 
-import os
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import RawIOBase
 
 import av
 import numpy as np
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import SourceError
 
-# Files alone, by readers that open no other file: a playlist under a video's name could name any.
-# Matroska is left out, as its reader passes over damage without a word.
+# By readers that open no other file: a playlist under a video's name could name any. Matroska is
+# left out, as its reader passes over damage without a word.
 _CONTAINERS = "avi,mov,mp4"
+_READ = 256 << 10  # bytes at a time
 _MAX_PIXELS = 64 << 20
 # A codec shows a frame at most this many packets after it is stored; with as many frames seen in
 # the order of their times, or as they are stored, later ones are taken to be so too.
@@ -301,30 +302,30 @@ def _said(error: Exception) -> str:
 
 
 @contextmanager
-def open_video(root: str, path: str) -> Iterator[Video]:
-    """Open the video at ``path`` below ``root``.
+def open_video(file: RawIOBase, name: str) -> Iterator[Video]:
+    """Open a video. ``file``: to read it from, with ``seek``. ``name``: for errors.
 
     Raises:
         SourceError: it cannot be opened, is none, holds no pictures or too large ones.
+        PassingError: ``file`` cannot be read now; the frames raise it as well.
     """
-    place = os.path.join(root, path)  # absolute, so that FFmpeg takes it for no protocol
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}
     av.logging.set_level(None)
     try:
-        container = av.open(place, options=options)
+        container = av.open(file, mode="r", options=options, buffer_size=_READ)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(
-            f"{path}: not a video that can be opened ({_said(error)}); is the download complete?"
+            f"{name}: not a video that can be opened ({_said(error)}); is the download complete?"
         ) from error
     try:
         if not container.streams.video:
-            raise SourceError(f"{path}: holds no pictures")
+            raise SourceError(f"{name}: holds no pictures")
         stream = container.streams.video[0]
         context = stream.codec_context
         if context is None:
-            raise SourceError(f"{path}: its codec is not known to FFmpeg")
+            raise SourceError(f"{name}: its codec is not known to FFmpeg")
         if context.width * context.height > _MAX_PIXELS:
-            raise SourceError(f"{path}: states frames of {context.width}x{context.height} px")
+            raise SourceError(f"{name}: states frames of {context.width}x{context.height} px")
         context.options = {"max_pixels": str(_MAX_PIXELS)}
         context.thread_count = 1  # a worker has one core, and errors come at their packet
         context.copy_opaque = True

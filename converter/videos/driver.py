@@ -4,8 +4,10 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from refit_shard.converter.archives.index import LISTS_FOLDER
 from refit_shard.converter.build.lock import build_lock
 from refit_shard.converter.build.run import Work, run_tasks, time_limit
+from refit_shard.converter.videos.places import locate
 from refit_shard.converter.videos.plan import VideoPlan, VideoTask
 from refit_shard.converter.videos.records import RECORDS
 from refit_shard.converter.videos.work import (
@@ -59,18 +61,21 @@ def extract(plan: VideoPlan, on_video: OnVideo) -> VideoSummary:
 
     Raises:
         UsageError: what stands was made with other options, or another run is writing there.
-        StorageError: a frame could not be written.
+        SourceError: an archive that may hold a video is damaged.
+        StorageError: a frame could not be written, or an archive not be listed.
     """
     request = plan.request
     out = open_folder(request.out, "--out")
     records = out.child(RECORDS)
     records.create()
+    located = locate(plan.tasks, request.root, records.child(LISTS_FOLDER), keep=True)
     recipe = VideoRecipe(
         root=request.root,
         out=request.out,
         quality=request.quality,
         first=plan.first,
         rate=plan.rate,
+        compressed=located.compressed,
     )
     work = Work(
         do=extract_video,
@@ -90,7 +95,7 @@ def extract(plan: VideoPlan, on_video: OnVideo) -> VideoSummary:
             record_of(recipe, task).forget(path for path, _ in task.frames)
         run_tasks(
             work,
-            iter(plan.tasks),
+            iter(located.tasks),
             on_result,
             workers=request.workers,
             address=request.address,

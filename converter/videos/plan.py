@@ -1,6 +1,5 @@
 """Which frame of which video each name of an npz is: a plan, made before any video is opened."""
 
-import os
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from refit_shard.converter.annotations.datasets import Dataset
 from refit_shard.converter.annotations.npz import Npz
 from refit_shard.converter.annotations.source import frame_path
+from refit_shard.converter.archives.members import Member
 from refit_shard.shards_spec.errors import SourceError, UsageError
 from refit_shard.shards_spec.storage.paths import absolute, local_path
 from refit_shard.shards_spec.values import hold, one_of, whole
@@ -17,6 +17,7 @@ from refit_shard.shards_spec.values import hold, one_of, whole
 # What the annotations call a video's first frame.
 NUMBERINGS = {"from-1": 1, "from-0": 0}
 _NUMBER = r"(?P<number>\d{1,9})\.(?P<ending>jpg|jpeg|png)"
+_FLAGS = re.IGNORECASE | re.DOTALL
 _VIDEO_ENDINGS = (".mp4", ".avi", ".mov")
 # Human3.6M has two names for two of its actions.
 _ACTIONS = (("TakingPhoto", "Photo"), ("WalkingDog", "WalkDog"))
@@ -40,6 +41,12 @@ class Layout:
     unsure: re.Pattern[str] | None = None
     example: str
 
+    def places(self, found: re.Match[str]) -> tuple[str, ...]:
+        """Paths where the video of a frame may be, also with an ending in capitals."""
+        paths = self.videos(found)
+        parts = [posixpath.splitext(path) for path in paths]
+        return (*paths, *(stem + ending.upper() for stem, ending in parts))
+
 
 def _videos_3dhp(found: re.Match[str]) -> Sequence[str]:
     return (f"{found['sequence']}/imageSequence/{found['video']}.avi",)
@@ -59,7 +66,9 @@ def _videos_h36m(found: re.Match[str]) -> Sequence[str]:
 def _videos_bedlam(found: re.Match[str]) -> Sequence[str]:
     scene = found["scene"]
     scenes = dict.fromkeys((scene, re.sub(r"_\d+fps$", "", scene)))
-    return tuple(f"{one}/mp4/{found['sequence']}.mp4" for one in scenes)
+    # The latter two as members of <scene>_mp4.tar, whatever folder of its own that has.
+    folders = ("{}/mp4", "{}_mp4/mp4", "{}_mp4")
+    return tuple(f"{at.format(one)}/{found['sequence']}.mp4" for at in folders for one in scenes)
 
 
 def _videos_beside(found: re.Match[str]) -> Sequence[str]:
@@ -70,14 +79,14 @@ LAYOUTS: dict[str, Layout] = {
     "mpi-inf-3dhp": Layout(
         frame=re.compile(
             rf"(?P<sequence>.+)/imageFrames/(?P<video>video_\d+)/(?:frame_)?{_NUMBER}",
-            re.IGNORECASE,
+            _FLAGS,
         ),
         videos=_videos_3dhp,
         example="S1/Seq1/imageFrames/video_0/frame_000619.jpg",
     ),
     "h36m": Layout(
         frame=re.compile(
-            rf"images/(?P<subject>S\d+)_(?P<action>[^/]+)\.(?P<camera>\d+)_{_NUMBER}", re.IGNORECASE
+            rf"images/(?P<subject>S\d+)_(?P<action>[^/]+)\.(?P<camera>\d+)_{_NUMBER}", _FLAGS
         ),
         videos=_videos_h36m,
         unsure=re.compile(rf"images/{_HELD_OUT.pattern}"),
@@ -85,7 +94,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "bedlam": Layout(
         frame=re.compile(
-            rf"(?P<scene>[^/]+)/png/(?P<sequence>seq_\d+)/(?P=sequence)_{_NUMBER}", re.IGNORECASE
+            rf"(?P<scene>[^/]+)/png/(?P<sequence>seq_\d+)/(?P=sequence)_{_NUMBER}", _FLAGS
         ),
         videos=_videos_bedlam,
         numbering="from-0",
@@ -95,7 +104,7 @@ LAYOUTS: dict[str, Layout] = {
 }
 # Of a data set that is not registered: a folder of frames beside a video of the same name.
 BESIDE = Layout(
-    frame=re.compile(rf"(?P<video>.+)/[^/]*?{_NUMBER}", re.IGNORECASE),
+    frame=re.compile(rf"(?P<video>.+)/[^/]*?{_NUMBER}", _FLAGS),
     videos=_videos_beside,
     example="a/b/000001.jpg of a/b.mp4",
 )
@@ -140,12 +149,14 @@ class VideoRequest:
 @dataclass(frozen=True, kw_only=True)
 class VideoTask:
     """One video: ``videos`` are the paths below the root that it may have; ``frames`` the path
-    below ``out`` and the number of each frame that is wanted, by their number.
+    below ``out`` and the number of each frame that is wanted, by their number. ``member``: where
+    it is no file, which of the paths it has in an archive, and where it lies there.
     """
 
     index: int
     videos: tuple[str, ...]
     frames: tuple[tuple[str, int], ...]
+    member: tuple[str, Member] | None = None
 
     @property
     def name(self) -> str:
@@ -188,20 +199,6 @@ def layout_of(dataset: Dataset) -> Layout:
         f"{dataset.name}: its frames are no videos'; extract-frames knows {', '.join(LAYOUTS)} and "
         "your own (--npz, --root, --name)"
     )
-
-
-def find_video(root: str, videos: Sequence[str]) -> str | None:
-    """The path of a video below the root: the first of ``videos`` that is a file, or None."""
-    return next((one for one in videos if os.path.isfile(os.path.join(root, one))), None)
-
-
-def videos_there(dataset: Dataset, root: str, paths: Sequence[str]) -> int:
-    """How many videos below a local root hold frames of these paths."""
-    layout = LAYOUTS.get(dataset.name)
-    if layout is None:
-        return 0
-    found = {tuple(layout.videos(one)) for one in map(layout.frame.fullmatch, paths) if one}
-    return sum(find_video(root, videos) is not None for videos in found)
 
 
 def _names(npz_path: str) -> list[str]:
@@ -267,7 +264,7 @@ def plan_videos(request: VideoRequest) -> VideoPlan:
             renamed = True
             path = posixpath.splitext(path)[0] + ".jpg"
         rows.setdefault(path, []).append(row)
-        videos.setdefault(tuple(layout.videos(found)), {})[path] = int(found["number"])
+        videos.setdefault(layout.places(found), {})[path] = int(found["number"])
     if not rows:
         such = f", such as {names[0]!r:.100}" if names else ""
         raise SourceError(

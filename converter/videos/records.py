@@ -1,8 +1,8 @@
-"""What was extracted of a video, in a file of its own: a run that was stopped goes on from there.
+"""Records which frames of a video were written, so that a run that was stopped goes on from there.
 
-The first line states what the frames are made of and how; each further one a frame that was
-written: its path, size and CRC. A line is added after its frame has its name, so whatever is killed
-when, at most one whole frame is made again.
+The first line states what the frames are made from and how; each further line one written frame:
+its path, size and CRC. A line is added after its frame was renamed into place, so after a kill at
+most one complete frame is made again.
 """
 
 import hashlib
@@ -89,12 +89,12 @@ class Record:
         self.kept: Seals = {}
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Have the frames of these paths made anew, whatever stands there."""
+        """Mark the frames of these paths to be made again, whatever files exist there."""
         self._stale = dict.fromkeys(paths, _STALE)
         self._begin()
 
     def keep(self, paths: Iterable[str]) -> dict[str, bool]:
-        """The frames that stand and stay; those that this program did not write are True.
+        """The existing frames that are kept; True for those that this program did not write.
 
         Raises:
             UsageError: they were made in another way.
@@ -185,7 +185,7 @@ class Record:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether it is a picture to its end, so that nobody's whole frame is replaced unasked."""
+    """Whether a file is a complete image, so that a user's own frame is not replaced unasked."""
     try:
         return jpeg.decode(data).size > 0
     except FrameError:

@@ -1,6 +1,5 @@
 """Extracting the frames of one video. Nothing here knows where it runs."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -8,21 +7,24 @@ import cv2
 
 from refit_shard.converter.frames.encode import encode_bgr
 from refit_shard.converter.videos.decode import Video, open_video
-from refit_shard.converter.videos.plan import VideoTask, find_video
+from refit_shard.converter.videos.places import Place, find_video
+from refit_shard.converter.videos.plan import VideoTask
 from refit_shard.converter.videos.records import Heading, Record
 from refit_shard.shards_spec.errors import SourceError
 from refit_shard.shards_spec.process import settle_process
+from refit_shard.shards_spec.storage.folder import open_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRecipe:
-    """What all videos of one run share; see VideoRequest and VideoPlan."""
+    """What all videos of one run share; see VideoRequest, VideoPlan and Located."""
 
     root: str
     out: str
     quality: int
     first: int
     rate: int | None
+    compressed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +49,11 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
 
     Raises:
         UsageError: frames that stand were made with other options.
-        StorageError: a frame could not be written.
+        StorageError: a frame could not be written, or the video not be read now.
     """
     settle_process()
     cv2.setNumThreads(1)
-    video = find_video(recipe.root, task.videos)
+    video = find_video(recipe.root, task)
     record = record_of(recipe, task, video)
     stays = record.keep(path for path, _ in task.frames)
     wanted = {path: number - recipe.first for path, number in task.frames if path not in stays}
@@ -62,9 +64,10 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
             return VideoResult(written=0, missing=(), broken=(), decoded=0, faults=(), **told)
     try:
         if video is None:
-            raise SourceError(f"{task.name}: no such video below {recipe.root}")
-        with open_video(recipe.root, video) as opened, record:
-            _check_rate(video, opened, recipe.rate)
+            raise SourceError(_no_video(recipe, task))
+        root = open_folder(recipe.root, "--root")
+        with video.open(root) as file, open_video(file, video.name) as opened, record:
+            _check_rate(video.name, opened, recipe.rate)
             done, decoded = _extract(opened, wanted, record, recipe.quality)
             lost = {path: place for path, place in wanted.items() if path not in done}
             missing = tuple(p for p, place in lost.items() if not 0 <= place < opened.total)
@@ -74,7 +77,7 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
                 missing=missing,
                 broken=broken,
                 decoded=decoded,
-                faults=tuple(_faults(video, opened, recipe, task, (missing, broken))),
+                faults=tuple(_faults(video.name, opened, recipe, task, (missing, broken))),
                 **told,
             )
     except SourceError as error:
@@ -84,13 +87,22 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
         )
 
 
-def record_of(recipe: VideoRecipe, task: VideoTask, video: str | None = None) -> Record:
-    """The record of a video's frames; ``video``: its path below the root, if it is there."""
-    size = None if video is None else os.path.getsize(os.path.join(recipe.root, video))
+def record_of(recipe: VideoRecipe, task: VideoTask, video: Place | None = None) -> Record:
+    """The record of a video's frames; ``video``: where it is, if it is there."""
+    size = None if video is None else video.size
     return Record(
         recipe.out,
         Heading(video=task.name, first=recipe.first, quality=recipe.quality, bytes=size),
     )
+
+
+def _no_video(recipe: VideoRecipe, task: VideoTask) -> str:
+    """What is said where there is no video; it may be in an archive that cannot be read."""
+    line = f"{task.name}: no such video below {recipe.root}, nor in an archive there"
+    if recipe.compressed:
+        packed = ", ".join(recipe.compressed[:3])
+        line += f"; compressed as a whole, so unpack it if it holds the video: {packed}"
+    return line
 
 
 def _check_rate(video: str, opened: Video, rate: int | None) -> None:

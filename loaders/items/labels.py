@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from refit_shard.loaders.items.policy import Draws
+from refit_shard.loaders.items.draws import Draws
 from refit_shard.shards_spec.geometry import box_side, rotation, source_to_output_points, turned
 from refit_shard.shards_spec.own import TABLES
 

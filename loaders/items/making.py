@@ -10,11 +10,13 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from refit_shard.loaders.items import labels as label_math
+from refit_shard.loaders.items.body import shown_boxes
+from refit_shard.loaders.items.draws import Augmentation, Draws, explicit
+from refit_shard.loaders.items.effects import BODIES, MOST_ENLARGED, look_labels
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
 from refit_shard.loaders.items.own import empty_labels, move_labels
 from refit_shard.loaders.items.pixels import MEAN, STD, image_kind, make_images
-from refit_shard.loaders.items.policy import Augmentation, Draws, explicit
 from refit_shard.loaders.native import ImageKind, Jpegs
 from refit_shard.shards_spec.errors import FrameError, UsageError
 from refit_shard.shards_spec.fields import EXTRINSICS, Field
@@ -24,6 +26,7 @@ from refit_shard.shards_spec.values import one_of
 Batch = dict[str, Any]
 
 _ROUNDING = 1e-3  # source pixels
+_SHRUNK = 0.99  # stored pixels a source pixel; what is above holds all that the frame does
 
 
 class StoredSample(Protocol):
@@ -85,7 +88,9 @@ def check_crc(data: bytes | memoryview, expected: int) -> None:
 def make_labels(
     options: RenderOptions, columns: Mapping[str, NDArray[Any]], draws: Draws
 ) -> dict[str, NDArray[Any]]:
-    """Every numeric key of ReFit's item but the image, for a batch."""
+    """Every numeric key of ReFit's item but the image, for a batch, and what was drawn beside
+    ReFit's parameters.
+    """
     center = columns["center"]
     scale = columns["scale"]
     place = label_math.placing(options.compat)
@@ -115,6 +120,8 @@ def make_labels(
     made |= {name: columns[name] for name in EXTRINSICS if name in columns}
     if options.image == "uint8":
         made["pn"] = draws.pn
+    if draws.look is not None:
+        made |= look_labels(draws.look) | {"body_crop": columns["body_crop"]}
     return {name: np.ascontiguousarray(values) for name, values in made.items()}
 
 
@@ -127,23 +134,39 @@ def render(
 ) -> Batch:
     """One item from one stored sample, with the given parameters.
 
-    Returns ReFit's item without ``dataset_name``; tensors have no batch dimension. The loader
-    makes its batches by the same functions.
+    The loader makes its batches by the same functions.
+
+    Args:
+        sample: A sample of a :class:`refit_shard.ShardSet`.
+        augmentation: The parameters: rotation, scale, flip, colour factors, occluders.
+        options: Kind and size of the image; None for the defaults.
+        occluders: The cut-outs that ``augmentation`` names by number.
+
+    Returns:
+        The keys of a batch but ``dataset_name``, without the batch dimension: ``img`` is float32
+        (3, res, res), ``keypoints`` (49, 3) and so on.
 
     Raises:
         ShardError: the labels are damaged.
         FrameError: the stored JPEG is damaged.
         UsageError: the augmentation names an occluder, and there is none of that number; or it
-            shows parts of the frame that the stored crop does not hold.
+            shows parts of the frame that the stored crop does not hold, or a half of a body of
+            which it holds too few pixels.
     """
-    options = options or RenderOptions()
-    wanted = max((one.index for one in augmentation.occluders), default=-1)
+    return make_item(sample, explicit([augmentation]), options or RenderOptions(), occluders)
+
+
+def make_item(
+    sample: StoredSample, draws: Draws, options: RenderOptions, occluders: Occluders | None
+) -> Batch:
+    """As :func:`render`, with the parameters of one item."""
+    wanted = max((one.index for one in draws.occlusion[0]), default=-1)
     if wanted >= (0 if occluders is None else len(occluders)):
         raise UsageError(f"render: occluder {wanted} of {len(occluders or ())}")
     sample.check()
-    draws = explicit([augmentation])
     names = (*GATHERED, *EXTRINSICS) if _has(sample, EXTRINSICS[0]) else GATHERED
     columns = {name: np.asarray(sample[name])[None] for name in names}
+    columns |= shown_boxes(columns, draws)
     kind, data = image_kind(options), bytes(sample.jpeg)
     check_crc(data, int(columns["jpg_crc32c"][0]))
     images = torch.empty((1, *kind.shape(options.res)), dtype=tensor_dtype(kind))
@@ -178,6 +201,7 @@ def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> 
     """Refuse to show black where the frame has pixels that the stored crop does not hold."""
     side = box_side(draws.sc * columns["scale"])
     (affine,) = output_to_source(columns["center"], side, draws.rot, draws.flip, res)
+    _check_pixels(columns, draws, float(side[0]), res)
     found = beyond_window(affine, columns["window"][0], columns["orig_shape"][0], res)
     if found <= _ROUNDING:
         return
@@ -188,6 +212,20 @@ def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> 
         f"{' with '.join(shown)} shows up to {found:.4g} px of the frame beyond what the stored "
         f"crop holds; lower it (of a policy: {' or '.join(wide)})"
     )
+
+
+def _check_pixels(columns: Mapping[str, NDArray[Any]], draws: Draws, side: float, res: int) -> None:
+    """Refuse to blow up a half of a body of which the stored crop holds far less than its frame."""
+    k = float(columns["k"].min())
+    if draws.look is None or not columns["body_crop"][0] or k > _SHRUNK:
+        return
+    times = res / (side * k)
+    if times > MOST_ENLARGED * (1.0 + _ROUNDING):
+        raise UsageError(
+            f"body={BODIES[columns['body_crop'][0]]!r} with sc={draws.sc[0]:.4g} shows "
+            f"{side * k:.4g} px of the stored crop, {times:.3g} times enlarged at res={res}, at "
+            f"most {MOST_ENLARGED:g}; lower res, or build with a larger --box-px"
+        )
 
 
 def _has(sample: StoredSample, name: str) -> bool:
@@ -203,14 +241,22 @@ def finalize(
     device: torch.device | str | None = None,
     image: Literal["normalized", "bfloat16"] = "normalized",
 ) -> Batch:
-    """Turn a ``image="uint8"`` batch into ReFit's, on the device: factors, normalisation, layout.
+    """Turn a batch of ``image="uint8"`` into the normalised one, on the device.
 
-    Tensors are moved to ``device``; ``pn`` is used up. Truncation to whole levels is as on the
-    CPU, so both give the same levels. ``image``: which kind of batch is made, as
-    :class:`RenderOptions` has it.
+    Multiplies by the channel factors ``pn``, truncates to whole levels as the CPU does, subtracts
+    ImageNet's mean, divides by its standard deviation, and changes the layout. Copies to a CUDA
+    device go through page-locked memory, so the call returns while they are under way: the next
+    batch is sent while a step is computed.
 
-    To a CUDA device tensors go by way of page-locked memory, so the caller need not wait for what
-    the device is doing: the next batch is sent while a step is computed.
+    Args:
+        batch: A batch of a loader with ``image="uint8"``: ``img`` uint8 (B, res, res, 3) and ``pn``
+            float32 (B, 3).
+        device: Where every tensor goes; None for where it is.
+        image: ``"normalized"`` for float32, ``"bfloat16"`` for the same rounded to the nearest
+            bfloat16.
+
+    Returns:
+        The batch with ``img`` (B, 3, res, res) and without ``pn``.
 
     Raises:
         UsageError: the batch is not one of ``image="uint8"``, or ``image`` is another one.

@@ -1,4 +1,4 @@
-"""Cut-outs from where users have them: ReFit's pickle, or a Pascal VOC 2012 folder."""
+"""Cut-outs for occlusion, read from ReFit's pickle or from a Pascal VOC 2012 folder."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -42,7 +42,10 @@ def occluder_bytes(objects: Sequence[Image]) -> bytes:
 
 
 class Occluders:
-    """The cut-outs of a file, mapped: a sequence of (H, W, 4) uint8 RGBA views.
+    """The cut-outs of a file: a sequence of (H, W, 4) uint8 RGBA views into the mapped file.
+
+    Args:
+        path: What ``refit-shard import-occluders`` wrote.
 
     Raises:
         UsageError: the file is missing or is not one of cut-outs.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.loaders.items import labels as label_math
+from refit_shard.loaders.items.draws import Draws
 from refit_shard.loaders.items.options import RenderOptions
-from refit_shard.loaders.items.policy import Draws
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.fields import STRING, Field
 from refit_shard.shards_spec.own import HAS, Motion

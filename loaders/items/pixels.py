@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from refit_shard.loaders.items.draws import Draws
+from refit_shard.loaders.items.effects import native_effects
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
-from refit_shard.loaders.items.policy import Draws
 from refit_shard.loaders.native import Code, Drawer, ImageKind, Jpegs, failure
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.errors import FrameError, RefitShardError
@@ -97,7 +98,10 @@ def make_images(
     cut_outs = None if occluders is None else occluders.cut_outs
     drawer = _drawer(options.res, image_kind(options))
     draw = partial(drawer.draw, outs=outs, cut_outs=cut_outs, pastes=draws.pastes)
-    codes, details = draw(jpegs, sides, maps, draws.pn, places=places, paste_spans=draws.spans)
+    effects = None if draws.look is None else native_effects(draws.look, options.res)
+    codes, details = draw(
+        jpegs, sides, maps, draws.pn, places=places, paste_spans=draws.spans, effects=effects
+    )
     others = np.flatnonzero(codes == Code.NOT_OURS).tolist()
     decoded, failed = _decode_others(jpegs, sides, others)
     if decoded:
@@ -106,6 +110,7 @@ def make_images(
             *(jpegs.select(again), sides[again], maps[again], draws.pn[again]),
             places=places[again],
             paste_spans=draws.spans[again],
+            effects=None if effects is None else effects[again],
             decoded=dict(enumerate(decoded.values())),
         )
     for number in np.flatnonzero(codes).tolist():

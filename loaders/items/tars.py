@@ -10,11 +10,12 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from refit_shard.loaders.items.making import Batch, render
+from refit_shard.loaders.items.draws import Draws, neutral
+from refit_shard.loaders.items.making import Batch, make_item
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.options import RenderOptions
 from refit_shard.loaders.items.own import declared
-from refit_shard.loaders.items.policy import AugmentationPolicy, Draws, draw, neutral, single
+from refit_shard.loaders.items.policy import AugmentationPolicy, draw
 from refit_shard.shards_spec.errors import ShardError, UsageError
 from refit_shard.shards_spec.fields import (
     EXTRINSICS,
@@ -137,10 +138,10 @@ class _Items:
 
     def __call__(self, sample: Mapping[str, Any]) -> Batch:
         stored = TarSample(sample, self._labels)
-        drawn = single(self._draw(stored.key))
+        draws = self._draw(stored.key)
         self._calls += 1
         try:
-            made = render(stored, drawn, self._options, occluders=self._occluders)
+            made = make_item(stored, draws, self._options, self._occluders)
         except UsageError as error:
             raise UsageError(f"webdataset_item: {stored.key}: {error}") from error
         return made | {"dataset_name": stored.key.rsplit("-", 1)[0]}
@@ -156,15 +157,23 @@ def webdataset_item(
 ) -> Callable[[Mapping[str, Any]], Batch]:
     """A function for ``wds.WebDataset(urls).decode().map(…)``: ReFit's items from the tars alone.
 
-    With ``policy=None`` nothing is augmented. Else the parameters of an item follow from the seed,
-    the sample's key, the number of the call in this process and, in a worker of PyTorch's
-    DataLoader, the worker's seed. PyTorch draws that anew each time that it starts workers, so
-    each epoch and each worker augments otherwise, with persistent workers too, and
-    ``torch.manual_seed`` before the first epoch (or a ``generator`` for the DataLoader) repeats a
-    run.
+    The parameters of an item's augmentation are a function of the seed, the sample's key, the
+    number of the call in this process and, in a worker of PyTorch's DataLoader, the worker's seed.
+    PyTorch draws that seed whenever it starts workers, so each epoch and each worker augments
+    differently, also with persistent workers. ``torch.manual_seed`` before the first epoch (or a
+    ``generator`` for the DataLoader) repeats a run.
 
-    ``labels``: the labels of the data sets' own that an item is to have, as ``ShardSet.own`` gives
-    them: a tar does not say how they move. Others are left out.
+    Args:
+        policy: Distributions of the parameters; None for no augmentation.
+        seed: Of the parameters.
+        options: Kind and size of the image; None for the defaults.
+        occluders: Cut-outs to paste; None for none.
+        labels: Own labels that an item shall have, as ``ShardSet.own`` gives them. A tar does not
+            say how they move with the image, so others are left out.
+
+    Returns:
+        A function from a sample (``__key__``, ``jpg`` and ``npy`` as bytes, or ``npy`` decoded) to
+        the item that :func:`refit_shard.render` makes, with ``dataset_name``.
 
     Raises:
         ShardError, FrameError: from the function: a member of the tar is damaged.

@@ -9,6 +9,8 @@ The result is the same to the bit on any processor and with any number of thread
 
 from refit_shard.loaders.native.drawing import CutOuts, Drawer
 from refit_shard.loaders.native.interface import (
+    EFFECTS,
+    MAX_RADIUS,
     PASTE,
     Code,
     ImageKind,
@@ -21,6 +23,8 @@ from refit_shard.loaders.native.interface import (
 from refit_shard.loaders.native.reading import Jpegs, Read, Reader
 
 __all__ = [
+    "EFFECTS",
+    "MAX_RADIUS",
     "PASTE",
     "Code",
     "CutOuts",

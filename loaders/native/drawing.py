@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from refit_shard.loaders.native.interface import (
     BATCH,
     CUT_OUT,
+    EFFECTS,
     LEVELS,
     MAX_RES,
     MAX_THREADS,
@@ -50,6 +51,13 @@ def _half(image: Bytes) -> Bytes:
     even = image[:height, :width].astype(np.uint16)
     rows = even[::2] + even[1::2]
     made: Bytes = ((rows[:, ::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+    return made
+
+
+def plain_effects(res: int) -> NDArray[np.void]:
+    """Of :data:`EFFECTS`, for an image of side ``res``: none."""
+    made = np.zeros((), EFFECTS)
+    made["cells"], made["blur"][0], made["contrast"] = res, 256, 256
     return made
 
 
@@ -97,6 +105,7 @@ class Drawer:
         cut_outs: CutOuts | None = None,
         pastes: NDArray[np.void] | None = None,
         paste_spans: Ints | None = None,
+        effects: NDArray[np.void] | None = None,
         decoded: Mapping[int, Bytes] | None = None,
     ) -> tuple[NDArray[np.int32], Ints]:
         """Make the image of each JPEG; gives each one's code and detail.
@@ -104,8 +113,9 @@ class Drawer:
         ``sides`` (n, 2): height and width that the index states. ``maps`` (n, 2, 3): from output
         to stored pixels. ``factors`` (n, 3): of the channels. The i-th image becomes
         ``outs[places[i]]``. ``pastes`` (m,) of :data:`PASTE`; ``paste_spans`` (n, 2): the number
-        of each sample's first one, and how many it has. ``decoded``: images (height, width, 3) of
-        those JPEGs that are :attr:`Code.NOT_OURS`, by number.
+        of each sample's first one, and how many it has. ``effects`` (n,) of :data:`EFFECTS`.
+        ``decoded``: images (height, width, 3) of those JPEGs that are :attr:`Code.NOT_OURS`, by
+        number.
         """
         count = len(jpegs.lengths)
         samples = np.zeros(count, SAMPLE)
@@ -125,6 +135,10 @@ class Drawer:
             samples["first_paste"], samples["pastes"] = paste_spans.T
             batch["pastes"], batch["paste_count"] = address(pastes), len(pastes)
             batch["cut_outs"], batch["cut_out_count"] = address(cut_outs.table), len(cut_outs)
+        if effects is not None:
+            effects = np.ascontiguousarray(effects, EFFECTS)
+            changed = np.flatnonzero(effects != plain_effects(self.res))
+            samples["effects"][changed] = address(effects) + changed * EFFECTS.itemsize
         batch["samples"], batch["count"] = address(samples), count
         library().refit_draw(self._space, address(batch))
         return samples["code"], samples["detail"]

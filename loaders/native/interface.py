@@ -31,6 +31,7 @@ MAX_RES = 4096  # px, of an output's side
 MAX_THREADS = 256
 MAX_PASTES = 64  # of one sample
 LEVELS = 3  # of a cut-out: whole, half, quarter
+MAX_RADIUS = 15  # px, of a blur
 
 POINTER = np.uint64
 SPAN = np.dtype([("begin", np.int64), ("to", np.int64), ("length", np.int64)])
@@ -54,12 +55,22 @@ READ = np.dtype(
     ],
     align=True,
 )
+EFFECTS = np.dtype(
+    [
+        ("cells", np.int32),
+        ("blur", np.uint16, (MAX_RADIUS + 1,)),
+        ("gray", np.int32),
+        ("contrast", np.int32),
+        ("brightness", np.int32),
+    ]
+)
 SAMPLE = np.dtype(
     [
         ("jpeg", POINTER),
         ("jpeg_length", np.int64),
         ("rgb", POINTER),
         ("out", POINTER),
+        ("effects", POINTER),
         ("map", np.float64, (2, 3)),
         ("height", np.int32),
         ("width", np.int32),
@@ -171,7 +182,7 @@ def failure(code: int, detail: int, where: str) -> RefitShardError:
     if code == Code.BAD_CALL:
         return UsageError(
             f"an image has more than {MAX_PASTES} occluders, or one that is larger than 2^20 px or "
-            "farther away than 2^30 px"
+            "farther away than 2^30 px, or an effect out of its bounds"
         )
     of_image, said = _SAID[Code(code)]
     text = said.format(detail, width=detail >> 16, height=detail & 0xFFFF)
@@ -207,7 +218,7 @@ def library() -> ctypes.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(found, name)
         function.restype, function.argtypes = result, arguments
-    dtypes = (READ, SAMPLE, CUT_OUT, PASTE, BATCH, SPAN)
+    dtypes = (READ, SAMPLE, CUT_OUT, PASTE, BATCH, SPAN, EFFECTS)
     if [found.refit_size(number) for number in range(len(dtypes))] != [
         dtype.itemsize for dtype in dtypes
     ]:
@@ -246,7 +257,7 @@ def crc32c(data: bytes, *, portable: bool = False) -> int:
 
 def slack() -> int:
     """Bytes of any value that must follow a JPEG in memory."""
-    return int(library().refit_size(6))
+    return int(library().refit_size(7))
 
 
 def has_avx2() -> bool:

@@ -1,4 +1,4 @@
-"""What ``torch.load`` must know of ReFit's checkpoints."""
+"""Allows ``torch.load`` to read the numpy numbers in ReFit's checkpoints."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ _NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f
 
 
 def admit_numbers() -> None:
-    """Let ``torch.load(weights_only=True)`` read numpy's plain numbers, from now on.
+    """Let ``torch.load(weights_only=True)`` read numpy scalars, from now on.
 
-    ReFit's trainer saves its validation error as one, and since torch 2.6 ``torch.load`` refuses
-    whatever it does not know. Admitted are numpy's function that makes a number of a type and its
-    bytes, by its name in numpy 1 and in numpy 2, and the types of plain numbers: none of them runs
-    what a file says, and none can hold an object. An older torch has nothing to be told.
+    ReFit's trainer saves its validation error as a numpy scalar, and since torch 2.6 ``torch.load``
+    refuses types that it does not know. Allowed are numpy's function that makes a scalar from a
+    dtype and bytes, under its names in numpy 1 and 2, and the dtypes of numbers: none of them can
+    run code of a file or hold an object. Older versions of torch need nothing.
     """
     if torch.__version__ < "2.6":  # compares numbers, not letters
         return

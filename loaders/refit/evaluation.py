@@ -47,14 +47,18 @@ class EvaluationSet:
 class EvaluationLoader:
     """Batches of one data set, sequential, once through; the last one may be smaller.
 
-    ``bodies`` gives each row's mesh: ``pose_3d`` is then its 17 H36M joints (B, 17, 4) and
-    ``gt_verts`` (B, V, 3) its vertices. Without, ``pose_3d`` is as in training, and ``regressor``
-    is what ``dataset.J_regressor`` gives. Rank r of w gets the r-th of w nearly equal runs of the
-    rows, so that together they cover each row once.
+    Rank r of w gets the r-th of w nearly equal runs of the rows, so that together they cover each
+    row once. Of ``options`` nothing is taken that would change that: no augmentation, no transform,
+    no mixing, no row left out at the end; and a damaged sample raises whatever ``on_error`` says,
+    since another row in its place would be counted twice. ``where`` and ``split`` hold.
 
-    Of ``options`` nothing is taken that would change that: no augmentation, no mixing, no row left
-    out at the end; and a damaged sample raises whatever ``on_error`` says, since another row in its
-    place would be counted twice.
+    Args:
+        name: What batches and errors call the data set.
+        url: Path or URL of its shards.
+        options: Those of a stream.
+        bodies: Each row's mesh: ``pose_3d`` is then its 17 H36M joints (B, 17, 4) and ``gt_verts``
+            (B, V, 3) its vertices. None for ``pose_3d`` as in training.
+        regressor: Without bodies, what ``dataset.J_regressor`` gives.
 
     Raises:
         UsageError: the shards are missing or an option is wrong.
@@ -69,7 +73,13 @@ class EvaluationLoader:
         regressor: torch.Tensor | None = None,
     ) -> None:
         self._options = replace(
-            options, augment=False, drop_last=False, mixing="exact", window=None, on_error="raise"
+            options,
+            augment=False,
+            transform=None,
+            drop_last=False,
+            mixing="exact",
+            window=None,
+            on_error="raise",
         )
         self._rank = find_rank(options)
         self._maker = BatchMaker({name: (location(url), 1.0)}, self._options, sequential=True)
@@ -79,6 +89,12 @@ class EvaluationLoader:
         self._begin = rows * rank // world_size
         self._end = rows * (rank + 1) // world_size
         self.dataset = EvaluationSet(rows, regressor if bodies is None else bodies.regressor.cpu())
+
+    def __repr__(self) -> str:
+        (source,) = self._maker.sources
+        rows = f"rows {self._begin} to {self._end - 1} on {self._rank}"
+        sizes = f"batch_size {self._options.batch_size}, num_workers {self._options.num_workers}"
+        return f"{type(self).__name__}(\n  {source}\n  {rows}, {sizes}\n)"
 
     def __len__(self) -> int:
         return len(range(self._begin, self._end, self._options.batch_size))

@@ -43,7 +43,11 @@ class Sampler:
 class TrainLoader(StreamingLoader):
     """A :class:`StreamingLoader` with the names that ReFit's trainer calls.
 
-    ``changed``: what may differ from a checkpoint that is loaded, as in ``load_state_dict``.
+    Args:
+        sources: As of :class:`StreamingLoader`, with the next two.
+        options: How the stream is mixed, augmented and delivered.
+        draw_seed: Take a random seed instead of the options'.
+        changed: What may differ from a checkpoint that is loaded, as in ``load_state_dict``.
     """
 
     def __init__(
@@ -65,8 +69,12 @@ class TrainLoader(StreamingLoader):
     def load_checkpoint(self, batch_idx: int, dataset_perm: Mapping[str, Any]) -> None:
         """Go on at the first batch that was not received when the checkpoint was saved.
 
-        ``batch_idx`` is not needed: the state knows its place. The trainer begins with the epoch
-        in which it was saved; if that was at its last batch, the first iteration is empty.
+        The trainer begins with the epoch in which the checkpoint was saved; if that was at the
+        epoch's last batch, the first iteration is empty.
+
+        Args:
+            batch_idx: Not used: the state holds its position.
+            dataset_perm: What :attr:`sampler` gave as ``dataset_perm``: the loader's state.
 
         Raises:
             UsageError: the checkpoint was written by ReFit's own loader, or does not fit.
@@ -97,17 +105,26 @@ def get_dataloaders(
 ) -> list[Any]:
     """``[train_loader, test_loader]`` for a ReFit config: yacs's, OmegaConf's, or nested mappings.
 
-    Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE and IMG_RES; the
-    shards are at ``cfg.DATASET.SHARDS``, else ``data/shards``. ``options`` gives everything else;
-    an epoch's last, smaller batch is kept as ReFit keeps it, unless they say ``drop_last=True``.
-    With a negative SEED_VALUE a seed is drawn and logged, and a checkpoint's goes before it.
-    ``changed``: what may be another than in the checkpoint that the trainer resumes: ``"ratios"``
-    after an edit of PARTITION, ``"policy"``.
+    Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE, IMG_RES and
+    augmentation, the fields of a policy; the shards are at ``cfg.DATASET.SHARDS``, else
+    ``data/shards``. With a negative SEED_VALUE a seed is drawn and logged, and a checkpoint's goes
+    before it.
 
-    The test loader reads all of 3dpw_test_sub, each row once and as it is: ``where``, ``on_error``,
-    the policy, mixing and the epoch's length are training's alone, and a damaged sample of it
-    raises. ``eval_joints="none"`` leaves out its SMPL meshes, which are computed on ``device``:
-    ``pose_3d`` is then the labels' own, so the errors that ReFit's validation logs mean nothing.
+    The test loader reads all of 3dpw_test_sub, each row once and as it is: ``where``, ``split``,
+    ``on_error``, the policy, the transform, mixing and the epoch's length are training's alone, and
+    a damaged sample of it raises.
+
+    Args:
+        cfg: The config.
+        options: Everything that the config does not state. An epoch's last, smaller batch is kept
+            as ReFit keeps it, unless they say ``drop_last=True``.
+        eval_joints: ``"none"`` leaves out the test loader's SMPL meshes: ``pose_3d`` is then the
+            labels' own, so the errors that ReFit's validation logs mean nothing.
+        smpl_model_dir: Folder of the SMPL models.
+        joint_regressor: ``J_regressor_h36m.npy`` of SPIN's data package.
+        device: Where the meshes are computed.
+        changed: What may be another than in the checkpoint that the trainer resumes:
+            ``"ratios"`` after an edit of PARTITION, ``"policy"``, ``"transform"``, ``"labels"``.
 
     numpy's plain numbers, which ReFit's checkpoints hold, are made known to ``torch.load``.
 
@@ -134,7 +151,7 @@ def get_dataloaders(
     test = EvaluationLoader(
         VALIDATION_SET,
         f"{shards.rstrip('/')}/{VALIDATION_SET}",
-        replace(chosen, batch_size=VALIDATION_BATCH, image="normalized", where={}),
+        replace(chosen, batch_size=VALIDATION_BATCH, image="normalized", where=None, split=None),
         bodies,
         regressor,
     )

@@ -1,1 +1,1 @@
-"""Shards from afar: a node's folder of them, and its locks."""
+"""The cache of remote shards on a node's disk, and its locks."""

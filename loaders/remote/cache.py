@@ -42,7 +42,9 @@ _CHUNK = 8 << 20
 
 
 class Fetched(Enum):
-    """How fetching a shard ended: it is there; somebody else is at it; there is no room yet."""
+    """Result of fetching a shard: it is in the cache; another process downloads it; the cache is
+    full.
+    """
 
     THERE = auto()
     BUSY = auto()
@@ -51,7 +53,7 @@ class Fetched(Enum):
 
 @dataclass(frozen=True)
 class Slot:
-    """A shard: where it comes from, and the folder of the cache that it comes into."""
+    """One shard of the cache: its source, and the folder of the cache that it is downloaded to."""
 
     remote: Folder
     folder: Path
@@ -72,10 +74,11 @@ class Slot:
         ]
 
     def is_whole(self) -> bool:
-        """Whether it is there. Only what was checked is ever renamed into place.
+        """Whether the shard is in the cache; a file is renamed into place only after its hash was
+        checked.
 
         Raises:
-            StorageError: it cannot be looked at.
+            StorageError: the folder cannot be read.
         """
         try:
             return all((self.folder / name).stat().st_size == size for name, size, _ in self.files)
@@ -87,7 +90,7 @@ class Slot:
 
 @dataclass
 class _Held:
-    """What a shard takes of the disk."""
+    """The disk space that a shard takes."""
 
     files: list[Path] = field(default_factory=list)
     size: int = 0
@@ -97,7 +100,7 @@ class _Held:
 
 
 def _delete(path: Path) -> None:
-    """Delete a file and free its room, also where a process still has it open."""
+    """Delete a file and free its disk space, also if a process still has it open."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -139,10 +142,10 @@ class Cache:
             raise explain(error, str(folder), "cache") from error
 
     def folder(self, manifest: Manifest) -> Folder:
-        """Where the shards of a data set come; it is made.
+        """The folder of a dataset's shards, created if needed.
 
         Raises:
-            StorageError: it cannot be made.
+            StorageError: it cannot be created.
         """
         digest = hashlib.sha256(manifest.to_json()).hexdigest()
         place = self.path / f"{manifest.dataset}-{digest[:16]}"
@@ -156,7 +159,7 @@ class Cache:
         return self._locks / folder / f".{shard}.lock"
 
     def signs_of(self, slot: Slot) -> object:
-        """What changes while another process brings a shard."""
+        """Sizes and times of the files that another process is downloading for a shard."""
         found = []
         for path in slot.folder.glob(f".{slot.entry.name}.*{TEMPORARY_SUFFIX}"):
             with suppress(OSError):
@@ -165,7 +168,9 @@ class Cache:
         return sorted(found)
 
     def hold(self, slot: Slot) -> int | None:
-        """Keep a whole shard from being deleted until :meth:`release`; None if it is not there."""
+        """Protect a complete shard from eviction until :meth:`release`; None if it is not in the
+        cache.
+        """
         held = take(self.lock_of(slot.name), SHARED)
         if held is None:
             return None
@@ -178,7 +183,7 @@ class Cache:
         return held if is_whole else None
 
     def release(self, held: int) -> None:
-        """A shard is no longer in use."""
+        """End the protection of a shard."""
         give_back(held)
 
     def fetch(
@@ -188,15 +193,15 @@ class Cache:
         following: Callable[[str], float],
         is_stopped: Callable[[], bool],
     ) -> Fetched:
-        """Have a shard there, once for all processes.
+        """Download a shard unless it is there; one process downloads it for all.
 
-        For room, shards go that nobody uses and that are needed later than ``need``, the last
-        needed first; ``following`` says when by name, inf for those that are not needed.
+        To make room, unused shards are evicted whose next use is later than ``need``, the latest
+        first. ``following`` gives each shard's next position by name, infinity if it is not needed.
 
         Raises:
-            ShardError: its bytes are not what the manifest says, also when asked for again.
+            ShardError: its bytes are not those of the manifest, also when downloaded again.
             StorageError: it cannot be read or written.
-            AbandonedError: ``is_stopped`` said so.
+            AbandonedError: ``is_stopped`` returned True.
         """
         lock = take(self.lock_of(slot.name), EXCLUSIVE)
         if lock is None:
@@ -224,7 +229,9 @@ class Cache:
         following: Callable[[str], float],
         is_stopped: Callable[[], bool],
     ) -> bool:
-        """Bring a shard whose lock is ours; False if there is no room. All files come, or none."""
+        """Download a shard while holding its lock; False if there is no room. All of its files
+        appear, or none.
+        """
         local = open_folder(slot.folder, "cache")
         size = sum(size for _, size, _ in slot.files)
         with ExitStack() as files:
@@ -253,7 +260,7 @@ class Cache:
             give_back(lock)
 
     def _held(self) -> dict[str, _Held]:
-        """What is in the cache by name; a folder's other files are not ours, and left alone."""
+        """The shards in the cache by name; files that the cache did not create are ignored."""
         found: dict[str, _Held] = {}
         for path in self._locks.glob("*/.*.lock"):
             shard = path.name[1:].removesuffix(".lock")
@@ -282,7 +289,9 @@ class Cache:
     def _make_room(
         self, size: int, held: dict[str, _Held], need: float, following: Callable[[str], float]
     ) -> bool:
-        """Delete what a killed process left, then shards, until ``size`` bytes are free."""
+        """Delete unfinished downloads of killed processes, then evict shards, until ``size`` bytes
+        are free.
+        """
         for name, one in held.items():
             if one.temporary and self._delete_unused(name, one.temporary):
                 one.temporary_size = 0

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class AbandonedError(Exception):
-    """No error of a user's: work that nobody waits for any more."""
+    """Raised in a thread whose result nobody waits for any more; users do not see it."""
 
 
 def has_locks(folder: Path) -> bool:
@@ -74,7 +74,7 @@ def locks_elsewhere(path: Path) -> Path:
 
 
 def token_of(locks: Path) -> str:
-    """A name that all who see a folder of locks share, and nobody else has.
+    """A name shared by all processes that see a folder of locks, and by no others.
 
     Raises:
         StorageError: it cannot be read or written.
@@ -131,13 +131,13 @@ def wait_for(place: Path, is_stopped: Callable[[], bool]) -> int:
 
 
 def give_back(descriptor: int) -> None:
-    """Unlock; closing alone would not, where a forked process has the descriptor too."""
+    """Unlock explicitly: closing the descriptor would not, if a forked process has it too."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
 def holder_of(place: Path) -> str:
-    """Who holds a lock, in words; the kernel knows the processes of its own machine."""
+    """The process that holds a lock, in words; the kernel knows those of its own machine."""
     try:
         inode = place.stat().st_ino
         for line in Path("/proc/locks").read_text().splitlines():
@@ -150,7 +150,7 @@ def holder_of(place: Path) -> str:
 
 
 class Watch:
-    """How long another process has held a lock without getting on: warns, and then gives up."""
+    """Watches a lock that another process holds without making progress: warns, later gives up."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -184,6 +184,6 @@ class Watch:
 
 def _open(place: Path) -> int:
     descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    with suppress(OSError):  # in use: else a temporary folder's sweeper may take it
+    with suppress(OSError):  # so that a cleaner of temporary folders leaves it
         os.utime(descriptor)
     return descriptor

@@ -1,8 +1,8 @@
-"""Bringing a stream's shards into the cache, ahead of the batches that need them.
+"""Downloads a stream's shards into the cache, ahead of the batches that need them.
 
-Downloads run on threads of their own. They go through the shards in the order in which the stream
-needs them next, as far as the cache has room. A slice goes to the workers only when all its shards
-are there and held.
+Threads download shards in the order in which the stream needs them next, as far as the cache has
+room. A slice of a batch goes to the workers only when all its shards are in the cache and protected
+from eviction.
 """
 
 import threading
@@ -22,19 +22,19 @@ from refit_shard.shards_spec.errors import StorageError
 
 _DOWNLOADS = 4
 _PAUSE_SECONDS = 0.2
-# Looking for room lists the cache; a full one is its usual state.
+# Looking for room means listing the cache, and it is full most of the time.
 _FULL_SECONDS = 2.0
 _STARVED_SECONDS = 300.0
 
 
 def _slot(source: Source, shard: int) -> Slot:
-    """The place in the cache of a source's shard."""
+    """The place in the cache for a dataset's shard."""
     entry = source.shards.manifest.shards[shard]
     return Slot(source.shards.folder, Path(source.read_from.folder.path), entry)
 
 
 class ShardPrefetcher:
-    """The shards of one iteration. Threads begin with the first slice."""
+    """Downloads the shards of one iteration. Its threads start with the first slice."""
 
     def __init__(self, needs: Needs, cache: Cache) -> None:
         self._needs = needs
@@ -64,7 +64,9 @@ class ShardPrefetcher:
         self._watches: dict[int, Watch] = {}
 
     def once_held(self, slices: Iterable[Slice]) -> Iterator[Slice]:
-        """The slices, each once its shards are there and held; they end where one cannot be had."""
+        """The slices, each once its shards are in the cache and protected; ends where a shard
+        cannot be downloaded.
+        """
         for begin, end in slices:
             try:
                 self._hold(begin, end)
@@ -83,7 +85,7 @@ class ShardPrefetcher:
             raise self._error
 
     def received(self) -> None:
-        """The oldest slice's batch is made: its shards need not be held for it."""
+        """The oldest slice's batch is finished: release its shards."""
         _, numbers = self._flight.popleft()
         for number in numbers:
             self._users[number] -= 1
@@ -91,7 +93,7 @@ class ShardPrefetcher:
                 self._cache.release(self._locks.pop(number))
 
     def close(self) -> None:
-        """End the threads and let go of everything."""
+        """End the threads and release all shards."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -109,7 +111,9 @@ class ShardPrefetcher:
         with self._changed:
             self._following, self._order = following, order
             self._wanted, self._missing = set(wanted), wanted
-            for number in wanted:  # what failed ahead of need is tried again
+            for (
+                number
+            ) in wanted:  # a download that failed before its shard was needed is tried again
                 self._failed.pop(number, None)
             while self._miss():
                 self._changed.notify_all()
@@ -127,7 +131,9 @@ class ShardPrefetcher:
             thread.start()
 
     def _miss(self) -> bool:
-        """Hold what is there of the newest slice; whether something is missing."""
+        """Protect those shards of the newest slice that are in the cache; returns whether any is
+        missing.
+        """
         missing = []
         for number in self._missing:
             if number not in self._locks:
@@ -144,7 +150,7 @@ class ShardPrefetcher:
         return bool(missing)
 
     def _choose(self) -> int | None:
-        """The shard to fetch next: one that a slice waits for, else the one needed next."""
+        """The shard to download next: one that a slice waits for, else the one needed next."""
         now = time.monotonic()
         ahead = self._order if now >= self._full_until else []
         for number in (*self._missing, *ahead):
@@ -161,7 +167,7 @@ class ShardPrefetcher:
         return None
 
     def _next(self) -> tuple[int, float] | None:
-        """A shard to fetch and when it is needed, once there is one; None at the end."""
+        """A shard to download and the position that needs it; None at the end."""
         with self._changed:
             while not self._closed:
                 number = self._choose()
@@ -172,11 +178,11 @@ class ShardPrefetcher:
         return None
 
     def _when(self, number: int) -> float:
-        """The position that needs a shard next; what the newest slice reads comes before all."""
+        """The position at which each shard is needed next; those of the newest slice come first."""
         return -1.0 if number in self._wanted else float(self._following[number])
 
     def _when_by_name(self, name: str) -> float:
-        """The same by name, for room: whoever asks may delete it, and must look for it again."""
+        """The same by name, for eviction. An evicted shard must be looked for again."""
         number = self._numbers.get(name)
         if number is None:
             return float("inf")
@@ -201,7 +207,7 @@ class ShardPrefetcher:
                 self._changed.notify_all()
 
     def _settle(self, number: int, fetched: Fetched | None) -> None:
-        """Note how a download ended."""
+        """Record how a download ended."""
         now = time.monotonic()
         self._busy.discard(number)
         if fetched is Fetched.THERE:
@@ -224,7 +230,7 @@ class ShardPrefetcher:
             )
 
     def _watch(self, number: int) -> None:
-        """Another process is bringing a shard that a slice waits for: does it get on?"""
+        """Check whether another process makes progress with a shard that a slice waits for."""
         slot = self._slots[number]
         watch = self._watches.setdefault(number, Watch(self._cache.lock_of(slot.name)))
         try:

@@ -10,29 +10,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from refit_shard.loaders.items.body import shown_boxes
+from refit_shard.loaders.items.draws import Draws, neutral, select
 from refit_shard.loaders.items.making import GATHERED, image_array, make_labels, tensor_dtype
 from refit_shard.loaders.items.occluders import Occluders
 from refit_shard.loaders.items.own import common_labels, move_labels, presence
 from refit_shard.loaders.items.pixels import SHOWN, image_kind, make_images
-from refit_shard.loaders.items.policy import Draws, draw, neutral, select
+from refit_shard.loaders.items.policy import draw
 from refit_shard.loaders.native import Read, Reader, failure
 from refit_shard.loaders.remote.cache import Cache
 from refit_shard.loaders.stream.ahead import ShardPrefetcher
 from refit_shard.loaders.stream.mix import Mixer, Origin, make_mixer
 from refit_shard.loaders.stream.needs import Needs
-from refit_shard.loaders.stream.options import (
-    DEFAULT_OCCLUDERS,
-    StreamOptions,
-    check_ratios,
-    parse_bytes,
-)
+from refit_shard.loaders.stream.options import DEFAULT_OCCLUDERS, StreamOptions, parse_bytes
 from refit_shard.loaders.stream.ranks import find_rank
-from refit_shard.loaders.stream.source import Source
+from refit_shard.loaders.stream.source import open_sources
 from refit_shard.loaders.stream.workers import Batch, Made, Slice, batches_in_order
 from refit_shard.shards_spec.errors import RefitShardError, ShardError, StorageError, UsageError
 from refit_shard.shards_spec.fields import EXTRINSICS
-from refit_shard.shards_spec.records import OpenTars, Places
-from refit_shard.shards_spec.storage.paths import AnyPath, location
+from refit_shard.shards_spec.records import Places
+from refit_shard.shards_spec.storage.paths import AnyPath
 
 Ints = NDArray[np.int64]
 
@@ -62,43 +59,6 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
         DEFAULT_OCCLUDERS,
     )
     return None
-
-
-def open_sources(
-    sources: Mapping[str, tuple[AnyPath, float]],
-    options: StreamOptions,
-    *,
-    sequential: bool,
-    cache: Cache | None,
-) -> list[Source]:
-    """The sources, checked against the ratios, the filters and the policy.
-
-    Raises:
-        UsageError: they do not fit.
-    """
-    ratios = check_ratios(list(sources), [ratio for _, ratio in sources.values()])
-    unknown = [name for name in options.where if name not in sources]
-    if unknown:
-        raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
-    tars = OpenTars()
-    opened = [
-        Source(
-            name,
-            location(url, f"shards of {name}"),
-            ratio,
-            tars=tars,
-            seed=options.seed,
-            where=options.where.get(name),
-            window=options.window,
-            sequential=sequential,
-            cache=cache,
-        )
-        for (name, (url, _)), ratio in zip(sources.items(), ratios, strict=True)
-    ]
-    if options.augment:
-        for source in opened:
-            options.policy.check_envelope(source.shards.manifest.envelope, source.name)
-    return opened
 
 
 @dataclass(frozen=True)
@@ -238,12 +198,20 @@ class BatchMaker:
                 samples.begin, which, samples.numbers, samples.labels, again, tries
             )
         columns = {name: samples.labels[name] for name in self._reader.dtype.names or ()}
+        columns |= shown_boxes(columns, draws)
         made = self._labels(columns, draws)
         made["dataset_name"] = [self.sources[one].name for one in which.tolist()]
         has = presence(self.own, [source.shards.own for source in self.sources], which)
         made |= move_labels(self.options, self.own, columns, has, draws)
         counts = np.bincount(which, minlength=len(self.sources))
         return Made(made, counts, tuple(replaced[place] for place in sorted(replaced)))
+
+    def finish(self, samples: Samples, batch: Batch) -> Batch:
+        """The batch after the user's own transform."""
+        transform = self.options.transform
+        if transform is None:
+            return batch
+        return transform.apply(batch, self.options.seed, samples.begin, len(samples.which))
 
     def _labels(self, columns: dict[str, NDArray[Any]], draws: Draws) -> dict[str, Any]:
         names: list[bytes] = columns.pop("imgname").tolist()
@@ -327,10 +295,12 @@ class BatchMaker:
         """
         good = np.flatnonzero(samples.got.codes == 0)
         at, rows = samples.at[good], samples.rows[good]
+        shown = {name: samples.labels[name] for name in SHOWN}
+        shown |= shown_boxes(samples.labels, draws)
         failed = make_images(
             self.options,
             samples.got.jpegs.select(good),
-            {name: samples.labels[name][at] for name in SHOWN},
+            {name: values[at] for name, values in shown.items()},
             select(draws, at),
             self.occluders,
             pixels,

@@ -2,13 +2,14 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from refit_shard.loaders.items.policy import AugmentationPolicy
 from refit_shard.loaders.stream.options import check_ratios
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.paths import AnyPath, local_path, location
@@ -21,7 +22,8 @@ MAX_CONFIG_BYTES = 1 << 20
 class TrainingConfig:
     """What a ReFit YAML says of the data; None where it says nothing.
 
-    ``draws_seed``: it leaves the seed to chance, by a negative SEED_VALUE as ReFit's default is.
+    ``policy``: what its ``augmentation:`` states, over ReFit's own. ``draws_seed``: it leaves the
+    seed to chance, by a negative SEED_VALUE as ReFit's default is.
     """
 
     names: tuple[str, ...]
@@ -30,14 +32,14 @@ class TrainingConfig:
     num_workers: int | None
     seed: int | None
     res: int | None
+    policy: AugmentationPolicy | None = None
     draws_seed: bool = False
 
     @property
     def stated(self) -> dict[str, Any]:
         """The stream's options that the file states."""
-        options = {
-            name: getattr(self, name) for name in ("batch_size", "num_workers", "seed", "res")
-        }
+        names = ("batch_size", "num_workers", "seed", "res", "policy")
+        options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
 
     def places(self, shards: AnyPath) -> dict[str, tuple[str, float]]:
@@ -83,13 +85,38 @@ def _list_of(content: Any, key: str, where: str) -> list[Any]:
         raise UsageError(f"{where}: DATASET.{key}: {line}") from error
 
 
+def _policy(content: Any, where: str) -> AugmentationPolicy | None:
+    """The policy that a config's ``augmentation`` states by the names of its fields, or None."""
+    section = config_value(content, "augmentation", where=where)
+    if section is None:
+        return None
+    stated = section if isinstance(section, Mapping) else getattr(section, "__dict__", None)
+    if stated is None:
+        raise UsageError(
+            f"{where}: augmentation must hold fields of AugmentationPolicy, got {section!r:.60}"
+        )
+    known = [field.name for field in fields(AugmentationPolicy)]
+    unknown = next((name for name in stated if name not in known), None)
+    if unknown is not None:
+        raise UsageError(
+            f"{where}: augmentation.{unknown!s:.60} is no field of AugmentationPolicy; known: "
+            f"{', '.join(known)}"
+        )
+    values = {name: config_value(content, "augmentation", name, where=where) for name in stated}
+    try:
+        return AugmentationPolicy(**values)
+    except (UsageError, TypeError, ValueError) as error:
+        raise UsageError(f"{where}: augmentation: {error}") from error
+
+
 def parse_config(content: Any, where: str) -> TrainingConfig:
     """Read ReFit's keys of a mapping, of a yacs or OmegaConf config, or of nested objects.
 
     All other keys are left alone.
 
     Raises:
-        UsageError: DATASET.LIST or DATASET.PARTITION is missing or they do not fit.
+        UsageError: DATASET.LIST or DATASET.PARTITION is missing or they do not fit, or
+            ``augmentation`` states no policy.
     """
     section = config_value(content, "DATASET", where=where)
     if section is None or isinstance(section, (Sequence, int, float)):
@@ -117,6 +144,7 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
         num_workers=config_value(content, "NUM_WORKERS", where=where),
         seed=None if draws_seed else seed,
         res=config_value(content, "IMG_RES", where=where),
+        policy=_policy(content, where),
         draws_seed=draws_seed,
     )
 

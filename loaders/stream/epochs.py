@@ -1,8 +1,8 @@
 """Epochs: where each begins and ends, and which positions of a step a rank gets. Pure.
 
-The stream has no end; an epoch is a number of its samples, and the next one begins where the last
-batch that was received ended. So nothing is left out, however an iteration ends, and an epoch's
-number decides nothing of what it holds.
+The stream has no end. An epoch is a number of its samples, and the next epoch begins where the last
+received batch ended. So no sample is skipped, however an iteration ends, and the number of an epoch
+does not decide which samples are in it.
 """
 
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from refit_shard.shards_spec.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class EpochShape:
-    """An epoch's steps, and each step's slice for each rank.
+    """How an epoch is divided into steps, and each step among the ranks.
 
-    ``samples``: of all ranks in an epoch. ``batch_size``: of a rank. What an epoch has more than
-    whole steps of opens the next epoch; with ``drop_last=False`` only if it is too little to give
-    each rank a sample.
+    ``samples``: of all ranks in an epoch. ``batch_size``: of one rank. Samples that do not fill a
+    step open the next epoch; with ``drop_last=False`` only if there are too few to give each rank
+    one.
 
     Raises:
         UsageError: a whole epoch has no step.
@@ -49,7 +49,7 @@ class EpochShape:
 
     @property
     def whole(self) -> int:
-        """Positions of an epoch that runs to its end."""
+        """Number of positions of an epoch that runs to its end."""
         return self.taken(self.samples)
 
     def taken(self, left: int) -> int:
@@ -72,7 +72,7 @@ class EpochShape:
             first += count
 
 
-# So many epochs' beginnings are remembered.
+# Number of epochs whose beginning is remembered.
 _KNOWN_BEGINS = 1000
 
 
@@ -87,8 +87,8 @@ class Epochs:
         self.resume(0, 0, 0, 0)
 
     def resume(self, epoch: int, begin: int, position: int, earliest: int) -> None:
-        """Go on in an epoch that began at ``begin``, at ``position``; with the next one if there
-        is no step left of it. What comes before ``earliest`` cannot be gone back to.
+        """Go on in an epoch that began at ``begin``, at ``position``; if no step of it is left,
+        with the next one. ``set_epoch`` cannot go back to before ``earliest``.
         """
         self.epoch, self.begin, self.position = epoch, begin, position
         self._earliest = earliest
@@ -124,11 +124,13 @@ class Epochs:
         self._pending = self._resumed = False
 
     def set_epoch(self, epoch: int) -> bool:
-        """Go to the beginning of an epoch; False if it is the one that comes, and nothing is done.
+        """Go to the beginning of an epoch; returns False, and does nothing, if that epoch comes
+        next anyway.
 
-        After a resume that is the resumed one, and of it what is left, if only nothing. The next
-        epoch begins where this one was left, one further on as many whole epochs later. An earlier
-        one begins where it began, or as many whole epochs before the earliest that is known.
+        After a resume, the resumed epoch is the one that comes next, even if nothing of it is left.
+        The epoch after this one begins where this one was left; epoch e + k begins k whole epochs
+        later. An earlier epoch begins where it began, or, if that is not known, that number of
+        whole epochs before the earliest that is known.
 
         Raises:
             UsageError: it would begin before the stream, or too far away.

@@ -6,96 +6,40 @@ or prefetched batches changes nothing, and a state is a position and what must a
 
 import time
 import weakref
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
-from dataclasses import fields, replace
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 
+from refit_shard.loaders.items.policy import AugmentationPolicy
 from refit_shard.loaders.stream.batches import BatchMaker
 from refit_shard.loaders.stream.config import read_config
 from refit_shard.loaders.stream.epochs import Epochs, EpochShape
-from refit_shard.loaders.stream.options import StreamOptions
+from refit_shard.loaders.stream.iteration import Iteration
+from refit_shard.loaders.stream.options import REFIT_POLICY, StreamOptions
 from refit_shard.loaders.stream.ranks import find_rank
 from refit_shard.loaders.stream.replaced import Replaced
 from refit_shard.loaders.stream.seeds import drawn_seed
 from refit_shard.loaders.stream.state import Place, identify, make_state, read_state, seed_of
-from refit_shard.loaders.stream.workers import Batch, Made
+from refit_shard.loaders.stream.transform import BatchTransform
+from refit_shard.loaders.stream.workers import Made
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.paths import AnyPath
-
-
-class Iteration(Iterator[Batch]):
-    """The batches of one iteration of a loader, in order.
-
-    It ends, and its workers with it, when it is closed or no longer referenced. A loader has one at
-    a time: a newer one ends it, as do ``load_state_dict`` and ``set_epoch``; then ``next`` raises.
-
-    ``steps``: how many batches come. ``receive`` is called with each, and when it was asked for,
-    just before it is handed over; ``finish`` after the last.
-    """
-
-    def __init__(
-        self,
-        batches: Generator[tuple[Batch, Made], None, None],
-        steps: int,
-        receive: Callable[[Made, float], None],
-        finish: Callable[[], None],
-    ) -> None:
-        self.steps = steps
-        self._batches = batches
-        # None once it has ended, so that who keeps it keeps no loader and no open file.
-        self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
-        self._calls = receive, finish
-        self._ended_by = ""
-
-    @property
-    def is_running(self) -> bool:
-        """Whether more batches may come."""
-        return self._calls is not None
-
-    def __next__(self) -> Batch:
-        if self._ended_by:
-            raise UsageError(
-                f"this iterator of the loader was ended by {self._ended_by}; a loader has one "
-                "iterator at a time: for a second one, make another loader"
-            )
-        if self._calls is None:
-            raise StopIteration
-        receive, finish = self._calls
-        asked = time.perf_counter()
-        try:
-            batch, made = next(self._batches)
-        except StopIteration:
-            self._calls = None
-            finish()
-            raise
-        except BaseException:
-            self._calls = None
-            raise
-        receive(made, asked)
-        return batch
-
-    def close(self) -> None:
-        """End it and its workers."""
-        self._calls = None
-        self._batches.close()
-
-    def end_by(self, what: str) -> None:
-        """Close it, so that ``next`` says what ended it."""
-        if self.is_running:
-            self._ended_by = what
-            self.close()
 
 
 class StreamingLoader:
     """Batches from several data sets in fixed ratios; see :class:`refit_shard.StreamOptions`.
 
-    ``sources``: name to (path or URL of its shards, ratio). Iterating gives one epoch; the next
-    iteration gives the next one, which begins where the last batch was received, also after leaving
-    one early. A batch is a dict as PyTorch's default collate makes of ReFit's items.
-    ``draw_seed``: take a random seed instead of the options', the same on all ranks; that of a
-    state which is loaded then takes its place.
+    Iterating gives one epoch; the next iteration gives the next one, which begins where the last
+    batch was received, also after leaving one early. A batch is a dict as PyTorch's default collate
+    makes of ReFit's items.
+
+    Args:
+        sources: Name to (path or URL of its shards, ratio).
+        options: How the stream is mixed, augmented and delivered; None for the defaults.
+        draw_seed: Take a random seed instead of the options', the same on all ranks; that of a
+            state which is loaded then takes its place.
 
     Raises:
         UsageError: options, ratios or sources are wrong.
@@ -140,25 +84,84 @@ class StreamingLoader:
 
     @classmethod
     def from_config(
-        cls, config: AnyPath, *, shards: AnyPath = "data/shards", **options: Any
+        cls,
+        config: AnyPath,
+        *,
+        shards: AnyPath = "data/shards",
+        image: Literal["normalized", "bfloat16", "uint8"] = "normalized",
+        res: int | None = None,
+        compat: Literal["refit"] | None = None,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        epoch_samples: int | None = None,
+        num_workers: int | None = None,
+        prefetch: int = 2,
+        rank: int | None = None,
+        world_size: int | None = None,
+        mixing: Literal["exact", "iid"] = "exact",
+        augment: bool = True,
+        policy: AugmentationPolicy = REFIT_POLICY,
+        transform: BatchTransform | None = None,
+        occluders: AnyPath | None = None,
+        on_error: Literal["raise", "replace"] = "raise",
+        drop_last: bool | None = None,
+        where: Mapping[str, Any] | None = None,
+        split: tuple[str, float] | tuple[str, float, int] | None = None,
+        window: int | None = None,
+        cache: AnyPath | None = None,
+        cache_bytes: int | str | None = None,
     ) -> "StreamingLoader":
-        """A loader from ReFit's YAML; ``options`` are :class:`StreamOptions` and go before it.
+        """A loader from ReFit's YAML.
 
-        ``shards`` is the folder or URL that holds a folder of each data set.
+        Args:
+            config: The YAML's path.
+            shards: Folder or URL that holds a folder of each data set.
+            res: As all that follow, an option of :class:`refit_shard.StreamOptions`. None for the
+                config's IMG_RES, or where it states none for the option's default.
+            batch_size: The same of TRAIN.BATCH_SIZE.
+            seed: The same of SEED_VALUE; where that is negative, a seed is drawn.
+            num_workers: The same of NUM_WORKERS.
 
         Raises:
             UsageError: the file or an option is wrong, or shards are missing.
         """
+        options = StreamOptions(
+            image=image,
+            compat=compat,
+            epoch_samples=epoch_samples,
+            prefetch=prefetch,
+            rank=rank,
+            world_size=world_size,
+            mixing=mixing,
+            augment=augment,
+            policy=policy,
+            transform=transform,
+            occluders=occluders,
+            on_error=on_error,
+            drop_last=drop_last,
+            where=where,
+            split=split,
+            window=window,
+            cache=cache,
+            cache_bytes=cache_bytes,
+        )
+        given = {"res": res, "batch_size": batch_size, "seed": seed, "num_workers": num_workers}
         read = read_config(config)
-        known = {field.name for field in fields(StreamOptions)}
-        unknown = sorted(options.keys() - known)
-        if unknown:
-            raise UsageError(f"unknown option {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        stated = read.stated | {name: value for name, value in given.items() if value is not None}
         return cls(
             read.places(shards),
-            StreamOptions(**(read.stated | options)),
-            draw_seed=read.draws_seed and "seed" not in options,
+            replace(options, **stated),
+            draw_seed=read.draws_seed and seed is None,
         )
+
+    def __repr__(self) -> str:
+        now, options = self._epochs, self.options
+        lines = [f"{source}, ratio {source.ratio:.4g}" for source in self._maker.sources]
+        lines += [
+            f"batch_size {options.batch_size} on {self._rank}, num_workers {options.num_workers}",
+            f"epoch {now.epoch} from position {now.begin}, now at {now.position}",
+        ]
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"
 
     @property
     def global_batch(self) -> int:
@@ -184,11 +187,14 @@ class StreamingLoader:
         return self._epochs.coming if running is None else running.steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch. Nobody has to call this: epochs go on by themselves.
+        """Go to the beginning of an epoch. This need not be called: epochs follow one another.
 
-        The epoch that comes, or that was resumed in its middle, is left as it is. Otherwise an
-        iteration that is going on ends. The epoch after this one begins where this one was left,
-        one further on as many whole epochs later; an earlier one is repeated from its beginning.
+        For the epoch that comes next, or that was resumed in its middle, it does nothing. Otherwise
+        an iteration that is going on ends. The epoch after this one begins where this one was left,
+        epoch ``epoch + k`` k whole epochs later; an earlier one is repeated from its beginning.
+
+        Args:
+            epoch: Its number, from 0.
 
         Raises:
             UsageError: not a whole number of at least 0, or the epoch would begin before the stream
@@ -244,9 +250,13 @@ class StreamingLoader:
         The number of ranks and of workers may be another, as may ``batch_size``, ``epoch_samples``,
         ``drop_last`` and ``on_error``. An iteration that is going on ends.
 
-        ``changed``: ``"policy"``, ``"ratios"`` or both, where this loader's are others on purpose.
-        The stream goes on at the same position, each source at its own next draw, and exact ratios
-        hold from there.
+        The stream goes on at the same position, each source at its own next draw; changed ratios
+        hold exactly from there.
+
+        Args:
+            state: What :meth:`state_dict` gave.
+            changed: Which of ``"policy"``, ``"transform"``, ``"ratios"`` and ``"labels"`` (those
+                of your own) are others on purpose than when the state was taken.
 
         Raises:
             UsageError: the state is damaged, or of a stream with other items; what differs is said.

@@ -1,9 +1,9 @@
-"""Mixing: maps positions of the stream to (source, number of its draw), in closed form.
+"""Mixing: maps a stream position to (source, draw index), in closed form.
 
 A binary tree over the sources splits the stream: each node sends some of the items that reach it
-left and the others right, and a leaf is a source. How many of a node's first n items went left is a
-function of n alone, its *walk*. So the source of a position, and the draws of each source before
-it, are found by going down the tree, wherever the position is.
+left and the others right, and a leaf is a source. The number of a node's first n items that go left
+is a function of n alone, its *walk*. So the source of any position, and the number of draws of each
+source before it, are found by descending the tree.
 """
 
 import heapq
@@ -33,7 +33,7 @@ class Walk(Protocol):
 
 
 class _EvenWalk:
-    """The nearest whole number to the share ``ratio`` of the items."""
+    """Sends round(n * ``ratio``) of the first n items left."""
 
     def __init__(self, ratio: float) -> None:
         self._ratio = ratio
@@ -49,7 +49,7 @@ class _EvenWalk:
 _LEAF_BITS = 10
 _LEAF = 1 << _LEAF_BITS
 _LEVELS = _ITEMS.bit_length() - 1 - _LEAF_BITS
-# Up to so many of an interval's rarer kind their split is drawn by its exact law.
+# With at most this many items of the rarer kind, an interval's split is drawn from its exact law.
 _EXACT = 1024
 _FLIPS = 64 * 64
 _FLIPS_SIGMA = math.sqrt(_FLIPS / 4 + 1 / 6)
@@ -126,7 +126,7 @@ def _half_of(parent: _Interval, level: int, number: int, places: PhiloxStreams) 
 
 
 def _in_first_half(chosen: int, half: int, bits: np.random.Philox) -> int:
-    """Of ``chosen`` of 2 * half places, taken at random, how many are in the first half.
+    """Of ``chosen`` random places among 2 * half, how many are in the first half.
 
     ``half`` is a power of two.
     """
@@ -142,7 +142,7 @@ def _in_first_half(chosen: int, half: int, bits: np.random.Philox) -> int:
 
 
 def _exactly_in_first_half(chosen: int, half: int, bits: np.random.Philox) -> int:
-    """The same by taking that many different places, one after the other."""
+    """The same by drawing that many different places one by one."""
     places = np.zeros(0, np.uint64)
     found: Ints = np.zeros(0, np.int64)
     while len(found) < chosen:
@@ -176,7 +176,8 @@ class _Node:
 
 
 def _tree(ratios: Sequence[float], walk: Callable[[int, float], Walk]) -> _Node:
-    """Huffman's tree of the ratios: rare sources lie deep, so that rounding adds up to little.
+    """Huffman's tree of the ratios: rare sources are deep, so that rounding errors add up to
+    little.
 
     ``walk`` makes a node's walk from its number and the share that goes left.
     """
@@ -195,7 +196,7 @@ def _tree(ratios: Sequence[float], walk: Callable[[int, float], Walk]) -> _Node:
 
 
 class Origin(NamedTuple):
-    """Where these ratios began to hold: a position, and the draws of each source before it."""
+    """The position from which these ratios hold, and each source's number of draws before it."""
 
     position: int
     draws: tuple[int, ...]
@@ -210,7 +211,7 @@ class Mixer:
         self._origin_draws = np.array(origin.draws, np.int64)
 
     def assign(self, first: int, count: int) -> tuple[Ints, Ints]:
-        """The source of each position first … first + count - 1, and the number of its draw."""
+        """The source of each position first … first + count - 1, and its draw index."""
         sources = np.empty(count, np.int64)
         draws = np.empty(count, np.int64)
         stack = [(self._root, np.arange(count), first - self.origin.position)]

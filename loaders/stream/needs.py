@@ -1,6 +1,7 @@
-"""Which shards a stream reads, and when: a function of its order, for what brings them near.
+"""Which shards a stream reads and when, a function of its order. Used to prefetch shards and to
+simulate a run.
 
-The shards of some sources of a stream are numbered through, source after source.
+The shards of several datasets are numbered consecutively.
 """
 
 import math
@@ -17,14 +18,16 @@ Floats = NDArray[np.float64]
 
 
 class Visits:
-    """When a source's shards are read: in each pass once, from one draw to another."""
+    """When the shards of a dataset are read: once in each pass, from a first draw to a last."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._spans: dict[int, tuple[Floats, Floats]] = {}
 
     def _span(self, number: int) -> tuple[Floats, Floats]:
-        """First and last place in a pass that reads each shard; inf and -1 where none does."""
+        """First and last place in a pass that reads each shard; infinity and -1 for a shard that is
+        not read.
+        """
         if number not in self._spans:
             rows = self._source.rows
             places = np.arange(rows)
@@ -38,10 +41,10 @@ class Visits:
         return self._spans[number]
 
     def following(self, draw: int) -> Floats:
-        """The next draw, from ``draw`` on, for which each shard must be there.
+        """Next draw, at or after ``draw``, for which each shard is needed.
 
-        For a shard that the pass has begun and not ended, that is ``draw`` itself; inf for one that
-        no row is used of.
+        It is ``draw`` itself for a shard that the pass has begun and not finished, and infinity for
+        a shard none of whose rows are used.
         """
         number, place = divmod(draw, self._source.rows)
         first, last = self._span(number)
@@ -81,7 +84,9 @@ class Needs:
         return found
 
     def of(self, begin: int, end: int) -> Ints:
-        """The shards that positions begin … end - 1 read, or may read."""
+        """The shards that the positions begin … end - 1 read, including those from which a damaged
+        sample may be replaced.
+        """
         found = [np.zeros(0, np.int64)]
         for source, start, first, last in zip(
             self._sources, self._starts, self._draws(begin), self._draws(end), strict=False
@@ -92,7 +97,9 @@ class Needs:
         return np.concatenate(found)
 
     def following(self, position: int) -> Floats:
-        """About which position, from ``position`` on, needs each shard next; inf for none."""
+        """Approximate position at which each shard is next read, at or after ``position``; infinity
+        if never.
+        """
         found = [np.zeros(0)]
         for source, visits, draw in zip(
             self._sources, self._visits, self._draws(position), strict=True
@@ -101,9 +108,10 @@ class Needs:
         return np.concatenate(found)
 
     def working_bytes(self, positions: int) -> int:
-        """Bytes of the shards in use at a time, of a stream that has so many positions in flight.
+        """Bytes of the shards in use at a time, for a stream with so many positions in flight.
 
-        The largest shards of each source, as many as its window has and as those positions open.
+        That is the largest shards of each dataset: as many as its window holds, and as many as
+        these positions open.
         """
         total = 0
         for index, source in enumerate(self._sources):

@@ -4,11 +4,13 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from refit_shard.loaders.items.options import RenderOptions
 from refit_shard.loaders.items.policy import AugmentationPolicy
+from refit_shard.loaders.stream.split import Split
+from refit_shard.loaders.stream.transform import BatchTransform
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.storage.paths import AnyPath, local_path
 from refit_shard.shards_spec.values import as_float, flag, hold, one_of, whole
@@ -33,27 +35,44 @@ _WHOLE = (
 _OPTIONAL = {"window", "epoch_samples", "world_size", "rank"}
 # Shards of a source that are mixed at a time where they come from afar.
 DEFAULT_WINDOW = 16
+REFIT_POLICY = AugmentationPolicy()
 DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class StreamOptions(RenderOptions):
-    """How a stream is mixed, augmented and delivered.
+    """How a stream is mixed, augmented and delivered. Printed, it shows what is not the default.
 
-    ``batch_size``: samples a rank receives at a time. ``epoch_samples``: samples of all ranks in an
-    epoch; None for the rows of the largest source. ``num_workers``: threads that draw batches, 0
-    for none; others read them. ``prefetch``: batches that each worker is ahead: one is drawn, the
-    others are read or ready; more than 2 where reads take tens of ms. ``rank``, ``world_size``:
-    None for those of torch.distributed, else of the environment, else 0 of 1. ``mixing``:
-    ``"exact"`` ratios in every prefix, or ``"iid"`` draws. ``augment``: False for evaluation.
-    ``occluders``: an Arrow file of cut-outs; None for the default place, without occlusion if
-    nothing is there; ``"required"`` refuses then. ``on_error``: ``"raise"``, or ``"replace"`` a bad
-    sample by the next draw of its source. ``drop_last``: leave out an epoch's last, smaller batch;
-    None for True, with ReFit's trainer for False. ``where``: a pyarrow expression a source over the
-    index's columns; rows that fail it are left out.
-    ``window``: shards of a source whose rows are mixed at a time; None for all of them, or for 16
-    where they come into the cache. ``cache``: a local folder for shards that are at a URL, and
-    ``cache_bytes``, such as ``"200GB"``, what it may hold.
+    Args:
+        image: Kind of the images; see :class:`refit_shard.RenderOptions`.
+        res: Side of an image, pixels.
+        compat: ``"refit"`` for keypoints truncated to whole pixels, as ReFit's are.
+        batch_size: Samples that a rank receives at a time.
+        seed: Of everything that is drawn: rows, augmentation, and the numbers for ``transform``.
+        epoch_samples: Samples of all ranks in an epoch; None for the rows of the largest source.
+        num_workers: Threads that draw batches, 0 for none; others read them.
+        prefetch: Batches that each worker is ahead: one is drawn, the others are read or ready;
+            more than 2 where reads take tens of ms.
+        rank: This process among ``world_size``; None for that of torch.distributed, else of the
+            environment, else 0.
+        world_size: Number of ranks; None as for ``rank``, and 1 in the end.
+        mixing: ``"exact"`` ratios in every prefix of the stream, or ``"iid"`` draws.
+        augment: False for evaluation: no augmentation; ``transform`` is called all the same.
+        policy: Distributions of the augmentation's parameters.
+        transform: A function of your own that changes each batch, or None.
+        occluders: An Arrow file of cut-outs; None for the default place, without occlusion if
+            nothing is there; ``"required"`` refuses then.
+        on_error: ``"raise"``, or ``"replace"`` a bad sample by the next draw of its source.
+        drop_last: Leave out an epoch's last, smaller batch; None for True, with ReFit's trainer for
+            False.
+        where: A pyarrow expression over the index's columns for each source that is to be filtered;
+            rows that fail it are left out.
+        split: ``("train", 0.9)``, or ``("val", 0.9)`` for the other tenth: whole sequences of each
+            source, drawn by a seed of its own, the third entry, 0 if there is none.
+        window: Shards of a source whose rows are mixed at a time; None for all of them, or for 16
+            where they come into the cache.
+        cache: A local folder for shards that are at a URL.
+        cache_bytes: What the cache may hold, such as ``"200GB"``.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -68,11 +87,13 @@ class StreamOptions(RenderOptions):
     world_size: int | None = None
     mixing: Literal["exact", "iid"] = "exact"
     augment: bool = True
-    policy: AugmentationPolicy = field(default_factory=AugmentationPolicy)
+    policy: AugmentationPolicy = REFIT_POLICY
+    transform: BatchTransform | None = None
     occluders: AnyPath | None = None
     on_error: Literal["raise", "replace"] = "raise"
     drop_last: bool | None = None
-    where: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, Any] | None = None
+    split: tuple[str, float] | tuple[str, float, int] | None = None
     window: int | None = None
     cache: AnyPath | None = None
     cache_bytes: int | str | None = None
@@ -95,7 +116,14 @@ class StreamOptions(RenderOptions):
             hold(self, drop_last=flag("drop_last", self.drop_last))
         if not isinstance(self.policy, AugmentationPolicy):
             raise UsageError(f"policy: must be an AugmentationPolicy, got {self.policy!r}")
-        if not isinstance(self.where, Mapping):
+        if self.transform is not None and not isinstance(self.transform, BatchTransform):
+            raise UsageError(
+                "transform: must be a BatchTransform, which names the function for saved states: "
+                f"BatchTransform(name='my-transform-1', function=…), got {self.transform!r:.80}"
+            )
+        if self.split is not None:
+            hold(self, split=tuple(Split.parse(self.split)))
+        if self.where is not None and not isinstance(self.where, Mapping):
             raise UsageError(f"where: must be a mapping from source to filter, got {self.where!r}")
         self._check_places()
         if (self.rank is None) != (self.world_size is None):

@@ -1,6 +1,6 @@
-"""The order of a source: endless passes over its rows, each a permutation of its own.
+"""The order of a dataset: endless passes over its rows, each pass another permutation.
 
-By default a pass is one permutation of all rows, which reads all shards at all times. With a
+By default a pass is one permutation of all rows, which reads all shards all the time. With a
 window, the shards come in a random order and the rows of a few of them are mixed.
 """
 
@@ -14,19 +14,20 @@ from refit_shard.shards_spec.forks import ForkLock
 
 Ints = NDArray[np.int64]
 
-# Batches in flight may lie on both sides of a pass's end, and a replaced sample one further.
+# Batches in flight may belong to two passes, and a replacement of a damaged sample to a third.
 _KEPT_PASSES = 3
 
 
 class Passes:
-    """Draw d of a source is row ``permutation(pass d // rows)[d % rows]``.
+    """Maps draws of a dataset to rows: draw d is entry ``d % rows`` of the permutation of pass ``d
+    // rows``.
 
-    So within a pass no row repeats and none is left out, whatever reads it.
+    So within a pass every row comes once, whichever rank or worker reads it.
 
-    ``window``: how many shards are mixed at a time, of the shards that hold ``shard_rows`` rows
-    each; None for all. The shard at place p of a pass spreads its rows evenly over [p, p + window),
-    so no more than window + 1 shards are being read at a time, and a new one is needed when another
-    is done with. At both ends of a pass there are fewer.
+    ``window``: number of shards that are mixed at a time, or None for all; ``shard_rows``: rows of
+    each shard. The shard at place p of a pass spreads its rows evenly over [p, p + window), so at
+    most window + 1 shards are being read at a time, and a new shard is opened when another one is
+    finished. At both ends of a pass there are fewer.
     """
 
     def __init__(

@@ -27,10 +27,10 @@ class Rank(NamedTuple):
         return f"rank {self.rank} of {self.world_size}"
 
     def check_unchanged(self, options: StreamOptions) -> None:
-        """Refuse to give the slice of a rank that this process is no more.
+        """Raise if this process is no longer the rank that it was when the loader was made.
 
         Raises:
-            UsageError: what decides the rank has changed since the loader was made.
+            UsageError: what decides the rank has changed since.
         """
         now = find_rank(options)
         if now != self:

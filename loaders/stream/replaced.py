@@ -1,4 +1,4 @@
-"""What a loop received in the place of damaged samples: counted, and said a few times."""
+"""Counts and logs the damaged samples that were replaced by others."""
 
 import logging
 from collections.abc import Sequence
@@ -9,9 +9,11 @@ _SAID_IN_FULL = 10
 
 
 class Replaced:
-    """Counts over a loader's life, where batches are received: so of all workers together.
+    """Counts replaced samples over a loader's life, as batches are received, so for all workers
+    together.
 
-    The first ten are logged one by one, then every power of two, and each epoch's sum at its end.
+    The first ten are logged one by one, then each time the count reaches a power of two, and each
+    epoch's sum at its end.
     """
 
     def __init__(self) -> None:
@@ -19,7 +21,9 @@ class Replaced:
         self.first: list[str] = []
 
     def receive(self, samples: Sequence[str]) -> None:
-        """Samples that were replaced: a line for each, where it lies and what is wrong."""
+        """Count replaced samples: a text for each, which says where it lies and what is wrong with
+        it.
+        """
         for sample in samples:
             self.count += 1
             if self.count <= _SAID_IN_FULL:
@@ -29,8 +33,8 @@ class Replaced:
                 logger.warning("replaced: %d samples so far, the last: %s", self.count, sample)
 
     def end_epoch(self, before: int, received: int) -> None:
-        """Say how many of an epoch's samples were replaced, if any; ``before``: the count when it
-        began.
+        """Log how many of an epoch's samples were replaced, if any; ``before``: the count at its
+        beginning.
         """
         if self.count > before:
             logger.warning(

@@ -1,4 +1,4 @@
-"""A seed where the user leaves it to us: drawn, said, and the same on every rank."""
+"""A random seed for loaders that are given none: drawn once, logged, and the same on every rank."""
 
 import logging
 import secrets

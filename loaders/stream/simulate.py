@@ -1,15 +1,15 @@
 """What a stream would download on one node, from the manifests alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from refit_shard.loaders.stream.batches import open_sources
 from refit_shard.loaders.stream.mix import make_mixer
 from refit_shard.loaders.stream.needs import Ints, Needs
 from refit_shard.loaders.stream.options import DEFAULT_WINDOW, StreamOptions
+from refit_shard.loaders.stream.source import open_sources
 from refit_shard.shards_spec.storage.paths import AnyPath
 
 EPOCHS = 2
@@ -60,6 +60,19 @@ def _epochs(needs: Needs, limit: int, samples: int, step: int, share: int) -> li
     return epochs
 
 
+def epoch_draws(
+    rows: Sequence[int], ratios: Sequence[float], options: StreamOptions, step: int
+) -> tuple[int, list[int]]:
+    """Samples of the stream's first epoch, and how many of them each source gives.
+
+    ``rows``, ``ratios``: of each source. ``step``: samples of all ranks at a time; what is left of
+    an epoch after whole steps is left out.
+    """
+    samples = max(1, (options.epoch_samples or max(rows)) // step) * step
+    mixer = make_mixer(options.mixing, ratios, options.seed)
+    return samples, mixer.counts(samples).tolist()
+
+
 def simulate(
     sources: Mapping[str, tuple[AnyPath, float]],
     options: StreamOptions,
@@ -80,21 +93,21 @@ def simulate(
     mixer = make_mixer(options.mixing, [source.ratio for source in opened], options.seed)
     needs = Needs(opened, mixer, range(len(opened)), 0)
     step, share = options.batch_size * world_size, options.batch_size * node_ranks
-    steps = max(1, (options.epoch_samples or max(source.rows for source in opened)) // step)
+    rows, ratios = [one.rows for one in opened], [one.ratio for one in opened]
+    samples, drawn = epoch_draws(rows, ratios, options, step)
     first = [needs.of(0, share)]  # or, with workers, what they begin with all at once
     for batch in range(1, options.num_workers * options.prefetch):
         first.append(needs.of(batch * step, batch * step + share))
-    drawn = mixer.counts(steps * step).tolist()
     needed = needs.working_bytes(step * options.batches_in_flight)
     return {
         "world_size": world_size,
         "node_ranks": node_ranks,
-        "samples_per_epoch": steps * step,
+        "samples_per_epoch": samples,
         "cache_bytes": limit,
         "needed_bytes": needed,
         "fits": needed <= limit,
         "first_batch_bytes": int(needs.sizes[np.unique(np.concatenate(first))].sum()),
-        "epochs": _epochs(needs, limit, steps * step, step, share) if needed <= limit else [],
+        "epochs": _epochs(needs, limit, samples, step, share) if needed <= limit else [],
         "sources": [
             {
                 "name": source.name,

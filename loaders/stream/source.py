@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,13 +11,15 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from refit_shard.loaders.remote.cache import Cache
-from refit_shard.loaders.stream.options import DEFAULT_WINDOW
+from refit_shard.loaders.stream.options import DEFAULT_WINDOW, StreamOptions, check_ratios
 from refit_shard.loaders.stream.order import Passes, Sequential
+from refit_shard.loaders.stream.split import Split
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.names import MANIFEST
 from refit_shard.shards_spec.reader import ShardSet, open_index, read_seal
 from refit_shard.shards_spec.records import OpenTars, RecordReader
 from refit_shard.shards_spec.storage.folder import open_folder
+from refit_shard.shards_spec.storage.paths import AnyPath, location
 
 Ints = NDArray[np.int64]
 
@@ -53,7 +55,7 @@ def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
 
 
 class UsedRows(NamedTuple):
-    """The samples that a filter keeps: their numbers, and the rows of the npz that they are."""
+    """The samples that are used: their numbers, and the rows of the npz that they are."""
 
     samples: Ints
     source_rows: Ints
@@ -64,28 +66,46 @@ class UsedRows(NamedTuple):
         return hashlib.sha256(self.source_rows.astype("<i8").tobytes()).hexdigest()
 
 
-def matching_rows(data_set: ShardSet, where: Any) -> UsedRows:
-    """The samples for which a pyarrow expression over the index's columns holds.
+def used_rows(name: str, data_set: ShardSet, where: Any, split: Split | None) -> UsedRows:
+    """The samples that are on the side of a split, and for which a pyarrow expression over the
+    index's columns holds; each may be None. How many they are is logged under the source's name.
 
     Raises:
         UsageError: the expression does not fit the columns.
     """
-    found = []
+    found, frames = [np.zeros((2, 0), np.int64)], []
     first = 0
-    for entry, index in zip(data_set.manifest.shards, indexes(data_set), strict=True):
-        table = pa.Table.from_batches([index])
-        numbers = pa.array(np.arange(first, first + entry.rows))
-        try:
-            scanner = ds.dataset(table.append_column("sample", numbers)).scanner(
-                columns=["sample", "source_row"], filter=where
-            )
-            kept = scanner.to_table()
-        except (pa.ArrowException, TypeError, KeyError) as error:
-            raise UsageError(f"where: {where}: {error}") from error
-        found.append([kept[name].to_numpy().astype(np.int64) for name in kept.column_names])
-        first += entry.rows
+    for index in indexes(data_set):
+        found.append(_matching(index, first, where))
+        first += index.num_rows
+        if split is not None:
+            frames.append(index.column("imgname").dictionary_encode())
     samples, source_rows = np.concatenate(found, axis=1)
+    if where is not None:
+        logger.info("%s: where keeps %d of %d rows", name, len(samples), first)
+    if split is not None and first:
+        side = split.keep(data_set.manifest.dataset, frames)
+        on_it = side.rows[samples]
+        samples, source_rows = samples[on_it], source_rows[on_it]
+        logger.info(
+            "%s: split %r keeps %d of %d sequences (by %s), %d of %d rows",
+            *(name, tuple(split), side.sequences, side.of, side.by, len(samples), len(on_it)),
+        )
     return UsedRows(samples, source_rows)
+
+
+def _matching(index: pa.RecordBatch, first: int, where: Any) -> Ints:
+    """Numbers, from ``first`` on, and source rows (2, n) of the rows for which ``where`` holds."""
+    table = pa.Table.from_batches([index])
+    numbers = pa.array(np.arange(first, first + index.num_rows))
+    try:
+        scanner = ds.dataset(table.append_column("sample", numbers)).scanner(
+            columns=["sample", "source_row"], filter=where
+        )
+        kept = scanner.to_table()
+    except (pa.ArrowException, TypeError, KeyError) as error:
+        raise UsageError(f"where: {where}: {error}") from error
+    return np.stack([kept[name].to_numpy().astype(np.int64) for name in kept.column_names])
 
 
 def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
@@ -96,17 +116,26 @@ def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
     return chosen[np.argsort(every[chosen], kind="stable")]
 
 
+def _under(where: Any, split: Split | None) -> str:
+    """What leaves no rows, and what to do."""
+    if split is None:
+        return "" if where is None else " under where"
+    said = f" under split {tuple(split)!r}" + ("" if where is None else " and where")
+    return f"{said}; another share, or another seed as the third entry, divides it otherwise"
+
+
 class Source:
     """Draw d of this source is a sample; see :class:`refit_shard.loaders.stream.order.Passes`.
 
-    ``where``: a pyarrow expression, or None for all rows. ``window``: see :class:`Passes`; one that
-    holds all shards is None. ``sequential``: draw d is row d. ``cache``: for shards at a URL.
+    ``where``: a pyarrow expression, or None for all rows. ``split``: the side whose rows are used,
+    or None. ``window``: see :class:`Passes`; one that holds all shards is None. ``sequential``:
+    draw d is row d. ``cache``: for shards at a URL.
 
     ``shards``: the data set where it is published. ``read_from``: where its samples are read, the
     cache's copies where the data set is at a URL and there is a cache.
 
     Raises:
-        UsageError: no shards there, or no rows are left by ``where``.
+        UsageError: no shards there, or no rows are left by ``where`` and ``split``.
     """
 
     def __init__(
@@ -118,6 +147,7 @@ class Source:
         tars: OpenTars,
         seed: int,
         where: Any,
+        split: Split | None,
         window: int | None,
         sequential: bool,
         cache: Cache | None,
@@ -135,17 +165,15 @@ class Source:
         self.rows = len(self.shards)
         self._kept: Ints | None = None
         self._filter: str | None = None
-        if where is not None:
-            kept = matching_rows(self.shards, where)
-            logger.info("%s: where keeps %d of %d rows", name, len(kept.samples), self.rows)
+        if where is not None or split is not None:
+            kept = used_rows(name, self.shards, where, split)
             if len(kept.samples) < self.rows:
                 self.rows, self._kept = len(kept.samples), kept.samples
                 self._filter = kept.content_hash
         if self.rows == 0 and ratio > 0:
-            raise UsageError(
-                f"{name}: {url} holds no rows" + ("" if where is None else " under where")
-            )
+            raise UsageError(f"{name}: {url} holds no rows{_under(where, split)}")
         self._content = self.shards.manifest.content_hash
+        self._images = self.shards.manifest.images_hash
         entries = self.shards.manifest.shards
         self._ends = np.cumsum([entry.rows for entry in entries], dtype=np.int64)
         self.window = None if window is None or window >= len(entries) else window
@@ -154,6 +182,11 @@ class Source:
             self._kept = in_source_order(self.shards, self._kept)
             self._passes = Sequential(self.rows)
             self.window = None
+
+    def __str__(self) -> str:
+        every = len(self.shards)
+        rows = f"{self.rows} rows" if self.rows == every else f"{self.rows} of {every} rows"
+        return f"{self.name}: {rows}, {self.shards.folder.url}"
 
     def _shard_rows(self) -> list[int]:
         """How many rows of each shard are used."""
@@ -175,6 +208,7 @@ class Source:
             "name": self.name,
             "ratio": float(self.ratio),
             "content": self._content,
+            "images": self._images,
             "rows": self.rows,
             "filter": self._filter,
             "window": self.window,
@@ -184,3 +218,43 @@ class Source:
         """The numbers of the samples of the given draws, for :attr:`records`."""
         rows = self._passes.locate(draws)
         return rows if self._kept is None else self._kept[rows]
+
+
+def open_sources(
+    sources: Mapping[str, tuple[AnyPath, float]],
+    options: StreamOptions,
+    *,
+    sequential: bool,
+    cache: Cache | None,
+) -> list[Source]:
+    """The sources, checked against the ratios, the filters and the policy.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    ratios = check_ratios(list(sources), [ratio for _, ratio in sources.values()])
+    where = options.where or {}
+    unknown = [name for name in where if name not in sources]
+    if unknown:
+        raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
+    split = None if options.split is None else Split(*options.split)
+    tars = OpenTars()
+    opened = [
+        Source(
+            name,
+            location(url, f"shards of {name}"),
+            ratio,
+            tars=tars,
+            seed=options.seed,
+            where=where.get(name),
+            split=split,
+            window=options.window,
+            sequential=sequential,
+            cache=cache,
+        )
+        for (name, (url, _)), ratio in zip(sources.items(), ratios, strict=True)
+    ]
+    if options.augment:
+        for source in opened:
+            options.policy.check_set(source.shards.manifest, options.res, source.name)
+    return opened

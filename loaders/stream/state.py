@@ -16,7 +16,7 @@ from refit_shard.loaders.stream.source import Source
 from refit_shard.shards_spec.errors import UsageError
 
 STATE_VERSION = 3
-CHANGEABLE = ("policy", "ratios")
+CHANGEABLE = ("policy", "transform", "ratios", "labels")
 
 
 class _Missing:
@@ -32,7 +32,8 @@ Identity = dict[str, Json]
 
 _MEANING = {
     "content": " (what the shards hold)",
-    "filter": " (the rows that where= keeps)",
+    "labels": " (labels of your own in the shards; the rows and images are the same)",
+    "filter": " (the rows that where= and split= keep)",
     "window": " (shards that are mixed at a time, None for all; pass window=)",
     "occluders": " (what the file holds, None for no occlusion)",
 }
@@ -60,6 +61,7 @@ def identify(
         "compat": options.compat,
         "augment": options.augment,
         "policy": _policy_fields(options.policy) if options.augment else None,
+        "transform": None if options.transform is None else options.transform.name,
         "occluders": None if occluders is None else occluders.content_hash,
     }
 
@@ -124,18 +126,21 @@ class _Difference(NamedTuple):
 
     @property
     def changes(self) -> str | None:
-        """Which of :data:`CHANGEABLE` it belongs to."""
+        """Which of :data:`CHANGEABLE` it belongs to; a value that the state lacks to none, but of a
+        policy, of which another release's may have less.
+        """
         if self.name.startswith("policy."):
             return "policy"
-        return "ratios" if self.name.endswith(".ratio") else None
+        if self.stated is _MISSING:
+            return None
+        last = {"transform": "transform", "ratio": "ratios", "labels": "labels"}
+        return last.get(self.name.rpartition(".")[2])
 
     def is_allowed(
         self, state: Mapping[str, Any], identity: Identity, changed: Collection[str]
     ) -> bool:
         """Whether the caller meant it: with a policy, occlusion may begin or end, too."""
-        if self.stated is _MISSING and self.changes != "policy":  # another release's may have less
-            return False
-        if self.name == "occluders" and "policy" in changed:
+        if self.name == "occluders" and "policy" in changed and self.stated is not _MISSING:
             return _never_occludes(state) or _never_occludes(identity)
         return self.changes in changed
 
@@ -176,16 +181,33 @@ def _equal(stated: Any, own: Any) -> bool:
 def _differences(state: Mapping[str, Any], identity: Identity) -> Iterator[_Difference]:
     """All values that differ, one by one; sources by their names."""
     stated, listed = dict(state), state.get("sources")
+    own = dict(identity)
     if isinstance(listed, Sequence) and all(isinstance(one, Mapping) for one in listed):
         names = [one.get("name") for one in listed]
         own_names = [one["name"] for one in identity["sources"]]
         if not _equal(names, own_names):
             yield _Difference("sources", names, own_names)
             return
-        stated["sources"] = dict(zip(own_names, listed, strict=True))
-    own = identity | {"sources": {one["name"]: one for one in identity["sources"]}}
+        pairs = [_labels_apart(*pair) for pair in zip(listed, identity["sources"], strict=True)]
+        stated["sources"] = {name: pair[0] for name, pair in zip(names, pairs, strict=True)}
+        own["sources"] = {name: pair[1] for name, pair in zip(names, pairs, strict=True)}
     for name, value in own.items():
         yield from _compare(name, stated.get(name, _MISSING), value)
+
+
+def _labels_apart(
+    stated: Mapping[str, Any], own: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A source in a state and in this loader, with ``labels`` in place of ``content`` where rows
+    and images are the same, as only labels of one's own can differ then.
+    """
+    if not _equal(stated.get("images"), own["images"]):
+        return stated, own
+    first, second = (
+        {"labels" if key == "content" else key: value for key, value in source.items()}
+        for source in (stated, own)
+    )
+    return first, second
 
 
 def _compare(name: str, stated: Any, own: Any) -> Iterator[_Difference]:

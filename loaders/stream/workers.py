@@ -60,6 +60,9 @@ class Maker(Protocol[ReadT]):
     def make(self, read: ReadT, images: torch.Tensor) -> Made:
         """Make a batch of what was read, its images in ``images``."""
 
+    def finish(self, read: ReadT, batch: Batch) -> Batch:
+        """The batch as it is handed over."""
+
 
 Finished = tuple[Batch, Made]
 
@@ -159,7 +162,7 @@ def _make(maker: Maker[ReadT], memory: BatchMemory, read: ReadT, count: int) -> 
     batch: Batch = {"img": images}
     for name, values in made.columns.items():
         batch[name] = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
-    return batch, made
+    return maker.finish(read, batch), made
 
 
 def batches_in_order(

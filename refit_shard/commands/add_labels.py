@@ -9,13 +9,13 @@ Add arrays of an npz to a finished set of shards, without its frames and without
 
   refit-shard add-labels data/shards/bedlam contact.npz --keep contact:permute=flip.json
 
-SET is a data set's folder or URL. FILE.npz has the rows of the npz that the set was built from, in
-their order; with imgname in it the frames' names are compared. Or it has an array source_row that
-says for each of its rows which of those it is; then it needs only the rows that are in the set.
---keep is that of build (refit-shard build --help).
+SET is a data set's folder or URL. FILE.npz has the same rows as the npz that the set was built
+from, in the same order; if it holds imgname, the frames' names are compared. Or it holds an array
+source_row with the number of each of its rows in that npz; then it needs only rows that are in the
+set. --keep is explained by refit-shard build --help.
 
-The set is written anew beside the one that stands, read again, and takes its place in one moment;
-until then it takes twice the room. If it was stopped, the same command goes on.
+The new set is written beside the old one, read again, and replaces it in one rename; until then
+both take disk space. If the command was stopped, the same command goes on.
 """
 
 

@@ -28,7 +28,7 @@ Frames are files below ROOT, or members of tars and zips in it as they were down
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
 environment variable such as BEDLAM_ROOT overrides it. Data sets of your own may be declared there,
 in DATASETS, or under datasets: in the YAML, and are then called by their
-names (docs/guides/data.md).
+names (docs/guides/own-data.md).
 
 --keep carries arrays of the npz along, as they are, to the batch: NAME[:MOTION[=TABLE]][:float64].
 MOTION says how one moves when its image is turned or mirrored: none, permute, points2d (pixels),
@@ -94,6 +94,15 @@ def add_parser(commands: Subparsers) -> None:
         "(default 2 a row, at least 600)",
     )
     how.add_argument("--box-px", type=int, default=256, help="pixels for the box (default 256)")
+    how.add_argument(
+        "--envelope",
+        type=float,
+        default=1.25,
+        metavar="FACTOR",
+        help="the largest factor on a box's side that augmentation is to show, at any rotation "
+        "(default 1.25, ReFit's; 1 to 4); the loader refuses a wider policy. Crops grow with its "
+        "square where the frame goes on: --dry-run says by how much",
+    )
     how.add_argument("--quality", type=int, default=90, help="of the JPEGs (default 90)")
     how.add_argument(
         "--samples-per-shard", type=int, default=2048, metavar="N", help="default 2048"

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,25 @@ def _split(error: RefitShardError) -> tuple[str, str]:
     return detail, fix
 
 
+def _import_command(config: "DataConfig", dataset: "Dataset", root: str | None) -> str | None:
+    """The command that makes a missing npz of what lies below the root or where the npz should be,
+    as it was downloaded; None where nothing is.
+    """
+    from refit_shard.converter.importers.sources import find_downloaded
+
+    npz = None
+    with suppress(UsageError):  # its entry is no path, as is said already
+        npz = config.listed_npz(dataset)
+    if npz is None or "://" in npz:
+        return None
+    folders = [Path(npz).parent, *([Path(root)] if root and "://" not in root else [])]
+    source = find_downloaded(dataset.name, folders)
+    if source is None:
+        return None
+    command = f"refit-shard import-annotations {source} --dataset {dataset.name}"
+    return f"{command} --out {shlex.quote(npz)}"
+
+
 def find_place(
     config: "DataConfig", dataset: "Dataset", build: str, *, needed: bool
 ) -> "tuple[DatasetPaths | None, list[Finding]]":
@@ -89,7 +109,8 @@ def find_place(
         npz = config.npz(dataset)
     except (UsageError, StorageError) as error:
         detail, fix = _split(error)
-        fix = f"make it: {dataset.made_by}" if dataset.made_by else fix
+        made_by = dataset.made_by or _import_command(config, dataset, root)
+        fix = f"make it: {made_by}" if made_by else fix
         findings.append(Finding(name, "npz", "fail" if needed else "warn", detail, fix))
     if root is None or npz is None:
         return None, findings

@@ -21,9 +21,12 @@ under its name, where build looks for it.
 
 Videos are looked for below ROOT: S1/Seq1/imageSequence/video_0.avi of mpi-inf-3dhp,
 S1/Videos/Directions 1.54138969.mp4 of h36m, <scene>/mp4/seq_000000.mp4 of bedlam (30 frames a
-second; its frames become .jpg). Numbers count frames in the order shown. from-1 calls a video's
-first frame 1, as SPIN's training files and FFmpeg do; from-0 calls it 0, as BEDLAM does, and is
-right for SPIN's validation files of Human3.6M, whose script drops the first frame of each video.
+second; its frames become .jpg). They may lie in archives as they were downloaded, such as BEDLAM's
+<scene>_mp4.tar: in ROOT, a folder directly below it, or where the videos would be.
+
+Numbers count frames in the order shown. from-1 calls a video's first frame 1, as SPIN's training
+files and FFmpeg do; from-0 calls it 0, as BEDLAM does, and is right for SPIN's validation files of
+Human3.6M, whose script drops the first frame of each video.
 
 Whole frames are kept, whoever made them, and what was stopped goes on with the same command. A
 video that is too short, damaged or not there is named with its rows, the others go on, and the

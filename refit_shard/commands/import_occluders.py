@@ -6,13 +6,13 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import SourceError, UsageError
 
 HELP = """\
-Turn occluders into the plain Arrow file that the loader maps.
+Write the cut-outs that the loader pastes onto people, as a plain Arrow file.
 
   refit-shard import-occluders data/dataset_extras/pascal_occluders.pkl
   refit-shard import-occluders --voc VOCdevkit/VOC2012
 
-The first is ReFit's list; it is a pickle, and is read by an unpickler that admits arrays and
-nothing else. The second cuts them out of Pascal VOC 2012, as that list was made.
+The first converts ReFit's list, a pickle, with an unpickler that makes arrays and nothing else. The
+second cuts the objects out of Pascal VOC 2012, from which ReFit's list was made.
 """
 DEFAULT_OUT = "data/dataset_extras/occluders.arrow"
 

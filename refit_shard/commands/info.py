@@ -7,9 +7,9 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import ShardError
 
 HELP = """\
-Rows, bytes, shards, format, ranges of box sizes, and the share of rows with SMPL parameters, 3D
-joints, gender and camera, and labels of one's own. PATH is a data set's folder or a folder of data
-sets.
+Describe shards: rows, bytes, format, ranges of box sizes, the share of rows with SMPL parameters,
+3D joints, gender and camera, and your own labels. PATH is a data set's folder
+(data/shards/bedlam) or a folder of data sets (data/shards).
 """
 
 COLUMNS = [

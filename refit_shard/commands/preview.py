@@ -7,17 +7,23 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import UsageError
 
 if TYPE_CHECKING:
+    from refit_shard.loaders.stream.options import StreamOptions
     from refit_shard.shards_spec.reader import Sample
-    from refit_shard.sheet import Image, Points
+    from refit_shard.sheet import Image
 
+REFIT = "refit"
 HELP = """\
 Write a contact sheet of stored crops, each with its 2D skeleton, its box and its key: the picture
 in which a wrong crop or a turned frame is seen at a glance. Right limbs are orange, left ones blue.
 
   refit-shard preview data/shards/bedlam --out sheet.png
+  refit-shard preview bedlam agora --where "scale > 0.5" --out large.png
+  refit-shard preview coco --policy configs/config_bedlam.yaml --out augmented.png
   refit-shard preview --stream configs/config_bedlam.yaml --out batch.png
 
-The second draws one batch of the stream from its tensors, after augmentation.
+A SET is a data set's folder or URL, a folder of data sets, or a name in data/shards; several share
+the sheet equally. --policy draws beside each crop what training sees of it. --stream draws one
+batch of the stream from its tensors, after augmentation.
 """
 
 
@@ -29,10 +35,19 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", nargs="?", metavar="PATH", help="a data set's folder or URL")
+    parser.add_argument("places", nargs="*", metavar="SET", help="data sets")
     parser.add_argument("--stream", metavar="YAML", help="draw a batch of this config instead")
     parser.add_argument(
         "--shards", default="data/shards", metavar="DIR", help="with --stream; default data/shards"
+    )
+    parser.add_argument("--where", metavar="TEXT", help='rows to draw, such as "scale > 0.5"')
+    parser.add_argument(
+        "--policy",
+        metavar="YAML",
+        help="draw each crop also as this config augments it; 'refit' for ReFit's policy",
+    )
+    parser.add_argument(
+        "--occluders", metavar="FILE", help="cut-outs; default data/dataset_extras/occluders.arrow"
     )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="picture to write")
     parser.add_argument("--n", type=int, default=24, help="number of samples (default 24)")
@@ -40,67 +55,75 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def draw_sample(sample: "Sample") -> "Image":
-    """One cell of the sheet."""
-    import numpy as np
+def _samples(args: argparse.Namespace) -> "list[Sample]":
+    """The samples of the sheet, chosen by the seed."""
+    from refit_shard.picks import choose, pick, share_out
+    from refit_shard.rows import find_sets
 
-    from refit_shard.shards_spec.geometry import box_side
-    from refit_shard.shards_spec.verify import checked_image
-    from refit_shard.sheet import draw_box, draw_skeleton, fit, label
+    sets = find_sets(args.places)
+    chosen = list(choose(sets, args.where))
+    of_set = [[one for one in chosen if one.data_set is data_set] for data_set in sets]
+    counts = [sum(len(one.rows) for one in rows) for rows in of_set]
+    return [
+        sample
+        for rows, few in zip(of_set, share_out(counts, args.n), strict=True)
+        for sample in pick(rows, few, args.seed)
+    ]
 
-    where = f"{sample.shard_name}: {sample['key']}"
-    sample.check()
-    cell, factor = fit(checked_image(sample, where))
-    x0, y0 = sample["window"][:2]
-    scale = np.asarray(sample["k"]) * factor
 
-    def to_cell(points: "Points") -> "Points":
-        mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
-        return mapped
+def _options(args: argparse.Namespace) -> "StreamOptions":
+    """The stream's options under which crops are augmented."""
+    from refit_shard.loaders.stream.config import read_config
+    from refit_shard.loaders.stream.options import StreamOptions
 
-    half = box_side(float(sample["scale"])) / 2
-    corners = np.array([sample["center"] - half, sample["center"] + half])
-    draw_box(cell, to_cell(corners).ravel())
-    keypoints = np.array(sample["keypoints"])
-    keypoints[:, :2] = to_cell(keypoints[:, :2])
-    draw_skeleton(cell, keypoints)
-    return label(cell, sample["key"])
+    stated = {} if args.policy == REFIT else read_config(args.policy).stated
+    return StreamOptions(**stated, occluders=args.occluders)
 
 
 def stored_cells(args: argparse.Namespace) -> "list[Image]":
-    """Cells of stored crops, chosen by the seed."""
-    import numpy as np
+    """Cells of stored crops.
 
-    from refit_shard.shards_spec.reader import ShardSet
+    With a policy each has a row of the sheet: as stored, then as training sees it.
+    """
+    from refit_shard.crops import augmentations, augmented_crop, in_words
+    from refit_shard.loaders.stream.batches import open_occluders
+    from refit_shard.sheet import COLUMNS, draw_sample, label
 
-    data_set = ShardSet.open(args.path)
-    count = min(args.n, len(data_set))
-    chosen = np.random.default_rng(args.seed).choice(len(data_set), count, replace=False)
-    with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
-        return [draw_sample(data_set[int(index)]) for index in np.sort(chosen)]
+    options = None if args.policy is None else _options(args)
+    occluders = None if options is None else open_occluders(options)
+    cells = []
+    for number, sample in enumerate(_samples(args)):
+        cells.append(draw_sample(sample))
+        if options is None:
+            continue
+        first, count = number * (COLUMNS - 1), COLUMNS - 1
+        for one in augmentations(options.policy, args.seed, first, count, occluders, options.res):
+            seen = augmented_crop(sample, one, options.res, occluders)
+            cells.append(label(seen, in_words(one)))
+    return cells
 
 
 def stream_cells(args: argparse.Namespace) -> "list[Image]":
     """Cells of the first batch of a stream, drawn from its tensors."""
-    import numpy as np
-
-    from refit_shard.loaders.items.pixels import MEAN, STD
+    from refit_shard.crops import item_crop
     from refit_shard.loaders.stream.loader import StreamingLoader
-    from refit_shard.sheet import draw_skeleton, fit, label
+    from refit_shard.sheet import label
 
-    sizes = {"batch_size": args.n, "epoch_samples": args.n, "num_workers": 0}
-    alone = {"rank": 0, "world_size": 1}
     loader = StreamingLoader.from_config(
-        args.stream, shards=args.shards, seed=args.seed, **sizes, **alone
+        args.stream,
+        shards=args.shards,
+        seed=args.seed,
+        batch_size=args.n,
+        epoch_samples=args.n,
+        num_workers=0,
+        rank=0,
+        world_size=1,
+        occluders=args.occluders,
     )
     batch = next(iter(loader))
     cells = []
     for index, name in enumerate(batch["dataset_name"]):
-        pixels = batch["img"][index].permute(1, 2, 0).numpy() * STD + MEAN
-        cell, factor = fit(np.round(pixels * 255).astype(np.uint8))
-        keypoints = batch["keypoints"][index].numpy().copy()
-        keypoints[:, :2] = (keypoints[:, :2] + 1) / 2 * pixels.shape[0] * factor - 0.5
-        draw_skeleton(cell, keypoints)
+        cell = item_crop(batch["img"][index].numpy(), batch["keypoints"][index].numpy())
         flip = " flip" if int(batch["flip"][index]) else ""
         text = f"{name} {int(batch['sample_index'][index])} {batch['rot'][index]:+.0f}deg{flip}"
         cells.append(label(cell, text))
@@ -112,18 +135,22 @@ def run(args: argparse.Namespace) -> int:
     from refit_shard.console import say
     from refit_shard.shards_spec.storage.files import write_file
     from refit_shard.shards_spec.storage.paths import local_path
-    from refit_shard.sheet import compose, png
+    from refit_shard.sheet import COLUMNS, compose, png
 
     if args.n < 1:
         raise UsageError(f"--n: must be at least 1, got {args.n}")
     if args.seed < 0:
         raise UsageError(f"--seed: must be at least 0, got {args.seed}")
-    if (args.path is None) == (args.stream is None):
-        raise UsageError("preview: give PATH or --stream YAML")
+    if bool(args.places) == bool(args.stream):
+        raise UsageError("preview: give data sets or --stream YAML")
+    if args.stream and (args.where or args.policy):
+        raise UsageError("preview: --where and --policy are of data sets, not of --stream")
     out = local_path(args.out, "--out")
     cells = stream_cells(args) if args.stream else stored_cells(args)
+    what = args.stream or ", ".join(args.places)
     if not cells:
-        raise UsageError(f"{args.path}: holds no samples")
+        raise UsageError(f"{what}: holds no samples" + (" that meet --where" * bool(args.where)))
     write_file(out, png(compose(cells)), "--out")
-    say(f"{out}: {len(cells)} samples of {args.stream or args.path}")
+    of_each = COLUMNS if args.policy else 1
+    say(f"{out}: {len(cells) // of_each} samples of {what}")
     return 0

@@ -7,10 +7,10 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import UsageError
 
 HELP = """\
-Bytes that one node of a training run downloads in its first epoch and in the next one, with a cache
-of a given size; how often each row repeats in an epoch; what must be there before the first batch;
-and how large the cache must be. Reads the manifests and nothing else. A cache that is too small is
-refused, as the loader refuses it, with the size that it needs.
+Compute what one node of a training run would download with a cache of a given size: bytes in its
+first epoch and in the next one, how often each row repeats in an epoch, bytes needed before the
+first batch, and how large the cache must be at least. Only the manifests are read. A cache that is
+too small is refused with the size that it needs, as the loader would refuse it.
 
   refit-shard simulate configs/config_bedlam.yaml --shards s3://bucket/shards --world-size 64 \\
       --cache 200GB

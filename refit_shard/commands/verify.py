@@ -6,8 +6,9 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import FormatError, ShardError
 
 HELP = """\
-Re-read shards and check them: hashes, tar members, labels in the tar against the index, crc32c,
-every JPEG decodes to its stated size, and every source row is in one shard or in quarantine.
+Read shards again and check everything: hashes, tar members, checksums, that the labels in the tar
+are those of the index, that every JPEG decodes to its stated size, and that every row of the npz is
+in exactly one shard or in quarantine.
 PATH is a data set's folder (data/shards/bedlam) or a folder of data sets (data/shards).
 """
 

@@ -16,7 +16,8 @@ _PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
 def mistaken_for(head: bytes) -> str | None:
-    """What a file is that a download left in another one's place, and what to do; None otherwise.
+    """What a file really is that a download left in place of another one, and what to do; None if
+    it is none of these.
 
     ``head``: its first HEAD_BYTES bytes.
     """
@@ -45,7 +46,7 @@ def refuse_mistaken(stream: BinaryIO | io.BufferedIOBase, where: str) -> None:
 
 
 def is_of_a_mac(path: str) -> bool:
-    """Whether a Mac put this file or folder beside the true ones: ``__MACOSX/…``, ``._NAME``."""
+    """Whether macOS added this file or folder to an archive: ``__MACOSX/…``, ``._NAME``."""
     return any(part == "__MACOSX" or part.startswith("._") for part in path.split("/"))
 
 

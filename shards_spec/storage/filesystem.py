@@ -1,7 +1,7 @@
-"""Calls that a file system may lack: a network's, or one that runs as a program.
+"""System calls that a file system may lack: those of a network, or of a FUSE program.
 
-What a manual page gives as the errno of "not here" is told from a failure; only a failure counts.
-A guard that is lost is told in the log, once a place.
+An errno that means "not supported" according to the manual page is told from a failure, and only
+failures raise. A guard that is missing is logged, once for each place.
 """
 
 import errno
@@ -23,7 +23,7 @@ _told: set[str] = set()
 
 
 def warn_once(place: str, line: str) -> None:
-    """Log a warning, unless this process has said so of this place."""
+    """Log a warning, unless this process has logged it for the same place."""
     if place not in _told:
         _told.add(place)
         _log.warning("%s: %s", place, line)
@@ -48,10 +48,10 @@ def lock(descriptor: int, how: int) -> bool:
 
 
 def sync(descriptor: int, place: str) -> None:
-    """Have a file's bytes on the disk, as far as the file system can say so.
+    """fsync a file; does nothing where the file system does not support it.
 
     Raises:
-        OSError: they did not get there.
+        OSError: the bytes did not reach the disk.
     """
     try:
         os.fsync(descriptor)
@@ -66,10 +66,11 @@ def sync(descriptor: int, place: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have a folder's names on the disk; a file system that cannot say so keeps them by itself.
+    """fsync a folder, so that its names survive a power cut; does nothing where that is not
+    supported.
 
     Raises:
-        OSError: they did not get there.
+        OSError: the names did not reach the disk.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
@@ -83,10 +84,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def reserve(descriptor: int, size: int, place: str) -> None:
-    """Make a new file as large as it is going to be, so that others count it.
+    """Extend a new file to its final size, so that other processes count the space as used.
 
     Raises:
-        OSError: it cannot be, for another reason than that the file system lets none grow so.
+        OSError: it failed for another reason than that the file system does not support it.
     """
     try:
         os.ftruncate(descriptor, size)

@@ -1,8 +1,9 @@
-"""What an object store needs beyond a disk: settings, reads that are whole, uploads that are whole.
+"""What an object store needs beyond a disk: settings, complete reads, complete uploads.
 
-Requests are tried again by pyarrow's clients, with back-off, where a store is overloaded or down or
-a connection is cut. They do not see an answer that is shorter than what was asked for, and their
-output streams complete an upload when they are closed or forgotten, whatever happened before.
+pyarrow's clients retry requests, with growing pauses, if a store is overloaded or down or a
+connection is cut. They do not notice an answer that is shorter than what was asked for, and their
+output streams complete an upload when they are closed or garbage-collected, whatever happened
+before.
 """
 
 import mmap
@@ -26,7 +27,7 @@ _S3_ATTEMPTS = 6
 _S3_CONNECT_SECONDS = 10
 # Putting the parts of a large object together may take long without a byte on the line.
 _S3_SILENT_SECONDS = 30
-# Google's client would go on for a quarter of an hour, deaf to signals.
+# Google's client would retry for a quarter of an hour and ignore signals meanwhile.
 _GCS_SECONDS = 60
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
@@ -38,9 +39,9 @@ _REMEMBERS = threading.Event()
 
 @contextmanager
 def asked_once() -> Iterator[None]:
-    """Within this block a store that gave no answer is not asked for its buckets again.
+    """Within this block, a store that gave no answer is not asked for its buckets again.
 
-    For a command that looks at several data sets: each attempt takes a quarter of a minute.
+    For a command that looks at several datasets: each attempt takes a quarter of a minute.
     """
     _REMEMBERS.set()
     try:
@@ -128,7 +129,8 @@ def _attempts() -> int:
 
 
 class RemoteFile:
-    """An object to read, as pyarrow's own file but for this: a read that comes short is an error.
+    """An object opened for reading, as pyarrow's own file, except that a truncated answer is an
+    error.
 
     ``where``: its URL, for errors. Several threads may call :meth:`read_at`.
 
@@ -154,11 +156,11 @@ class RemoteFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         self._file.close()
 
     def size(self) -> int:
-        """Its bytes."""
+        """Size in bytes."""
         return self._size
 
     def read_at(self, count: int, offset: int) -> bytes:
@@ -184,10 +186,11 @@ class RemoteFile:
         return pa.py_buffer(self.read())
 
     def _whole(self, count: int, offset: int) -> bytearray:
-        """Bytes, all of them.
+        """Fill a buffer from the store, or raise if fewer bytes arrived than were asked for.
 
-        pyarrow takes an answer's length for granted. So the last byte is marked: if it is still
-        the mark, it is read again under another one.
+        pyarrow does not compare the length of an answer. So the last byte of the buffer is set to a
+        marker value before the read; if it still has that value afterwards, the read is repeated
+        with another marker.
         """
         data = bytearray(max(0, min(count, self._size - offset)))
         if not data:
@@ -207,12 +210,12 @@ class RemoteFile:
 
 
 def upload(filesystem: fs.FileSystem, path: str, stream: BinaryIO) -> None:
-    """Store a file's bytes as one object, which appears whole or not at all.
+    """Upload a file as one object, which appears complete or not at all.
 
-    Closing an output stream of pyarrow's completes what was written so far, also when an exception
-    closes it or when it is forgotten. So everything is given in one call, on a thread, where no
-    interrupt can come between opening, writing and closing. A part that failed makes the close
-    fail, and nothing appears.
+    Closing one of pyarrow's output streams completes what was written so far, also when an
+    exception closes it or when it is garbage-collected. So all bytes are given in one call, on a
+    thread of its own, where no interrupt can arrive between opening, writing and closing. If a part
+    failed, closing fails, and no object appears.
 
     Raises:
         OSError: it cannot be stored.

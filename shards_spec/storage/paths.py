@@ -57,16 +57,16 @@ def path_bytes(path: str) -> bytes:
 
 
 def below_root(name: str) -> str | None:
-    """A name that data state, as a path below a root; None for one that leads out of it.
+    """A relative name as a path below a root; None if it leads out of the root.
 
-    ``./`` and ``//`` are dropped, and what goes up and down again.
+    ``./`` and ``//`` are dropped, and ``a/../`` is resolved.
     """
     path = posixpath.normpath(name)
     return None if path.startswith(("/", "../")) or path in ("..", ".") else path
 
 
 def slashed(name: str) -> str:
-    """A name with slashes: backslashes are slashes in a name that has no others."""
+    """The name with backslashes as slashes, if it has no other slashes."""
     return name if "/" in name else name.replace("\\", "/")
 
 

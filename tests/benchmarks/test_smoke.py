@@ -18,6 +18,9 @@ from benchmarks import (
     bench_load,
     bench_loop,
     bench_peers,
+    bench_policy,
+    bench_query,
+    bench_report,
     bench_startup,
     bench_videos,
     late_storage,
@@ -101,6 +104,7 @@ def test_bench_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "Tars over files" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every loader that is installed is measured; every other one is named, in both outputs."""
     out = tmp_path / "results.json"
@@ -119,6 +123,7 @@ def test_bench_peers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "| ReFit's way" in printed
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Stages leave no time out, and the decoding alone is less than all."""
     out = tmp_path / "results.json"
@@ -135,6 +140,18 @@ def test_bench_load(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert "| uint8 over bare decode |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_bench_policy(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every part is measured beside ReFit's policy."""
+    out = tmp_path / "results.json"
+    assert bench_policy.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert results["microseconds"].keys() == bench_policy.PARTS.keys()
+    assert all(one["median"] > 0 for one in results["microseconds"].values())
+    assert results["more"].keys() == bench_policy.PARTS.keys() - {bench_policy.REFITS}
+    assert "| blur |" in capsys.readouterr().out
+
+
 @pytest.mark.slow  # many fresh processes
 def test_bench_loop(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every case is measured."""
@@ -146,6 +163,7 @@ def test_bench_loop(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[s
     assert "| next, ready, ms |" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A read that waits 5 ms is waited for; in a batch of four, all are."""
     out = tmp_path / "results.json"
@@ -156,6 +174,18 @@ def test_bench_late_stream(tmp_path: Path, cache: Path, capsys: pytest.CaptureFi
     assert "| 5 ms |" in capsys.readouterr().out
 
 
+def test_bench_query(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_query.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert results["rows"] == {"many": 400, "few": 80}
+    assert set(results["seconds"]) == {"a joint, many rows", "a joint, few rows"}
+    assert all(one["median"] > 0 for one in results["seconds"].values())
+    assert all(one > 1e6 for one in results["peak_bytes"].values())
+    assert "| a joint, many rows |" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # many fresh processes
 def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
     assert bench_startup.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
@@ -171,6 +201,7 @@ def test_bench_startup(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixtur
     assert "| uint8, resumed |" in capsys.readouterr().out
 
 
+@pytest.mark.slow  # many fresh processes
 def test_bench_gpu(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
     arguments = ["--quick", "--device", "cpu", "--cache", str(cache), "--out", str(out)]
@@ -195,6 +226,7 @@ def test_bench_gpu_says_that_there_is_no_gpu(
     assert not cache.exists()
 
 
+@pytest.mark.slow  # many fresh processes
 def test_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Sampled, killed by every means that the seed gives, and equal to the quiet build."""
     out = tmp_path / "results.json"
@@ -229,8 +261,18 @@ def test_bench_videos(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture
     out = tmp_path / "results.json"
     assert bench_videos.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
     results = json.loads(out.read_text())
-    assert set(results["cases"]) == {"mpi-inf-3dhp", "h36m"}
+    assert set(results["cases"]) == {"mpi-inf-3dhp", "h36m", "bedlam"}
     for case in results["cases"].values():
         assert all(one["median"] > 0 for one in case["frames_per_second"].values())
         assert case["ratio"]["median"] > 0
-    assert "| h36m: 1000 px, libx264, one in 5 |" in capsys.readouterr().out
+    assert "| bedlam: 1280x720 px, libx264, one in 5, in a tar |" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # many fresh processes
+def test_bench_report(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "results.json"
+    assert bench_report.main(["--quick", "--cache", str(cache), "--out", str(out)]) == 0
+    sets = json.loads(out.read_text())["sets"]
+    assert [one["rows"] for one in sets] == [40, 120]
+    assert all(one["seconds"]["median"] > 0 < one["peak_bytes"]["median"] for one in sets)
+    assert "| 120 |" in capsys.readouterr().out

@@ -147,6 +147,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "the rule never": {"traits": {"turned": "bedlam-closeup"}},
     "data set own": {"traits": {"name": "mine"}},
     "box_px 256, not 300": {"options": {"box_px": 300}},
+    "another envelope (--envelope)": {"options": {"envelope": 1.5}},
     "quality 90, not 91": {"options": {"quality": 91}},
     "seed 0, not 1": {"options": {"seed": 1}},
     "other rows of the npz": {"options": {"limit": 3}},

@@ -80,6 +80,7 @@ def test_a_driver_without_ray_killed_again_and_again_ends_with_the_same_bytes(
     assert_undisturbed(many, out)
 
 
+@pytest.mark.slow  # tests of the cluster kill a node and a worker
 def test_a_killed_worker_s_shard_is_built_by_another(many: Many, out: Path) -> None:
     with started(many, out, workers=2) as running:
         running.wait_for_shards(2)

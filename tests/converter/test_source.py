@@ -10,6 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from refit_shard.converter.annotations.remaps import parse_remaps
+from refit_shard.converter.annotations.source import Annotations, frame_path
+from refit_shard.converter.annotations.source import _Names as Names
+from refit_shard.converter.annotations.spool import Spool
 from tests.searches import examples
 from tests.small import (
     Own,
@@ -258,6 +262,34 @@ def test_one_name_of_absurd_length_is_quarantined_and_makes_no_sample_larger(
     assert quarantine(tree.out) == {5: "bad_imgname"}
     (tar,) = tree.out.glob("*.tar")
     assert tar.stat().st_size < before
+
+
+@given(
+    st.lists(st.text("ab/.\\\0é ", max_size=9) | st.sampled_from(["a/b", "..", "/r/a", ""])),
+    st.booleans(),
+)
+@settings(max_examples=examples(300))
+def test_names_that_are_looked_at_together_are_as_each_by_itself(
+    names: list[str], is_remapped: bool
+) -> None:
+    remaps = parse_remaps(["a/=b/"]) if is_remapped else ()
+    source = Annotations(
+        npz="",
+        total=len(names),
+        records=Spool(np.dtype([])),
+        labels={},
+        found=(),
+        absent=(),
+        unused=(),
+    )
+    looked = Names("/r", remaps)
+    for begin in range(0, len(names), 4):
+        looked.add(source, names[begin : begin + 4])
+    paths = [frame_path(name, "/r", remaps) for name in names]
+    assert source.imgnames == names
+    assert source.paths == [path or "" for path in paths]
+    outside = {row: "path_outside_root" for row, path in enumerate(paths) if path is None}
+    assert {row: fault.reason for row, fault in source.faults.items()} == outside
 
 
 def test_other_alphabets_in_names(tmp_path: Path) -> None:

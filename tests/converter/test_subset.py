@@ -20,9 +20,9 @@ from benchmarks.trees import Tree, make_config, make_tree
 from refit_shard import ShardSet
 from refit_shard.converter.frames.resample import crop_box
 from refit_shard.converter.subset.plan import crop_path, subset_rows
+from refit_shard.loaders.items.draws import Augmentation
 from refit_shard.loaders.items.making import render
 from refit_shard.loaders.items.options import RenderOptions
-from refit_shard.loaders.items.policy import Augmentation
 from refit_shard.shards_spec.errors import FrameError
 from tests.refit_reference import ReferenceParams, psnr, reference_crop
 from tests.small import Result, encoded, error_line, hashes, picture, refit, refit_command

@@ -316,7 +316,11 @@ def places(folder: Path, name: str) -> list[tuple[int, int | None, bool]]:
     one that it refuses.
     """
     found = []
-    with suppress(SourceError), open_video(str(folder), name) as video:
+    with (
+        suppress(SourceError),
+        (folder / name).open("rb", buffering=0) as file,
+        open_video(file, name) as video,
+    ):
         found += [(int(str(one.frame.opaque)), one.place, one.is_whole) for one in video.frames()]
     return found
 

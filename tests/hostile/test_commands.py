@@ -44,6 +44,13 @@ def is_clean(result: Result) -> bool:
     return all(map(str.isprintable, lines)) and "Traceback" not in result.err
 
 
+def exported(folder: Path, form: str) -> Result:
+    """An export into a new folder."""
+    out = folder.parent / "exports" / form
+    shutil.rmtree(out, ignore_errors=True)
+    return refit("export", folder, "--format", form, "--out", out)
+
+
 def looked_at(folder: Path) -> list[Result]:
     """Every command that reads shards; each ends with a code of ours and says clean lines."""
     results = [
@@ -52,6 +59,10 @@ def looked_at(folder: Path) -> list[Result]:
         refit("verify", folder),
         refit("verify", folder, "--quick"),
         refit("preview", folder, "--out", folder.parent / "sheet.png"),
+        refit("query", folder, "--columns", "all", "--where", "scale > 0"),
+        refit("query", folder, "--columns", "key,imgname,keypoints", "--format", "csv"),
+        refit("show", folder, "own-00000000", "--out", folder.parent / "row.png"),
+        *(exported(folder, form) for form in ("shards", "energon", "parquet")),
     ]
     for result in results:
         assert result.code in (0, 1, 2), result

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from refit_shard import Occluders
+from refit_shard.loaders.items.draws import Occlusion
 from refit_shard.loaders.items.occluders import SCHEMA, occluder_bytes
-from refit_shard.loaders.items.policy import Occlusion
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.writer import arrow_bytes
 from tests.hostile.batch import mutated, outcomes

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard import Occluders
-from refit_shard.loaders.items.policy import Augmentation, Occlusion, explicit
+from refit_shard.loaders.items.draws import Augmentation, Occlusion, explicit
 from refit_shard.loaders.native import Drawer, ImageKind, Jpegs
 
 WHOLE = np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])

@@ -2,8 +2,8 @@
 
     python -m tests.loaders.stream_digest [BATCHES]
 
-Prints the SHA-256 of 1,000 batches of 64 (images and labels, all augmentation and occluders), with
-1, 2 and 5 threads, by AVX2 and by the portable path. Exit code 1 where two differ.
+Prints the SHA-256 of 1,000 batches of 64 (images and labels, ReFit's augmentation and occluders),
+with 1, 2 and 5 threads, by AVX2 and by the portable path. Exit code 1 where two differ.
 """
 
 import hashlib
@@ -17,10 +17,11 @@ from unittest.mock import patch
 import torch
 
 from benchmarks.crops import Crops, CropSizes, cached_crops
-from refit_shard import StreamingLoader, StreamOptions
+from refit_shard import AugmentationPolicy, StreamingLoader, StreamOptions
 from refit_shard.loaders.native import Drawer
 
 THREADS = (1, 2, 5)
+REFITS = AugmentationPolicy()
 
 
 def made_crops(cache: Path) -> Crops:
@@ -28,7 +29,15 @@ def made_crops(cache: Path) -> Crops:
     return cached_crops(cache, CropSizes(frames=10, passes=2, samples_per_shard=16, occluders=12))
 
 
-def digest(crops: Crops, *, batches: int, batch: int, threads: int, portable: bool) -> str:
+def digest(
+    crops: Crops,
+    *,
+    batches: int,
+    batch: int,
+    threads: int,
+    portable: bool,
+    policy: AugmentationPolicy,
+) -> str:
     """SHA-256 of all that a loop gets, key by key."""
     options = StreamOptions(
         image="uint8",
@@ -36,6 +45,7 @@ def digest(crops: Crops, *, batches: int, batch: int, threads: int, portable: bo
         num_workers=threads,
         epoch_samples=batches * batch,
         occluders=str(crops.occluders),
+        policy=policy,
     )
     found = hashlib.sha256()
     # Wherever a Drawer is made: what is compared is the stream, which has no such option.
@@ -48,13 +58,15 @@ def digest(crops: Crops, *, batches: int, batch: int, threads: int, portable: bo
     return found.hexdigest()
 
 
-def digests(crops: Crops, *, batches: int, batch: int) -> Iterator[tuple[str, str]]:
+def digests(
+    crops: Crops, *, batches: int, batch: int, policy: AugmentationPolicy = REFITS
+) -> Iterator[tuple[str, str]]:
     """Each way and its digest."""
     for portable in (False, True):
         for threads in THREADS:
             way = f"{'portable' if portable else 'AVX2'}, {threads} threads"
             args = {"batches": batches, "batch": batch, "threads": threads}
-            yield way, digest(crops, **args, portable=portable)
+            yield way, digest(crops, **args, portable=portable, policy=policy)
 
 
 def main(batches: str = "1000") -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from refit_shard import Augmentation, Sample, ShardSet, StreamingLoader, StreamOptions
-from refit_shard.loaders.items.policy import draw, select, single
+from refit_shard.loaders.items.draws import select, single
+from refit_shard.loaders.items.policy import draw
 from refit_shard.loaders.stream.mix import make_mixer
 from refit_shard.loaders.stream.order import Passes
 

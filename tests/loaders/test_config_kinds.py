@@ -28,6 +28,7 @@ PLAIN: dict[str, Any] = {
     "NUM_WORKERS": 0,
     "SEED_VALUE": 11,
     "IMG_RES": 16,
+    "augmentation": {"rot_sigma": 15, "occluder_size": [0.2, 0.5]},
     "MODEL": {"X": [1, {"Y": None}]},
 }
 
@@ -65,8 +66,9 @@ def test_a_config_of_any_kind_says_the_same(make: Callable[[Any], Any], shards: 
     content["DATASET"]["SHARDS"] = str(shards)
     read = parse_config(make(content), "cfg")
     assert read == parse_config(PLAIN, "cfg")
+    policy = AugmentationPolicy(rot_sigma=15.0, occluder_size=(0.2, 0.5))
     assert StreamOptions(**read.stated) == StreamOptions(
-        batch_size=6, num_workers=0, seed=11, res=16
+        batch_size=6, num_workers=0, seed=11, res=16, policy=policy
     )
     with pytest.raises(UsageError, match="3dpw_test_sub: no finished shards"):
         get_dataloaders(make(content), eval_joints="none")  # the training set was opened
@@ -97,6 +99,36 @@ def test_a_value_that_omegaconf_cannot_give_is_one_line() -> None:
         content["DATASET"]["PARTITION"][1] = value
         with pytest.raises(UsageError, match=r"cfg: DATASET\.PARTITION"):
             parse_config(OmegaConf.create(content), "cfg")
+        content = copy.deepcopy(PLAIN)
+        content["augmentation"]["rot_sigma"] = value
+        with pytest.raises(UsageError, match=r"cfg: augmentation\.rot_sigma: "):
+            parse_config(OmegaConf.create(content), "cfg")
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ([1], "augmentation must hold fields of AugmentationPolicy, got"),
+        ("refit", "augmentation must hold fields of AugmentationPolicy, got 'refit'"),
+        ({"rot": 3}, "augmentation.rot is no field of AugmentationPolicy; known: rot_sigma, "),
+        ({1: 3}, "augmentation.1 is no field"),
+        ({"flip": 2}, "augmentation: AugmentationPolicy: flip"),
+        ({"flip": None}, "augmentation: AugmentationPolicy: flip"),
+        ({"flip": [0.5]}, "augmentation: AugmentationPolicy: flip"),
+        ({"occluder_size": 1}, "augmentation: "),
+        ({"occluder_size": [0.1, 0.2, 0.3]}, "augmentation: "),
+    ],
+)
+def test_a_policy_that_a_config_cannot_mean_is_one_line(section: Any, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_config({**PLAIN, "augmentation": section}, "cfg")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_policy_the_options_own_one_stays() -> None:
+    content = {name: value for name, value in PLAIN.items() if name != "augmentation"}
+    assert "policy" not in parse_config(content, "cfg").stated
 
 
 def test_numpys_numbers_are_taken_for_what_they_are() -> None:

@@ -61,7 +61,8 @@ class Pure:
             "mixing": mixing,
             "seed": SEED,
             "sources": [
-                {"name": name, "ratio": ratio} for name, ratio in zip(ROWS, ratios, strict=True)
+                {"name": name, "images": "", "ratio": ratio}
+                for name, ratio in zip(ROWS, ratios, strict=True)
             ],
         }
         self._mixer = make_mixer(mixing, ratios, SEED)

@@ -142,8 +142,8 @@ def test_keypoints_follow_the_pixels_close_to_refits_map() -> None:
     ReFit cuts the pixels at a whole box but maps the joints by the box before the cut; ours follow
     the pixels, so they differ by the half pixel of a pixel's middle and by what was cut off.
     """
+    from refit_shard.loaders.items.draws import explicit
     from refit_shard.loaders.items.labels import keypoints
-    from refit_shard.loaders.items.policy import explicit
 
     rng = np.random.default_rng(0)
     for trial in range(600):

@@ -8,11 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refit_shard.loaders.stream.batches import open_sources
 from refit_shard.loaders.stream.mix import make_mixer
 from refit_shard.loaders.stream.needs import Needs, Visits
 from refit_shard.loaders.stream.options import StreamOptions
-from refit_shard.loaders.stream.source import Source
+from refit_shard.loaders.stream.source import Source, open_sources
 from tests.loaders.manifests import ROW_BYTES, make_manifest
 from tests.searches import examples
 

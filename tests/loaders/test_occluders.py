@@ -13,9 +13,9 @@ from PIL import Image as PillowImage
 
 from refit_shard import Occluders
 from refit_shard.cli import main
+from refit_shard.loaders.items.draws import Occlusion
 from refit_shard.loaders.items.occluder_import import read_pickle, read_voc
 from refit_shard.loaders.items.occluders import occluder_bytes
-from refit_shard.loaders.items.policy import Occlusion
 from refit_shard.shards_spec.errors import SourceError, UsageError
 from tests.loaders.pasting import pasted
 from tests.refit_reference import psnr

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import webdataset as wds
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
@@ -31,7 +32,7 @@ from tests.loaders.photographs import OwnSet, Row, build_own, labels
 from tests.loaders.streams import items
 from tests.loaders.test_markers import CASES, RADIUS, draw_discs, find_disc, level
 from tests.shards_spec.test_own import JOINTS, other_side
-from tests.small import own, samples_of
+from tests.small import own, refit, samples_of
 
 Floats = NDArray[np.float64]
 MIRROR = np.diag([-1.0, 1.0, 1.0])
@@ -291,3 +292,36 @@ def test_items_of_the_tars_alone_have_the_labels_that_are_asked_for(sets: dict[s
     wrong = [replace(data_set.own[1], shape=(17, 2))]
     with pytest.raises(UsageError, match=r"'ears' is float32\[17, 3\], not"):
         tar_items(sets["one"], wrong)
+
+
+def test_a_stream_goes_on_after_labels_were_added(tmp_path: Path) -> None:
+    """The same rows and images, with the new labels, where that is meant; not of other rows."""
+    tree = own(tmp_path, rows=12)
+    assert tree.build("--samples-per-shard", 5).code == 0
+    options = StreamOptions(batch_size=3, res=16, num_workers=0, rank=0, world_size=1)
+
+    def loader() -> StreamingLoader:
+        return StreamingLoader({"own": (str(tree.out), 1.0)}, options)
+
+    begun = loader()
+    iterator = iter(begun)
+    next(iterator)
+    state = begun.state_dict()
+    expected = [item for batch in iterator for item in items(batch)]
+    np.savez(tmp_path / "labels.npz", contact=np.arange(12))
+    added = refit("add-labels", tree.out, tmp_path / "labels.npz", "--keep", "contact")
+    assert added.code == 0, added.err
+    resumed = loader()
+    with pytest.raises(
+        UsageError, match=r"own\.labels is .*rows and images.*changed=\('labels',\)"
+    ):
+        resumed.load_state_dict(state)
+    resumed.load_state_dict(state, changed=("labels",))
+    batches = list(resumed)
+    for batch in batches:
+        assert torch.equal(batch.pop("contact"), batch["sample_index"])
+        del batch["has_contact"]
+    assert [item for batch in batches for item in items(batch)] == expected
+    assert tree.build("--samples-per-shard", 4, "--overwrite").code == 0
+    with pytest.raises(UsageError, match=r"own\.content is "):
+        loader().load_state_dict(state, changed=("labels",))

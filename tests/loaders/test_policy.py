@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from refit_shard.loaders.items.policy import AugmentationPolicy, Draws, Occlusion, draw
+from refit_shard.loaders.items.draws import Augmentation, Draws, Occlusion, explicit, select, single
+from refit_shard.loaders.items.policy import AugmentationPolicy, draw
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.geometry import CROPPED_ENVELOPE, FULL_ENVELOPE, Envelope
 from tests.searches import examples
@@ -111,6 +112,98 @@ def test_literal_draws() -> None:
     )
 
 
+LOOKS = AugmentationPolicy(
+    upper_body=0.2, lower_body=0.1, downscale=0.3, blur=0.4, gray=0.25, tone=0.6
+)
+
+
+@pytest.fixture(scope="module")
+def looks() -> Draws:
+    """All that ReFit's policy lacks, at 100k positions."""
+    return draw(LOOKS, 0, 0, COUNT, objects=OBJECTS, res=256)
+
+
+def test_what_refit_lacks_changes_no_draw_of_refits(drawn: Draws, looks: Draws) -> None:
+    """And is not even there where nothing of it is asked for."""
+    assert drawn.look is None
+    for name in ("occ", "flip", "rot", "sc", "pastes", "spans"):
+        assert getattr(looks, name).tobytes() == getattr(drawn, name).tobytes()
+    assert looks.look is not None
+    gray = looks.look["gray"] > 0
+    assert (looks.pn[~gray] == drawn.pn[~gray]).all()
+    assert (looks.pn[gray] == drawn.pn[gray, 1:2]).all(), "gray stays gray"
+
+
+def test_bodies_effects_and_tone(looks: Draws) -> None:
+    """Shares of the samples as they are asked for; values uniform in their spans."""
+    look = looks.look
+    assert look is not None
+    for name, none, share, low, width in (
+        ("downscale", 1.0, 0.3, 0.5, 0.4),
+        ("blur", 0.0, 0.4, 0.5, 1.5),
+        ("brightness", 0.0, 0.6, -0.2, 0.4),
+        ("contrast", 1.0, 0.6, 0.8, 0.4),
+    ):
+        some = look[name] != none
+        assert near(some, share)
+        assert stats.kstest(look[name][some], stats.uniform(low, width).cdf).pvalue > 1e-3
+    assert near(look["gray"], 0.25)
+    assert near(look["body_crop"] == 1, 0.2)
+    assert near(look["body_crop"] == 2, 0.1)
+    assert (look["body_crop"] <= 2).all()
+    columns = np.column_stack([*(look[name] for name in look.dtype.names or ()), looks.rot])
+    correlation = np.corrcoef(columns.T)
+    assert np.abs(correlation - np.eye(len(correlation))).max() < 4.5 / np.sqrt(COUNT)
+    assert ((look["brightness"] != 0) == (look["contrast"] != 1)).all(), "together"
+
+
+def test_literal_looks() -> None:
+    """Seed 0 draws these, for good; and a position's are the same in any batch."""
+    look = draw(LOOKS, 0, 0, 8, objects=0, res=256).look
+    later = draw(LOOKS, 0, 5, 3, objects=0, res=256).look
+    assert look is not None
+    assert later is not None
+    assert (look[5:] == later).all()
+    assert look["body_crop"].tolist() == [0, 1, 0, 0, 1, 1, 2, 1]
+    np.testing.assert_allclose(look["blur"][:3], [1.57775569, 0.0, 1.94577014], atol=1e-7)
+    np.testing.assert_allclose(look["downscale"][:2], [0.85844426, 1.0], atol=1e-7)
+    np.testing.assert_allclose(look["brightness"][:2], [0.17679432, -0.04164984], atol=1e-7)
+    np.testing.assert_allclose(look["contrast"][:2], [0.92023401, 0.9109972], atol=1e-7)
+    assert look["gray"].tolist() == [0, 1, 0, 0, 0, 0, 1, 0]
+
+
+def test_an_item_is_made_again_from_its_augmentation() -> None:
+    """What was drawn of a position, as one would hand it to render, and back."""
+    looks = draw(LOOKS, 0, 0, 100, objects=OBJECTS, res=256)
+    assert looks.look is not None
+    for place in range(100):
+        one = single(select(looks, [place]))
+        again = explicit([one])
+        if again.look is None:
+            assert one.body == "whole"
+            assert (one.downscale, one.blur, one.gray) == (1.0, 0.0, False)
+            assert (one.brightness, one.contrast) == (0.0, 1.0)
+        else:
+            assert again.look[0] == looks.look[place]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"body": "legs"}, "body: must be one of 'whole', 'upper', 'lower', got 'legs'"),
+        ({"blur": 5.1}, "blur: must be a number from 0 to 5, got 5.1"),
+        ({"downscale": float("nan")}, "downscale: must be a number from 0 to 1, got nan"),
+        ({"contrast": -0.1}, "contrast: must be a number from 0 to 4"),
+        ({"brightness": 2}, "brightness: must be a number from -1 to 1"),
+    ],
+)
+def test_effects_out_of_bounds_are_refused(changed: dict[str, Any], named: str) -> None:
+    """Before anything is drawn."""
+    with pytest.raises(UsageError) as caught:
+        Augmentation(**changed)
+    assert named in str(caught.value)
+
+
 def test_each_part_is_adjustable() -> None:
     """Other values are what is drawn; zeros turn a part off and leave the rest as it was."""
     changed = AugmentationPolicy(rot_sigma=10, rot_clip=15, scale_sigma=0.1, scale_clip=0.12)
@@ -161,6 +254,12 @@ def test_wider_than_the_envelope_is_refused_with_the_numbers() -> None:
         ({"occlude": -0.1}, "occlude: must be a number from 0 to 1, got -0.1"),
         ({"occluder_size": (0.5, 0.2)}, "occluder_size must be"),
         ({"occluder_size": (0.0, 0.2)}, "occluder_size must be"),
+        ({"blur_sigma": (1.0, 6.0)}, "blur_sigma must be (low, high) in 0 to 5, got (1.0, 6.0)"),
+        ({"downscale_share": 0.5}, "downscale_share must be (low, high) in 0 to 1, got 0.5"),
+        ({"downscale_share": (0.5, 0.6, 0.7)}, "downscale_share must be"),
+        ({"gray": 1.01}, "gray: must be a number from 0 to 1, got 1.01"),
+        ({"tone": True}, "tone: must be a number from 0 to 1, got True"),
+        ({"upper_body": 0.6, "lower_body": 0.5}, "1 in all at most; got 0.6 and 0.5"),
     ],
 )
 def test_values_out_of_bounds_are_refused(changed: dict[str, Any], named: str) -> None:

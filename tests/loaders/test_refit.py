@@ -3,6 +3,7 @@
 import copy
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.trees import Tree, make_config, make_tree
 from refit_shard import (
     Augmentation,
     AugmentationPolicy,
+    BatchTransform,
     ShardSet,
     StreamOptions,
     render,
@@ -344,3 +346,26 @@ def test_bad_input_is_one_clear_line(shards: Path, tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"format_version": 3', '"format_version": 9'))
     with pytest.raises(FormatError, match="format_version must be 3, got 9"):
         get_dataloaders(config_of(tmp_path), eval_joints="none", options=QUICK)
+
+
+def test_a_transform_and_a_split_are_of_the_training_alone(shards: Path) -> None:
+    """The test loader reads each row as it is; both are in the trainer's checkpoint."""
+
+    def mark(batch: dict[str, Any], draws: Any) -> dict[str, Any]:
+        return {**batch, "drawn": draws(2)}
+
+    options = replace(
+        QUICK, transform=BatchTransform(name="mark", function=mark), split=("train", 0.5, 1)
+    )
+    train, test = get_dataloaders(config_of(shards), options=options, eval_joints="none")
+    assert next(iter(train))["drawn"].shape == (8, 2)
+    (batch,) = test
+    assert "drawn" not in batch
+    assert batch["sample_index"].tolist() == list(range(5))
+    state = train.sampler.dataset_perm
+    assert state["transform"] == "mark"
+    plain, _ = get_dataloaders(
+        config_of(shards), options=QUICK, eval_joints="none", changed=("transform",)
+    )
+    with pytest.raises(UsageError, match=r"bedlam\.rows is \d+, this loader's is"):
+        plain.load_checkpoint(0, state)

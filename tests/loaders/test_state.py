@@ -15,6 +15,7 @@ import pytest
 from refit_shard import AugmentationPolicy, StreamingLoader, StreamOptions
 from refit_shard.loaders.items.occluders import occluder_bytes
 from refit_shard.loaders.stream.mix import make_mixer
+from refit_shard.loaders.stream.state import CHANGEABLE
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.manifest import plan_hash
 from tests.loaders.streams import (
@@ -238,7 +239,7 @@ def places(values: Any) -> Iterator[tuple[Any, ...]]:
             yield from ((key, *rest) for rest in places(value))
 
 
-@pytest.mark.parametrize("changed", [(), ("policy",), ("policy", "ratios")])
+@pytest.mark.parametrize("changed", [(), ("policy",), CHANGEABLE])
 @pytest.mark.parametrize("augment", [True, False])
 def test_a_state_that_lacks_a_value_is_refused(
     shards: Path, augment: bool, changed: tuple[str, ...]
@@ -278,7 +279,9 @@ def test_a_filter_counts_by_the_rows_that_it_keeps(shards: Path) -> None:
         stream(shards, where=same).load_state_dict(through_json(state))
     other = [row for row in range(40) if row != 21]
     assert str(rows_of(*other)["bedlam"]) == str(rows_of(*most)["bedlam"])
-    with pytest.raises(UsageError, match=r"sources\.bedlam\.filter is '\w{16}…'.*where= keeps"):
+    with pytest.raises(
+        UsageError, match=r"sources\.bedlam\.filter is '\w{16}…'.*where= and split= keep"
+    ):
         stream(shards, where=rows_of(*other)).load_state_dict(state)
     with pytest.raises(UsageError, match=r"sources\.bedlam\.rows is 39, this loader's is 40"):
         stream(shards).load_state_dict(state)
@@ -375,14 +378,14 @@ def test_other_ratios_from_here_on(shards: Path, mixing: str) -> None:
     check_passes(found, {"bedlam": 40, "agora": 9, "coco": 19})
 
 
-def test_only_policy_and_ratios_may_change(shards: Path) -> None:
+def test_only_what_is_named_may_change(shards: Path) -> None:
     """By these names; and what else differs is refused also then."""
     state = stream(shards).state_dict()
     loader = stream(shards, seed=1)
     both = ("policy", "ratios")
     wrong: list[Any] = ["policy", ("seed",), ("policy", "sources"), (3,)]
     for changed in wrong:
-        with pytest.raises(UsageError, match=r"changed= may name \('policy', 'ratios'\), got"):
+        with pytest.raises(UsageError, match=r"changed= may name \('policy', 'transform', .*, got"):
             loader.load_state_dict(state, changed=changed)
     with pytest.raises(UsageError, match="seed is 0"):
         loader.load_state_dict(state, changed=both)

@@ -148,6 +148,7 @@ def test_a_training_that_is_stopped_twice_is_as_one_that_was_not(
     assert all(np.isfinite(line["performance"]) for line in validations)
 
 
+@pytest.mark.slow  # several trainings
 def test_a_checkpoint_of_refits_own_loader_gives_its_weights(job: Job) -> None:
     """The refusal says how, and so it works."""
     how: dict[str, Any] = {"SEED_VALUE": 3, "EVAL_JOINTS": "none"}  # quicker

@@ -252,7 +252,7 @@ def test_the_sheet_shows_each_chosen_sample(built: Own, tmp_path: Path) -> None:
     ("args", "said"),
     [
         (["--n", 0], "--n: must be at least 1, got 0"),
-        (["--stream", "x.yaml"], "give PATH or --stream"),
+        (["--stream", "x.yaml"], "give data sets or --stream"),
     ],
 )
 def test_preview_s_wrong_use_is_one_line(

@@ -50,6 +50,9 @@ def printing(built: Own, folder: Path) -> list[list[object]]:
         ["verify", built.out],
         ["verify", built.out, "--json"],
         ["preview", built.out, "--out", folder / "sheet.png"],
+        ["query", built.out],
+        ["query", built.out, "--format", "csv"],
+        ["show", built.out, "own-00000000", "--out", folder / "row.png"],
         ["simulate", config, "--shards", folder, "--cache", "1GB"],
         built.command("--dry-run"),
         built.command(),
@@ -199,6 +202,8 @@ def test_a_home_folder_is_meant_by_every_path_of_every_command(
         ["verify", "~/shards"],
         ["info", "~/shards"],
         ["preview", "~/shards/own", "--out=~/sheet.png"],
+        ["query", "own", "--shards=~/shards", "--count"],
+        ["show", "~/shards/own", "own-00000000", "--out=~/row.png"],
         ["simulate", "~/config.yaml", "--shards=~/sets", "--cache=1GB"],
     ):
         result = refit(*command)

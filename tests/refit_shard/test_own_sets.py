@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from refit_shard import ShardSet, StreamingLoader
@@ -250,6 +250,7 @@ KEYS = st.sampled_from(["npz", "root", "keep", "remaps", "turned", "cropped", "p
 
 
 @settings(max_examples=examples(200))
+@example(content={"cats": {"\n": None}})
 @given(
     content=ANY
     | st.dictionaries(

@@ -97,6 +97,7 @@ def test_bench_needs_no_package_of_the_extra(tree: Own) -> None:
         ["build", "--npz", "{npz}", "--root", "{root}", "--name", "own", "--out", "{new}"],
         ["doctor", "--data-config", "{config}"],
         ["preview", "{out}", "--out", "{new}.png"],
+        ["report", "{out}", "--out", "{new}.html"],
         ["import-occluders", "{npz}", "--out", "{new}"],
         ["subset-3dpw", "--data-config", "{config}"],
         ["add-labels", "{out}", "{npz}", "--keep", "mine"],
@@ -147,6 +148,20 @@ def test_the_extra_of_videos_is_named_where_it_alone_is_missing(tree: Own) -> No
     done = plain_python(COMMAND, "extract-frames", *what, hidden={"av"})
     assert done.returncode == 2
     assert done.stderr.endswith("(No module named 'av'): pip install 'refit-shard[videos]'\n")
+
+
+@pytest.mark.parametrize("missing", ["vl_convert", "jinja2"])
+def test_the_extra_of_reports_is_named_where_it_alone_is_missing(
+    tree: Own, tmp_path: Path, missing: str
+) -> None:
+    out = tmp_path / "page.html"
+    done = plain_python(COMMAND, "report", tree.out, "--out", out, hidden={missing})
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        f"(No module named '{missing}'): pip install 'refit-shard[report]'\n"
+    )
+    assert done.stderr.count("\n") == 1
+    assert not out.exists()
 
 
 def test_another_module_that_is_missing_is_not_blamed_on_the_extra(tree: Own) -> None:

@@ -104,6 +104,7 @@ def test_the_wheel_holds_every_module_once_and_nothing_else(dist: Path) -> None:
     wanted = {f"refit_shard/{name}" for name in (*modules, "py.typed")}
     assert {name for name in inside if name.endswith((".py", ".typed"))} == wanted
     assert all((PROJECT / name).read_bytes() == text for name, text in texts.items())
+    assert {f"refit_shard/report/page.{kind}" for kind in ("css", "html", "js")} <= inside
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert b"License-Expression: MIT" in metadata
     assert b"Classifier: Operating System :: POSIX :: Linux" in metadata

@@ -129,6 +129,9 @@ def test_every_command_takes_urls(remote: Remote, tmp_path: Path) -> None:
         assert (said["rows"], said["shards"], said["path"]) == (8, 2, url)
     assert refit("preview", url, "--out", tmp_path / "sheet.png").code == 0
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+    counted = refit("query", remote.out, "--where", "scale > 0", "--count")
+    assert counted.out.startswith("8 of 8 rows"), counted
+    assert refit("show", url, "own-00000003", "--out", tmp_path / "row.png").code == 0
     assert store.uploads() == []
     for here, there in zip(batches(str(remote.local.tree.out)), batches(url), strict=True):
         assert here.keys() == there.keys()

@@ -59,12 +59,22 @@ struct RefitRead {
     int64_t detail;         // out
 };
 
+// What a camera does to an image once its occluders are on it, in this order.
+struct RefitEffects {
+    int32_t cells;       // side that it is scaled down to and up again; `res`: it is not
+    uint16_t blur[16];   // 256ths: what a pixel weighs, and those k beside it; {256, 0, …}: no blur
+    int32_t gray;        // not 0: without colour
+    int32_t contrast;    // 256ths, 0 to 1024: factor on the distance from 127.5
+    int32_t brightness;  // 256ths of a level, -65280 to 65280: added
+};
+
 // One image to be drawn. `map` takes output pixels to stored pixels: x = m0 u + m1 v + m2, y alike.
 struct RefitSample {
     const uint8_t* jpeg;    // `jpeg_length` bytes and REFIT_SLACK; unused where `rgb` is given
     int64_t jpeg_length;
     const uint8_t* rgb;     // null, or the decoded image (height, width, 3)
     void* out;              // the image, as RefitBatch.image says
+    const RefitEffects* effects;  // null: none
     double map[6];
     int32_t height, width;  // of the stored crop
     float factors[3];       // of R, G and B
@@ -122,8 +132,8 @@ REFIT_EXPORT int32_t refit_planes(void* workspace, const uint8_t* jpeg, int64_t 
 
 REFIT_EXPORT uint32_t refit_crc32c(const uint8_t* data, int64_t length, int32_t portable);
 
-// Bytes of RefitRead, RefitSample, RefitCutOut, RefitPaste, RefitBatch, RefitSpan (0 to 5), and
-// REFIT_SLACK (6).
+// Bytes of RefitRead, RefitSample, RefitCutOut, RefitPaste, RefitBatch, RefitSpan, RefitEffects (0 to
+// 6), and REFIT_SLACK (7).
 REFIT_EXPORT int64_t refit_size(int32_t which);
 
 // Whether this processor has what the fast path needs.

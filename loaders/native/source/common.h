@@ -32,6 +32,27 @@ INLINE int32_t packed(int16_t low, int16_t high) {
     return static_cast<int32_t>(static_cast<uint16_t>(low) | static_cast<uint32_t>(high) << 16);
 }
 
+INLINE int64_t floor_divided(int64_t a, int64_t b) {  // b > 0
+    return a / b - (a % b < 0);
+}
+
+INLINE int clamped(int value, int low, int high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+// Weights of neighbours are 64ths.
+constexpr int WEIGHT_BITS = 6, WEIGHT = 1 << WEIGHT_BITS;
+
+// Where the middle of pixel `u` of `size` lies in `source` pixels, which need be no whole number times
+// 2^-level; in 64ths of a pixel of the level, rounded, at the nearest of its `count` pixels.
+INLINE int32_t place_of(int64_t u, int64_t size, int64_t source, int level, int count) {
+    const int64_t across = size << level;
+    const int64_t at =
+        floor_divided((2 * u + 1) * source * WEIGHT + across, 2 * across) - WEIGHT / 2;
+    const int64_t last = int64_t{count - 1} * WEIGHT;
+    return static_cast<int32_t>(at < 0 ? 0 : at > last ? last : at);
+}
+
 // Memory that is used again and grows where it must; what it held is lost then.
 class Buffer {
   public:

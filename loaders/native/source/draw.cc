@@ -3,6 +3,7 @@
 
 #include "api.h"
 #include "decode.h"
+#include "effects.h"
 #include "finish.h"
 #include "map.h"
 #include "occlude.h"
@@ -17,10 +18,12 @@ constexpr int MOST_RES = 4096, MOST_THREADS = 256;
 struct Worker {
     Decoder decoder;
     Occluder occluder;
-    Buffer bounds[2], row;
+    Effects effects;
+    Buffer bounds[2], rows;
 
     void shrink() {
-        Buffer* all[] = {&decoder.begins, &decoder.luma, &decoder.chroma, &bounds[0], &bounds[1]};
+        Buffer* all[] = {&decoder.begins, &decoder.luma, &decoder.chroma, &bounds[0],
+                         &bounds[1],      &rows,         &effects.spare};
         for (Buffer* one : all) one->shrink();
     }
 };
@@ -57,10 +60,13 @@ RefitCode draw(Worker* worker, const RefitBatch& batch, RefitSample* sample) {
     if (sample->rgb == nullptr)
         code = decode(worker, *sample, map, res, fast, &planes, &sample->detail);
     if (code == REFIT_OK) code = place(&worker->occluder, batch, *sample);
-    auto* row = worker->row.of<Pixel>(res);
-    if (row == nullptr) code = REFIT_NO_MEMORY;
+    // A row at a time while it is in the cache; or all of them, where they change together.
+    const RefitEffects* effects = sample->effects;
+    auto* rows = worker->rows.of<Pixel>(effects == nullptr ? res : int64_t{res} * res);
+    if (rows == nullptr) code = REFIT_NO_MEMORY;
     if (code != REFIT_OK) return code;
     for (int v = 0; v < res; ++v) {
+        Pixel* row = effects == nullptr ? rows : rows + int64_t{v} * res;
         if (sample->rgb != nullptr)
             warp_row_rgb(sample->rgb, sample->height, sample->width, map, res, v, row);
         else if (planes.luma != nullptr)
@@ -68,9 +74,13 @@ RefitCode draw(Worker* worker, const RefitBatch& batch, RefitSample* sample) {
         else
             memset(row, 0, sizeof(Pixel) * static_cast<size_t>(res));
         blend_row(&worker->occluder, v, fast, row);
-        write_row(batch, *sample, v, fast, row);
+        if (effects == nullptr) write_row(batch, *sample, v, fast, row);
     }
-    return REFIT_OK;
+    if (effects == nullptr) return REFIT_OK;
+    code = apply_effects(&worker->effects, *effects, res, fast, rows);
+    for (int v = 0; v < res && code == REFIT_OK; ++v)
+        write_row(batch, *sample, v, fast, rows + int64_t{v} * res);
+    return code;
 }
 
 }  // namespace
@@ -138,8 +148,8 @@ int32_t refit_planes(void* workspace, const uint8_t* jpeg, int64_t length, int32
 int64_t refit_size(int32_t which) {
     constexpr int64_t sizes[] = {sizeof(RefitRead),  sizeof(RefitSample), sizeof(RefitCutOut),
                                  sizeof(RefitPaste), sizeof(RefitBatch),  sizeof(RefitSpan),
-                                 REFIT_SLACK};
-    return which >= 0 && which < 7 ? sizes[which] : -1;
+                                 sizeof(RefitEffects), REFIT_SLACK};
+    return which >= 0 && which < 8 ? sizes[which] : -1;
 }
 
 int32_t refit_has_avx2() { return has_avx2(); }

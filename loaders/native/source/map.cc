@@ -11,10 +11,6 @@ constexpr int MOST_BITS = 20;
 // samples lie 2 px apart; and half a pixel for whatever rounding there is.
 constexpr double REACH = 2.0;
 
-int64_t floor_divided(int64_t a, int64_t b) {  // b > 0
-    return a / b - (a % b < 0);
-}
-
 struct Point {
     double x, y;
 };

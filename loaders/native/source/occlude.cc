@@ -4,21 +4,8 @@
 
 namespace {
 
-constexpr int WEIGHT = 64, WEIGHT_BITS = 6;
 constexpr double MOST_SIDE = 1 << 20;  // of a cut-out on the output, px
 constexpr double FARTHEST = 1 << 30;   // its middle from the output, px
-
-int64_t floor_divided(int64_t a, int64_t b) { return a / b - (a % b < 0); }
-
-// Where the middle of pixel `u` of `size` lies in `source` pixels, which need be no whole number times
-// 2^-level; in 64ths of a pixel of the level, rounded, at the nearest of its `count` pixels.
-int32_t place_of(int64_t u, int64_t size, int64_t source, int level, int count) {
-    const int64_t across = size << level;
-    const int64_t at =
-        floor_divided((2 * u + 1) * source * WEIGHT + across, 2 * across) - WEIGHT / 2;
-    const int64_t last = int64_t{count - 1} * WEIGHT;
-    return static_cast<int32_t>(at < 0 ? 0 : at > last ? last : at);
-}
 
 // A cut-out's first column or row on the output and how many there are; false: out of all bounds.
 bool span(double middle, double size, int source, int64_t* begin, int64_t* count) {

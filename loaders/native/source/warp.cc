@@ -2,7 +2,6 @@
 
 namespace {
 
-constexpr int WEIGHT_BITS = 6, WEIGHT = 1 << WEIGHT_BITS;
 constexpr int CHROMA_BITS = 4;  // kept of chroma's fractions of a level
 constexpr int COLOUR_BITS = 14;
 constexpr int16_t RED_CR = 22970, GREEN_CB = -5638, GREEN_CR = -11700, BLUE_CB = 29032;
@@ -22,10 +21,6 @@ Local local_map(const Map& map, int left, int top) {
     to.y0 += half - (int64_t{top} << map.bits);
     to.chroma = half - (int64_t{1} << (map.bits - 1));  // 2 * half - half - 0.5 px
     return to;
-}
-
-int clamped(int value, int low, int high) {
-    return value < low ? low : value > high ? high : value;
 }
 
 // The two samples around a place of one axis, and the weight of the second in 64ths.

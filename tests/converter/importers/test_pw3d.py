@@ -124,6 +124,17 @@ def test_splits_side_by_side_need_a_choice(tmp_path: Path) -> None:
     assert "--dataset 3dpw takes train" in error_line(result)
 
 
+@pytest.mark.parametrize("place", ["folder", "zip"])
+def test_another_split_than_asked_for_is_not_taken(place: str, tmp_path: Path) -> None:
+    """Where a download was not finished, say."""
+    path = write_pickle(tmp_path / "sequenceFiles/train/s.pkl", sequence_3dpw(5, 1))
+    write_zip(tmp_path / "some.zip", {"sequenceFiles/train/s.pkl": path})
+    source = tmp_path / ("some.zip" if place == "zip" else "sequenceFiles")
+    result = refused(tmp_path / "o.npz", source, also=["--dataset", "3dpw_test"])
+    assert result.code == 2
+    assert "3DPW's test, which 3dpw_test is made of, is not there, but train" in error_line(result)
+
+
 def test_a_frame_without_a_joint_is_left_out(tmp_path: Path) -> None:
     content = sequence_3dpw(5, 1)
     content["campose_valid"] = [np.ones(5)]

@@ -1,5 +1,5 @@
 // libFuzzer's target for whole calls: a batch of two samples is read from memory and drawn, with a
-// map, sizes and occluders that the input chooses; by both paths and one or three threads.
+// map, sizes, occluders and effects that the input chooses; by both paths and one or three threads.
 #include <cstdlib>
 #include <cstring>
 
@@ -33,6 +33,8 @@ struct Choice {
     double map[6];
     float factors[3];
     RefitPaste paste[MOST_PASTES];
+    bool sealed, changed;  // with the checksums that they must have; with the effects
+    RefitEffects effects;
 };
 
 double number(Input* input) {
@@ -40,6 +42,23 @@ double number(Input* input) {
     const uint8_t kind = input->take<uint8_t>();
     if (kind == 255) return input->take<double>();  // of any value, infinite ones too
     return whole / static_cast<double>(1 << (kind & 15));
+}
+
+// Any numbers; or, if `good`, weights that sum to what they must, so that the search gets past them.
+RefitEffects choose_effects(Input* input, bool good) {
+    RefitEffects made{};
+    made.cells = input->take<int8_t>();
+    made.gray = input->take<uint8_t>() & 1;
+    made.contrast = input->take<int16_t>();
+    made.brightness = input->take<int32_t>();
+    int rest = 256;
+    for (int k = 1; k < 16; ++k) {
+        made.blur[k] = input->take<uint8_t>();
+        if (good && 2 * made.blur[k] > rest) made.blur[k] = static_cast<uint16_t>(rest / 2);
+        rest -= 2 * made.blur[k];
+    }
+    made.blur[0] = static_cast<uint16_t>(good ? rest : input->take<uint16_t>());
+    return made;
 }
 
 Choice choose(Input* input) {
@@ -54,6 +73,10 @@ Choice choose(Input* input) {
     for (RefitPaste& one : made.paste) {
         one = {number(input), number(input), number(input), input->take<int8_t>()};
     }
+    const uint8_t flags = input->take<uint8_t>();
+    made.sealed = flags & 1;
+    made.changed = flags & 2;
+    if (made.changed) made.effects = choose_effects(input, flags & 4);
     return made;
 }
 
@@ -76,6 +99,7 @@ uint8_t* draw(const Choice& choice, const RefitRead* reads, const RefitCutOut* c
         sample.width = choice.width;
         memcpy(sample.factors, choice.factors, sizeof sample.factors);
         sample.pastes = choice.pastes;
+        sample.effects = choice.changed ? &choice.effects : nullptr;
     }
     RefitBatch batch{samples,      2, cut_out, 1, choice.paste, MOST_PASTES, {1, 1, 1}, {0, 0, 0},
                      choice.res, choice.image, portable, 0};
@@ -91,7 +115,6 @@ uint8_t* draw(const Choice& choice, const RefitRead* reads, const RefitCutOut* c
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Input input{data, size};
     const Choice choice = choose(&input);
-    const bool sealed = input.take<uint8_t>() & 1;  // with the checksums that they must have
     const auto jpeg_length = static_cast<int64_t>(input.left);
     const int64_t labels = jpeg_length + (512 - jpeg_length % 512) % 512 + 512;
     const RefitSpan whole{0, 0, RECORD};
@@ -104,7 +127,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         if (input.left > 0) memcpy(memory, input.data, input.left);
         memcpy(memory + labels, NPY, HEADER);
         uint8_t* record = memory + labels + HEADER;
-        if (sealed) {
+        if (choice.sealed) {
             put32(record, refit_crc32c(memory, jpeg_length, 0));
             put32(record + RECORD - 4, refit_crc32c(record, RECORD - 4, 1));
         }
@@ -112,7 +135,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                 records[k], RECORD, &whole, 1,           0,   -1,     0,      0};
     }
     refit_read(reads, 2, 2, 0);
-    if (sealed && (reads[0].code != REFIT_OK || reads[1].code != REFIT_OK)) abort();
+    if (choice.sealed && (reads[0].code != REFIT_OK || reads[1].code != REFIT_OK)) abort();
     auto* cut_out_pixels = static_cast<uint8_t*>(malloc(CUT_OUT * CUT_OUT * 4));
     auto* half = static_cast<uint8_t*>(malloc(CUT_OUT * CUT_OUT));
     for (int k = 0; k < CUT_OUT * CUT_OUT * 4; ++k) cut_out_pixels[k] = static_cast<uint8_t>(37 * k);

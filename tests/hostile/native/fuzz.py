@@ -26,6 +26,7 @@ CLANG = ("clang++", "clang++-14")
 OPTIONS = ("-g", "-O1", "-std=c++17", "-ffp-contract=off", "-fno-exceptions", "-pthread")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 CHOICE = struct.Struct("<BBhh" + "hB" * 9 + "B" + "hBhBhBb" * 4 + "B")
+EFFECTS = struct.Struct("<bBhi15B")
 
 
 def compile_target(
@@ -69,8 +70,13 @@ def write_seeds(name: str, folder: Path) -> None:
         height, width = jpeg.size(data)
         turned = (700, 10, 300, 10, 3, 0, -300, 10, 700, 10, 4, 0)
         factors, pastes = (1, 0, 5, 2, 3, 1), (10, 0, 12, 0, 3, 1, 0) * 4
-        choice = CHOICE.pack(31, number % 3, height, width, *turned, *factors, 2, *pastes, 1)
-        (folder / str(number)).write_bytes(data if name == "decode" else choice + data)
+        choice = (31, number % 3, height, width, *turned, *factors, 2, *pastes)
+        if name == "decode":
+            (folder / str(number)).write_bytes(data)
+            continue
+        (folder / str(number)).write_bytes(CHOICE.pack(*choice, 1) + data)
+        effects = EFFECTS.pack(3 + 9 * number, number & 1, 300, -4000, *(9 - number,) * 13, 0, 1)
+        (folder / f"{number}-effects").write_bytes(CHOICE.pack(*choice, 7) + effects + data)
 
 
 def main(*arguments: str) -> int:

@@ -1,6 +1,7 @@
 """What is computed from measurements, with figures that can be counted by hand."""
 
 import math
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -86,7 +87,12 @@ def test_the_share_of_waiting_is_what_no_thread_drew(
 
 def test_cases_take_turns() -> None:
     done: list[str] = []
-    cases = {name: lambda name=name: done.append(name) or len(done) for name in "ab"}
+
+    def case(name: str) -> int:
+        done.append(name)
+        return len(done)
+
+    cases = {name: partial(case, name) for name in "ab"}
     measured = interleaved(cases, 2)
     assert "".join(done) == "ab" + "ab" + "ba"
     assert measured == {"a": [3, 6], "b": [4, 5]}

@@ -61,6 +61,7 @@ int main(int count, char** words) {
         point(memory, &reads[k].header);
         reads[k].descriptor = fileno(file);
         point(memory, &samples[k].rgb);
+        point(memory, &samples[k].effects);
         samples[k].jpeg = reads[k].data;
         samples[k].out = images + k * one;
     }

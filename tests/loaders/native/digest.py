@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks.photographs import photo_frame
 from refit_shard.converter.frames.encode import encode
+from refit_shard.loaders.items.effects import LOOK, native_effects
 from refit_shard.loaders.items.pixels import MEAN, STD
 from refit_shard.loaders.native import CutOuts, Drawer, ImageKind, Jpegs, has_avx2, slack
 from refit_shard.loaders.native.compiling import OPTIONS, SOURCE, sources
@@ -57,12 +58,13 @@ class Batch:
     factors: NDArray[np.float32]
     cut_outs: list[U8]
     pastes: NDArray[np.void]
+    effects: NDArray[np.void]
     decoded: U8
 
     @classmethod
     def seeded(cls) -> "Batch":
         """Crops of 20 to 300 px of photographs and of hard edges, of every quality; turned,
-        stretched, mirrored, half of them leading beyond the crop, with occluders.
+        stretched, mirrored, half of them leading beyond the crop, with occluders and effects.
         """
         rng = np.random.default_rng(12)
         sides = rng.integers(20, 300, (COUNT, 2))
@@ -85,12 +87,27 @@ class Batch:
         maps = np.concatenate([linear, middle[:, :, None]], 2)
         height, width = sides[DECODED].tolist()
         decoded = colourful(height, width, 1)
-        return cls(jpegs, sides.astype(np.int32), maps, factors, objects, pastes, decoded)
+        effects = native_effects(looks(rng), RES)
+        return cls(jpegs, sides.astype(np.int32), maps, factors, objects, pastes, effects, decoded)
 
     @property
     def paste_spans(self) -> NDArray[np.int64]:
         """The first occluder of each sample and how many it has, (n, 2)."""
         return np.array([[PASTES * number, PASTES] for number in range(COUNT)])
+
+
+def looks(rng: np.random.Generator) -> NDArray[np.void]:
+    """Every effect on some of the images, and none on others."""
+    made = np.zeros(COUNT, LOOK)
+    for name, none, low, high in (
+        ("downscale", 1.0, 0.1, 1.0),
+        ("blur", 0.0, 0.2, 5.0),
+        ("gray", 0, 0, 2),
+        ("brightness", 0.0, -0.5, 0.5),
+        ("contrast", 1.0, 0.0, 3.0),
+    ):
+        made[name] = np.where(rng.random(COUNT) < 0.5, none, rng.uniform(low, high, COUNT))
+    return made
 
 
 class File:
@@ -135,6 +152,8 @@ def packed(batch: Batch) -> bytes:
     samples["height"], samples["width"] = batch.sides.T
     samples["first_paste"], samples["pastes"] = batch.paste_spans.T
     samples["rgb"][DECODED] = file.put(batch.decoded.tobytes())
+    for sample, effects in zip(samples, batch.effects, strict=True):
+        sample["effects"] = file.put(effects.tobytes())
     cut_outs = CutOuts(batch.cut_outs)
     table = cut_outs.table.copy()
     for row in table:
@@ -211,6 +230,7 @@ def digest_here(batch: Batch) -> str:
             cut_outs=CutOuts(batch.cut_outs),
             pastes=batch.pastes,
             paste_spans=batch.paste_spans,
+            effects=batch.effects,
             decoded={DECODED: batch.decoded},
         )
         assert not codes.any()

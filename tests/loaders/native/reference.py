@@ -155,6 +155,71 @@ def paste(image: U8, cut_out: U8, one: Paste) -> None:
             ]
 
 
+@dataclass(frozen=True)
+class Camera:
+    """What is done to a whole image; ``blur``: a pixel's weight, then those beside it."""
+
+    cells: int
+    blur: Sequence[int]
+    gray: bool
+    contrast: int
+    brightness: int
+
+
+def _by(matrix: Ints, image: Ints, matrix_across: Ints) -> Ints:
+    """A matrix on the rows and another on the columns of an image (h, w, 3)."""
+    return np.asarray(np.einsum("yv,vuc,xu->yxc", matrix, image, matrix_across, optimize=True))
+
+
+def _shares(res: int, cells: int) -> Ints:
+    """(cells, res): what of a cell each pixel is, in 256ths; places in the cell are rounded."""
+    pixels = np.arange(res + 1)[None] * cells - np.arange(cells)[:, None] * res
+    places = np.clip(pixels, 0, res) * 256 / res
+    return np.asarray(np.diff(np.floor(places + 0.5).astype(np.int64), axis=1))
+
+
+def _between(cells: int, res: int) -> Ints:
+    """(res, cells): 64ths of the two cells that a pixel's middle lies between."""
+    first, weight = _along(res, cells, 0, cells)
+    made = np.zeros((res, cells), np.int64)
+    for u in range(res):
+        made[u, first[u]] += 64 - weight[u]
+        made[u, min(first[u] + 1, cells - 1)] += weight[u]
+    return made
+
+
+def _blurring(res: int, weights: Sequence[int]) -> Ints:
+    """(res, res): a row's weights of all pixels, those beyond the edge added to the edge's."""
+    made = np.zeros((res, res), np.int64)
+    for u in range(res):
+        for k in range(1 - len(weights), len(weights)):
+            made[u, min(max(u + k, 0), res - 1)] += weights[abs(k)]
+    return made
+
+
+def photographed(image: U8, camera: Camera) -> U8:
+    """Fewer pixels, blur, gray, contrast and brightness, in this order, rounded after each
+    direction.
+    """
+    res, big = len(image), image.astype(np.int64)
+    whole = np.eye(res, dtype=np.int64)
+    if camera.cells < res:
+        down, up = _shares(res, camera.cells), _between(camera.cells, res)
+        big = (_by(down, big, whole) + 128) >> 8
+        big = (_by(np.eye(camera.cells, dtype=np.int64), big, down) + 128) >> 8
+        big = (_by(up, big, np.eye(camera.cells, dtype=np.int64)) + 32) >> 6
+        big = (_by(whole, big, up) + 32) >> 6
+    blurring = _blurring(res, camera.blur)
+    big = (_by(blurring, big, whole) + 128) >> 8
+    big = (_by(whole, big, blurring) + 128) >> 8
+    if camera.gray:
+        gray = (big @ np.array([77, 150, 29]) + 128) >> 8
+        big = np.repeat(gray[:, :, None], 3, axis=2)
+    far = 2 * big - 255  # twice the distance from 127.5
+    toned = np.floor((camera.contrast * far / 256 + 255) / 2 + camera.brightness / 256 + 0.5)
+    return np.asarray(np.clip(toned, 0, 255), np.uint8)
+
+
 def normalised(image: U8, factors: Any, mean: Any, deviation: Any) -> NDArray[np.float32]:
     """(3, res, res): factors, whole levels, then (level / 255 - mean) / deviation as a product and
     a difference.

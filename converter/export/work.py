@@ -1,0 +1,171 @@
+"""Carrying out an export: one folder or file a set below OUT, each file by rename.
+
+A note in OUT says what is exported there. It is written first and, with ``finished``, again last;
+so a run that was stopped is known again, keeps the files that are there, and makes the others.
+"""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from refit_shard.converter.build.lock import build_lock
+from refit_shard.converter.export.energon import META, write_energon
+from refit_shard.converter.export.parquet import parquet_name, write_parquet
+from refit_shard.converter.export.plan import ExportPlan, SetExport
+from refit_shard.converter.export.shards import write_subset
+from refit_shard.converter.export.tars import write_tar
+from refit_shard.converter.export.wids import WIDS_INDEX, wids_index
+from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.names import LOCK, TEMPORARY_SUFFIX, final_name
+from refit_shard.shards_spec.process import available_cores
+from refit_shard.shards_spec.storage.folder import Folder, open_folder
+
+NOTE = ".export.json"
+# Raised whenever the same rows would give other bytes than before.
+_RECIPE = 1
+_MAX_NOTE = 1 << 20
+_BUSY = "another export is writing there; wait for it or choose another --out"
+
+OnRows = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What stands for one set. ``of_rows``: the rows that the set has. ``files``: of tars, shards
+    or tables; ``kept``: those that an interrupted run had made. ``bytes``: of all files.
+    """
+
+    dataset: str
+    out: str
+    rows: int
+    of_rows: int
+    files: int
+    kept: int
+    bytes: int
+
+
+def export(plan: ExportPlan, on_rows: OnRows) -> list[Exported]:
+    """Write what is not there yet; ``on_rows`` hears how many more rows are done.
+
+    Killed at any time, the same call goes on.
+
+    Raises:
+        UsageError: OUT holds something else.
+        ShardError: a sample of a set is damaged.
+        StorageError: reading or writing failed.
+    """
+    folder = open_folder(plan.out, "--out")
+    folder.create()
+    with build_lock(folder, _BUSY):
+        _claim(folder, plan)
+        done = [_export_set(plan, one, folder, on_rows) for one in plan.sets]
+        folder.write(NOTE, _note(plan, finished=True))
+    return done
+
+
+def _note(plan: ExportPlan, *, finished: bool) -> bytes:
+    content = {
+        "format": "refit-shard export",
+        "recipe": _RECIPE,
+        "kind": plan.form,
+        "sets": {one.dataset: one.identity(plan.where) for one in plan.sets},
+        "finished": finished,
+    }
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _claim(folder: Folder, plan: ExportPlan) -> None:
+    """Make the folder that of this export; a new one, an empty one, or one that it has begun.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    begun, ended = _note(plan, finished=False), _note(plan, finished=True)
+    names = folder.names()
+    if NOTE in names:
+        if folder.read(NOTE, limit=_MAX_NOTE) not in (begun, ended):
+            raise UsageError(
+                f"{folder.url}: holds an export of other rows or in another format; choose another "
+                "--out, or delete it"
+            )
+    elif folder.folders() or any(final_name(name) not in (NOTE, LOCK) for name in names):
+        raise UsageError(
+            f"{folder.url}: is not empty, and what is there is no export; choose another --out"
+        )
+    else:
+        folder.write(NOTE, begun)
+    _sweep(folder)
+
+
+def _sweep(folder: Folder) -> None:
+    """Remove what a killed run left half written."""
+    for name in folder.names():
+        if name.endswith(TEMPORARY_SUFFIX) and final_name(name) != name:
+            folder.remove(name)
+
+
+def _export_set(plan: ExportPlan, chosen: SetExport, out: Folder, on_rows: OnRows) -> Exported:
+    if plan.form == "parquet":
+        return _parquet(chosen, out, on_rows)
+    folder = out.child(chosen.dataset)
+    folder.create()
+    if plan.form == "shards":
+        return _shards(plan, chosen, folder, on_rows)
+    for place in (folder, folder.child(META)):
+        _sweep(place)
+    kept = _tars(plan, chosen, folder, on_rows)
+    if plan.form == "wids":
+        folder.write(WIDS_INDEX, wids_index(chosen, folder.names()))
+    if plan.form == "energon":
+        write_energon(chosen, folder)
+    return _exported(chosen, folder.url, len(chosen.files), kept, sum(folder.names().values()))
+
+
+def _shards(plan: ExportPlan, chosen: SetExport, folder: Folder, on_rows: OnRows) -> Exported:
+    results = write_subset(
+        chosen, folder, plan.where, plan.workers, lambda result: on_rows(result.entry.rows)
+    )
+    size = sum(result.entry.tar_bytes + result.entry.arrow_bytes for result in results)
+    kept = sum(result.kept for result in results)
+    return _exported(chosen, folder.url, len(results), kept, size)
+
+
+def _parquet(chosen: SetExport, out: Folder, on_rows: OnRows) -> Exported:
+    name = parquet_name(chosen)
+    kept = name in out.names()
+    if kept:
+        on_rows(chosen.rows)
+    else:
+        write_parquet(chosen, out, on_rows)
+    return _exported(chosen, f"{out.url}/{name}", 1, int(kept), out.names()[name])
+
+
+def _tars(plan: ExportPlan, chosen: SetExport, folder: Folder, on_rows: OnRows) -> int:
+    """Write the tars that are not there; returns how many were."""
+    there = folder.names()
+    missing = [
+        index for index in range(len(chosen.files)) if f"{chosen.stem(index)}.tar" not in there
+    ]
+    on_rows(chosen.rows - sum(chosen.rows_of(index) for index in missing))
+    pool = ThreadPoolExecutor(plan.workers or available_cores())
+    try:
+        futures = {pool.submit(write_tar, chosen, index, folder): index for index in missing}
+        for future in as_completed(futures):
+            future.result()
+            on_rows(chosen.rows_of(futures[future]))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return len(chosen.files) - len(missing)
+
+
+def _exported(chosen: SetExport, out: str, files: int, kept: int, size: int) -> Exported:
+    return Exported(
+        dataset=chosen.dataset,
+        out=out,
+        rows=chosen.rows,
+        of_rows=chosen.manifest.rows,
+        files=files,
+        kept=kept,
+        bytes=size,
+    )

@@ -1,0 +1,36 @@
+"""Annotations as they were downloaded, looked for where a data set's npz or frames should be."""
+
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from refit_shard.converter.importers.importer import ALL_OF, Importer
+from refit_shard.converter.importers.run import IMPORTERS
+from refit_shard.shards_spec.errors import RefitShardError
+
+
+def find_downloaded(dataset: str, folders: Sequence[Path]) -> str | None:
+    """What ``import-annotations`` may be given for this data set, as a shell takes it: the best
+    that lies in the first of these folders that holds any; None where nothing does.
+
+    Files are told by the names that their site gives them, and none is read but a zip's directory.
+    """
+    for importer in IMPORTERS:
+        for pattern in importer.called.get(dataset, ()):
+            for folder in folders:
+                with suppress(RefitShardError, OSError):  # damaged, or not to be read
+                    source = _source(importer, dataset, folder, pattern)
+                    if source is not None:
+                        return source
+    return None
+
+
+def _source(importer: Importer, dataset: str, folder: Path, pattern: str) -> str | None:
+    if pattern == ".":
+        return shlex.quote(str(folder)) if importer.find(folder, dataset) else None
+    found = sorted(one for one in folder.glob(pattern) if importer.find(one, dataset))
+    if not found:
+        return None
+    is_all = pattern.startswith(ALL_OF) and len(found) > 1
+    return f"{shlex.quote(str(folder))}/{pattern}" if is_all else shlex.quote(str(found[-1]))

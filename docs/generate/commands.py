@@ -1,0 +1,107 @@
+"""A page for each command, in Markdown, from its argparse parser."""
+
+import argparse
+import html
+import textwrap
+from collections.abc import Iterator
+
+from refit_shard.cli import make_parser
+
+FOLDER = "reference/commands"
+_WIDTH = 84
+
+
+def _commands() -> "argparse._SubParsersAction[argparse.ArgumentParser]":
+    (found,) = (
+        action
+        for action in make_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return found
+
+
+def command_parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every command, by the command's name."""
+    return dict(_commands().choices)
+
+
+def command_summaries() -> dict[str, str]:
+    """The line that ``refit-shard --help`` has of every command, by the command's name."""
+    return {action.dest: action.help or "" for action in _commands()._choices_actions}
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """The arguments and options of a command, but ``--help``."""
+    return (action for action in parser._actions if action.dest != "help")
+
+
+def pages() -> dict[str, str]:
+    """Markdown of every page by its path below ``docs/``: an overview, and one a command."""
+    summaries = command_summaries()
+    rows = [f"| [`{name}`]({name}.md) | {summaries[name]} |" for name in summaries]
+    epilog = make_parser().epilog or ""
+    overview = [
+        "# Commands\n",
+        "Every page is made from the command's own `--help`.\n",
+        "| command | what it does |",
+        "|---|---|",
+        *rows,
+        f"\n{epilog[:1].upper()}{epilog[1:]}. `--json` prints for scripts;",
+        "`REFIT_SHARD_DEBUG=1` shows the traceback of an error in the program itself.",
+    ]
+    made = {f"{FOLDER}/index.md": "\n".join(overview) + "\n"}
+    for name, parser in command_parsers().items():
+        made[f"{FOLDER}/{name}.md"] = _page(name, summaries[name], parser)
+    return made
+
+
+def _page(name: str, summary: str, parser: argparse.ArgumentParser) -> str:
+    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    wrapped = textwrap.fill(
+        usage, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+    )
+    lines = [f"# refit-shard {name}\n", f"{summary[:1].upper()}{summary[1:]}\n"]
+    lines += ["```text", wrapped, "```\n", *_description(parser.description or "")]
+    for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.dest != "help"]
+        if actions:
+            title = (group.title or "").capitalize()
+            lines += [
+                f"\n## {title}\n",
+                f"| {title.lower()} | what it says |",
+                "|---|---|",
+                *map(_row, actions),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _description(text: str) -> Iterator[str]:
+    """Paragraphs as they are; indented lines, which are examples, as code."""
+    for paragraph in textwrap.dedent(text).split("\n\n"):
+        if paragraph.startswith("  "):
+            yield f"```text\n{textwrap.dedent(paragraph).rstrip()}\n```\n"
+        else:
+            yield f"{_escaped(' '.join(paragraph.split()))}\n"
+
+
+def _row(action: argparse.Action) -> str:
+    shown = action.metavar or (
+        "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
+    )
+    takes = "" if action.nargs == 0 else str(shown)
+    names = [f"{name} {takes}".strip() for name in action.option_strings] or [str(shown)]
+    said = ", ".join(f"<code>{html.escape(name)}</code>" for name in names).replace("|", "&#124;")
+    required = " **Required.**" if action.required and action.option_strings else ""
+    return f"| {said} | {_escaped(_help(action))}{required} |"
+
+
+def _help(action: argparse.Action) -> str:
+    text = (action.help or "") % {**vars(action), "prog": "refit-shard"}
+    return " ".join(text.split())
+
+
+def _escaped(text: str) -> str:
+    """Text in which Markdown and HTML find nothing to interpret, but for backquotes."""
+    for char in "\\*<|_[":
+        text = text.replace(char, f"\\{char}" if char != "<" else "&lt;")
+    return text

@@ -1,0 +1,70 @@
+"""One way through a loader's batches: an epoch, or what is left of it."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+
+from refit_shard.loaders.stream.workers import Batch, Made
+from refit_shard.shards_spec.errors import UsageError
+
+
+class Iteration(Iterator[Batch]):
+    """The batches of one iteration of a loader, in order.
+
+    It ends, and its workers with it, when it is closed or no longer referenced. A loader has one at
+    a time: a newer one ends it, as do ``load_state_dict`` and ``set_epoch``; then ``next`` raises.
+
+    ``steps``: how many batches come. ``receive`` is called with each, and when it was asked for,
+    just before it is handed over; ``finish`` after the last.
+    """
+
+    def __init__(
+        self,
+        batches: Generator[tuple[Batch, Made], None, None],
+        steps: int,
+        receive: Callable[[Made, float], None],
+        finish: Callable[[], None],
+    ) -> None:
+        self.steps = steps
+        self._batches = batches
+        # None once it has ended, so that who keeps it keeps no loader and no open file.
+        self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
+        self._calls = receive, finish
+        self._ended_by = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether more batches may come."""
+        return self._calls is not None
+
+    def __next__(self) -> Batch:
+        if self._ended_by:
+            raise UsageError(
+                f"this iterator of the loader was ended by {self._ended_by}; a loader has one "
+                "iterator at a time: for a second one, make another loader"
+            )
+        if self._calls is None:
+            raise StopIteration
+        receive, finish = self._calls
+        asked = time.perf_counter()
+        try:
+            batch, made = next(self._batches)
+        except StopIteration:
+            self._calls = None
+            finish()
+            raise
+        except BaseException:
+            self._calls = None
+            raise
+        receive(made, asked)
+        return batch
+
+    def close(self) -> None:
+        """End it and its workers."""
+        self._calls = None
+        self._batches.close()
+
+    def end_by(self, what: str) -> None:
+        """Close it, so that ``next`` says what ended it."""
+        if self.is_running:
+            self._ended_by = what
+            self.close()

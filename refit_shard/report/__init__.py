@@ -1,0 +1,1 @@
+"""``refit-shard report``: what shards hold, and how training will see it, on one page."""

@@ -1,0 +1,336 @@
+"""The rows of shards as one table, whatever the number of sets: chosen by a text, and read a piece
+at a time, so that memory does not grow with the number of rows.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from refit_shard.shards_spec.errors import ShardError, UsageError
+from refit_shard.shards_spec.fields import arrow_schema
+from refit_shard.shards_spec.joints import PLACE
+from refit_shard.shards_spec.reader import ShardSet, find_data_sets, open_index
+from refit_shard.shards_spec.storage.paths import AnyPath, absolute, location
+from refit_shard.shards_spec.verify import read_quarantine
+from refit_shard.shards_spec.writer import QUARANTINE_SCHEMA
+
+if TYPE_CHECKING:
+    from refit_shard.where import Where
+
+SHARDS = "data/shards"
+# Rows that are looked at together: some shards of the usual size.
+PIECE = 1 << 14
+PARTS = ("x", "y", "conf")
+JOINT = pa.struct([(name, pa.float32()) for name in PARTS])
+
+
+class Chosen(NamedTuple):
+    """Rows of one shard: ``rows`` (n,) int64 are their numbers in the shard, rising."""
+
+    data_set: ShardSet
+    shard: int
+    rows: NDArray[np.int64]
+
+
+def find_sets(places: Iterable[AnyPath], *, shards: str = SHARDS) -> list[ShardSet]:
+    """The data sets at some places, each once.
+
+    Args:
+        places: each a set's folder or URL, a folder of sets, or the name of a set in ``shards``.
+        shards: the folder or URL where sets are looked for by name.
+
+    Raises:
+        ShardError: there is none at a place, or one is not finished or is damaged.
+        FormatError: one is of another format version.
+    """
+    found: dict[str, ShardSet] = {}
+    for place in places:
+        for url in _urls(location(place), shards):
+            if absolute(url) not in found:
+                found[absolute(url)] = ShardSet.open(url)
+    return list(found.values())
+
+
+def _urls(place: str, shards: str) -> list[str]:
+    """The sets at one place, which may be a name."""
+    if "/" in place or Path(place).exists():
+        return find_data_sets(place)
+    try:
+        return find_data_sets(f"{shards}/{place}")
+    except ShardError as error:
+        raise ShardError(f"{place}: no such folder, and no set of that name: {error}") from error
+
+
+def rows(
+    sets: Sequence[ShardSet | AnyPath],
+    where: str | None = None,
+    columns: Sequence[str] | None = None,
+    *,
+    quarantine: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+) -> pa.RecordBatchReader:
+    """The rows of some sets that meet a condition, in the order of the sets and of their shards.
+
+    Args:
+        sets: open sets, or places as :func:`find_sets` takes them.
+        where: a condition in DuckDB's SQL, such as ``"scale > 0.5 and left_heel.conf > 0.5"``; None
+            for all rows, which needs no DuckDB. Lists are counted from 1: ``betas[1]``.
+        columns: names of :data:`~refit_shard.shards_spec.fields.FIELDS`, of own labels, of joints
+            (``left_heel``: a struct of x, y, conf) and of parts of joints (``left_heel.conf``), or
+            ``dataset`` and ``shard``; None for all but joints. A set that lacks one gives nulls.
+        quarantine: the rows that did not become samples instead: dataset, source_row, imgname,
+            reason and detail.
+        on_rows: called with how many more rows were looked at.
+
+    Returns:
+        A reader of record batches, each of at most some shards' rows.
+
+    Raises:
+        UsageError: the condition or a column is none of these rows.
+        ShardError: as :func:`find_sets`; while reading, an index is missing or damaged.
+    """
+    source = _Source(_opened(sets), quarantine=quarantine)
+    schema = source.schema(source.kinds if columns is None else columns, "columns")
+    found = source.found(where, on_rows)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for piece, places in found:
+            if len(places):
+                yield from piece.table(schema).take(places).combine_chunks().to_batches()
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def selected(sets: Sequence[ShardSet | AnyPath], where: str | None = None) -> Iterator[Chosen]:
+    """Which rows of which shards meet a condition; shards without any are left out.
+
+    ``sets``, ``where``: as :func:`rows` takes them, which has the errors too.
+    """
+    found = _Source(_opened(sets)).found(where)
+
+    def chosen() -> Iterator[Chosen]:
+        for piece, places in found:
+            for number, (begin, end) in enumerate(piece.ends, piece.first):
+                within = places[(places >= begin) & (places < end)]
+                if len(within):
+                    yield Chosen(piece.data_set, number, within - begin)
+
+    return chosen()
+
+
+def counts(
+    sets: Sequence[ShardSet],
+    where: str | None = None,
+    *,
+    quarantine: bool = False,
+    on_rows: Callable[[int], None] | None = None,
+) -> list[int]:
+    """How many rows of each set meet a condition; see :func:`rows`."""
+    found = dict.fromkeys(map(id, sets), 0)
+    for piece, places in _Source(sets, quarantine=quarantine).found(where, on_rows):
+        found[id(piece.data_set)] += len(places)
+    return list(found.values())
+
+
+def named(sets: Sequence[ShardSet], name: str) -> list[Chosen]:
+    """The rows whose key or imgname is ``name``; where there are none, those whose imgname ends so,
+    after a slash.
+
+    Raises:
+        ShardError: an index is missing or damaged.
+    """
+    whole: list[Chosen] = []
+    ending: list[Chosen] = []
+    for piece in _Source(sets).pieces():
+        for number, batch in enumerate(piece.batches, piece.first):
+            frames = batch.column("imgname")
+            same = pc.or_(pc.equal(batch.column("key"), name), pc.equal(frames, name))
+            for found, mask in ((whole, same), (ending, pc.ends_with(frames, f"/{name}"))):
+                if mask.true_count:
+                    places = np.flatnonzero(mask.to_numpy(zero_copy_only=False))
+                    found.append(Chosen(piece.data_set, number, places))
+    return whole or ending
+
+
+def shapes(sets: Sequence[ShardSet]) -> dict[str, tuple[int, ...]]:
+    """The shape that a row has in each column, which the reader of :func:`rows` has flattened."""
+    return {field.name: field.shape for one in sets for field in one.manifest.fields}
+
+
+def _opened(sets: Sequence[ShardSet | AnyPath]) -> list[ShardSet]:
+    """The sets, those that are given as places opened."""
+    if isinstance(sets, (str, bytes, Path, ShardSet)):
+        raise UsageError(f"sets: must be a list of data sets, got {sets!r:.80}")
+    opened: list[ShardSet] = []
+    for one in sets:
+        opened += [one] if isinstance(one, ShardSet) else find_sets([one])
+    if not opened:
+        raise UsageError("sets: must name a data set or more")
+    return opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """Some rows of a set: one batch of columns a shard, from the shard number ``first`` on."""
+
+    data_set: ShardSet
+    first: int
+    batches: Sequence[pa.RecordBatch]
+
+    @property
+    def ends(self) -> list[tuple[int, int]]:
+        """Where each shard's rows begin and end in the piece."""
+        ends = np.cumsum([0, *(batch.num_rows for batch in self.batches)]).tolist()
+        return list(pairwise(ends))
+
+    def table(self, schema: pa.Schema) -> pa.Table:
+        """Columns of the piece by name."""
+        columns = [self._column(field.name, field.type) for field in schema]
+        return pa.table(columns, schema=schema)
+
+    def _column(self, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+        parts = [self._part(*numbered, name, kind) for numbered in enumerate(self.batches)]
+        return pa.chunked_array(parts, kind)
+
+    def _part(self, number: int, batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
+        """A column of one shard."""
+        if name in batch.schema.names:
+            return batch.column(name)
+        if name == "dataset":
+            return pa.repeat(self.data_set.manifest.dataset, batch.num_rows)
+        if name == "shard":
+            entry = self.data_set.manifest.shards[self.first + number]
+            return pa.repeat(entry.name, batch.num_rows)
+        joint, _, part = name.partition(".")
+        if kind == JOINT or part:
+            points = _joint(batch.column("keypoints"), PLACE[joint])
+            return points.field(part) if part else points
+        return pa.nulls(batch.num_rows, kind)
+
+
+def _joint(keypoints: pa.Array, place: int) -> pa.Array:
+    """One of the 49 joints of every row, as a struct."""
+    points = keypoints.flatten().to_numpy().reshape(len(keypoints), -1, len(PARTS))[:, place]
+    parts = [pa.array(np.ascontiguousarray(points[:, one])) for one in range(len(PARTS))]
+    return pa.StructArray.from_arrays(parts, PARTS)
+
+
+class _Source:
+    """What the rows of some sets hold, and the rows themselves a piece at a time."""
+
+    def __init__(self, sets: Sequence[ShardSet], *, quarantine: bool = False) -> None:
+        self._sets = sets
+        self._quarantine = quarantine
+        self._in_set: list[tuple[str, dict[str, pa.DataType]]] = []
+        for one in sets:
+            fields = QUARANTINE_SCHEMA if quarantine else arrow_schema(one.manifest.fields)
+            added = {} if quarantine else {"shard": pa.string()}
+            own = dict(zip(fields.names, fields.types, strict=True))
+            self._in_set.append((one.folder.url, {"dataset": pa.string(), **added, **own}))
+
+    @property
+    def kinds(self) -> dict[str, pa.DataType]:
+        """Every column but joints, by name."""
+        return {name: kind for _, kinds in self._in_set for name, kind in kinds.items()}
+
+    def schema(self, names: Iterable[str], what: str) -> pa.Schema:
+        """The columns of these names, joints too. ``what`` asks for them, for errors.
+
+        Raises:
+            UsageError: there is no such column, or it is of another kind in another set.
+        """
+        if isinstance(names, str):
+            raise UsageError(f"{what}: must be a list of names, got {names!r:.80}")
+        fields = [(name, self._kind(name, what)) for name in dict.fromkeys(names)]
+        if not fields:
+            raise UsageError(f"{what}: must name a column or more")
+        return pa.schema(fields)
+
+    def _kind(self, name: str, what: str) -> pa.DataType:
+        found = {kinds[name]: url for url, kinds in self._in_set if name in kinds}
+        if len(found) > 1:
+            listed = ", ".join(f"{kind} in {url}" for kind, url in found.items())
+            raise UsageError(f"{what}: {name!r} is {listed}: ask one data set at a time")
+        if found:
+            return next(iter(found))
+        joint, dot, part = name.partition(".")
+        if joint in PLACE and joint not in self.kinds and not self._quarantine:
+            if not dot:
+                return JOINT
+            if part in PARTS:
+                return pa.float32()
+        raise UsageError(f"{what}: no column {name!r:.80}{self._instead_of(name, what)}")
+
+    def _instead_of(self, name: str, what: str) -> str:
+        """What may have been meant by a name that no column has."""
+        joints = () if self._quarantine else PLACE
+        known = {one.lower(): one for one in (*self.kinds, *joints)}
+        near = difflib.get_close_matches(name.lower(), known, 1)
+        hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
+        if what == "where" and not near:
+            hint = f" (a text stands in single quotes: {name!r:.80})"
+        more = " and joints such as left_heel.conf" if joints else ""
+        return f"{hint}; there are {', '.join(self.kinds)}{more}"
+
+    def found(
+        self, where: str | None, on_rows: Callable[[int], None] | None = None
+    ) -> "Iterator[tuple[_Piece, NDArray[np.int64]]]":
+        """Each piece with the places in it of the rows that meet a condition, rising.
+
+        Raises:
+            UsageError: the text states no condition on these rows.
+        """
+        condition = None if where is None else _parse(where)
+        names = () if condition is None else condition.names
+        if len({name.lower() for name in names}) < len(names):
+            listed = ", ".join(sorted(names))
+            raise UsageError(f"where: of {listed} DuckDB takes two for one another; drop one")
+        schema = self.schema(("source_row", *names), "where")  # one at least: it has the length
+
+        def found() -> "Iterator[tuple[_Piece, NDArray[np.int64]]]":
+            for piece in self.pieces():
+                table = piece.table(schema)
+                every = np.arange(table.num_rows)
+                yield piece, every if condition is None else condition.places(table)
+                if on_rows is not None:
+                    on_rows(table.num_rows)
+
+        return found()
+
+    def pieces(self) -> Iterator[_Piece]:
+        """The rows of all sets in their order.
+
+        Raises:
+            ShardError: an index or a quarantine is missing or damaged.
+        """
+        for one in self._sets:
+            if self._quarantine:
+                batches = [read_quarantine(one.folder, one.manifest)]
+                yield _Piece(data_set=one, first=0, batches=batches)
+            else:
+                yield from _pieces(one)
+
+
+def _parse(where: str) -> "Where":
+    from refit_shard.where import Where
+
+    return Where(where)
+
+
+def _pieces(data_set: ShardSet) -> Iterator[_Piece]:
+    """The rows of a set, some shards at a time."""
+    first, batches = 0, []
+    entries = data_set.manifest.shards
+    for number, entry in enumerate(entries, 1):
+        batches.append(open_index(data_set.folder, entry, data_set.manifest.fields))
+        if number == len(entries) or sum(batch.num_rows for batch in batches) >= PIECE:
+            yield _Piece(data_set=data_set, first=first, batches=batches)
+            first, batches = number, []

@@ -1,0 +1,1 @@
+"""The documentation: links, blocks, names, and the site."""

@@ -1,0 +1,1 @@
+"""Tests of ``refit-shard report``."""
