@@ -45,6 +45,12 @@ def draw(spec: Mapping[str, Any]) -> Markup:
     return Markup(vl_convert.vegalite_to_svg({**spec, "config": _CONFIG}))
 
 
+def _by_kind(colours: dict[str, list[str]]) -> dict[str, Any]:
+    """A colour for each ``kind``, named above the chart. ``colours``: domain and range."""
+    legend = {"orient": "top", "title": None}
+    return {"field": "kind", "type": "nominal", "scale": colours, "legend": legend}
+
+
 def _axis(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
     """A channel of numbers; layers without a title take that of the others."""
     named = {} if title is None else {"title": title}
@@ -239,12 +245,7 @@ def view_chart(known: Histogram, guessed: Histogram) -> Markup:
                 ),
                 "x2": {"field": "high"},
                 "y": _axis("n", "rows", stack="zero"),
-                "color": {
-                    "field": "kind",
-                    "type": "nominal",
-                    "scale": colours,
-                    "legend": {"orient": "top", "title": None},
-                },
+                "color": _by_kind(colours),
                 "description": {"field": "tip"},
             },
         }
@@ -320,12 +321,7 @@ def mix_chart(names: Sequence[str], rows: Sequence[int], drawn: Sequence[int]) -
                 "y": {"field": "name", "type": "nominal", "sort": None, "title": None},
                 "yOffset": {"field": "kind", "sort": list(kinds)},
                 "x": _axis("share", "share", axis={"format": "%"}),
-                "color": {
-                    "field": "kind",
-                    "type": "nominal",
-                    "scale": colours,
-                    "legend": {"orient": "top", "title": None},
-                },
+                "color": _by_kind(colours),
                 "description": {"field": "tip"},
             },
         }
