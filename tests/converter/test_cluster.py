@@ -174,7 +174,7 @@ def test_a_shard_that_never_fits_its_time_fails_in_one_line(
     assert not (out / "many" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("outside", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_scheduler_s_notice_end_the_build_and_its_workers(
     many: Many, nodes: Nodes, client_port: int, out: Path, outside: bool, number: signal.Signals

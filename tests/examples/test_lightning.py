@@ -89,6 +89,7 @@ def test_a_checkpoint_that_is_saved_after_a_training_goes_on(
     assert len(part.events) < len(whole.events)
 
 
+@pytest.mark.slow  # two trainings of two processes
 def test_two_ranks_go_on_together(folder: Path) -> None:
     """Their parts of a step are the step of one process, before and after the checkpoint."""
     done = subprocess.run(

@@ -236,6 +236,7 @@ print(json.dumps([epochs, ray.get([rank.state.remote() for rank in ranks])]))
 """
 
 
+@pytest.mark.slow  # a cluster of its own
 def test_ray_s_actors_are_ranks(shards: Path) -> None:
     """Two actors that torch.distributed joins read the stream of one process."""
     done = subprocess.run(

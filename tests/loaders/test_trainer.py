@@ -164,6 +164,7 @@ def test_a_checkpoint_of_refits_own_loader_gives_its_weights(job: Job) -> None:
     assert [step["step"] for step in tuned.steps] == [1, 2]
 
 
+@pytest.mark.slow  # several trainings
 def test_another_partition_goes_on_where_it_is_meant(job: Job) -> None:
     """The refusal says how; ReFit's trainer is given no word for it by its config alone."""
     how: dict[str, Any] = {"SEED_VALUE": 3, "EVAL_JOINTS": "none", "RESUME": str(job.checkpoint)}

@@ -50,6 +50,7 @@ def test_without_a_compiler_it_asks_for_one(tmp_path: Path) -> None:
     assert asked(without_compilers(tmp_path / "bin")) == "['ziglang'] ['ziglang']"
 
 
+@pytest.mark.slow  # builds a wheel
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 def test_with_a_compiler_it_asks_for_none() -> None:
     assert asked({name: value for name, value in os.environ.items() if name != "CXX"}) == "[] []"
