@@ -30,6 +30,14 @@ class Remains:
     threads: int
     files: int
 
+    def adds_nothing_to(self, before: "Remains") -> bool:
+        """Whether nothing has come since; what an earlier test left may have ended meanwhile."""
+        return (
+            self.children == before.children
+            and self.threads <= before.threads
+            and self.files <= before.files
+        )
+
 
 def remains() -> Remains:
     """Those of now; a queue's thread ends a moment after its queue, so it is waited for."""

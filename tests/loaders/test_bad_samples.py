@@ -53,7 +53,8 @@ def test_a_bad_sample_is_named(copy: Path, num_workers: int) -> None:
     assert len(received) == 12
     assert "\n" not in text
     found = remains()
-    assert (found.children, found.threads) == (before.children, before.threads)
+    assert found.children == before.children
+    assert found.threads <= before.threads
 
 
 def next_draw(shards: Path, position: int) -> tuple[str, Sample]:

@@ -47,9 +47,10 @@ def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) 
         next(iterator)
         del iterator
     found = remains()
-    assert (found.children, found.threads) == (before.children, before.threads)
+    assert found.children == before.children
+    assert found.threads <= before.threads
     del loader
-    assert remains() == before
+    assert remains().adds_nothing_to(before)
 
 
 def test_a_loader_holds_few_file_handles(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

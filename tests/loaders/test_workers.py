@@ -69,7 +69,7 @@ def test_an_error_in_a_worker_is_that_error_here(
         assert str(caught.value) == str(failure)
         found_then = remains()
         assert found_then.children == before.children
-        assert found_then.threads == before.threads
+        assert found_then.threads <= before.threads
     traceback.clear_frames(caught.tb)  # or the error would hold its workers
     assert remains().children == before.children
     assert found == all_items(stream(shards, epoch_samples=48))
@@ -131,7 +131,7 @@ def test_an_iterator_in_a_cycle_ends_its_workers_by_itself(shards: Path) -> None
     assert workers() == 2
     del trainer
     gc.collect()
-    assert remains() == before
+    assert remains().adds_nothing_to(before)
 
 
 def test_a_cycle_may_be_collected_by_a_worker_itself(
@@ -181,7 +181,7 @@ def test_an_iterator_that_is_left_ends_while_its_batches_are_made(
     iterator = iter(stream(shards, num_workers=2, prefetch=60, epoch_samples=10**6))
     next(iterator)
     iterator.close()
-    assert remains() == before
+    assert remains().adds_nothing_to(before)
     assert len(begun) < 90
 
 

@@ -1,5 +1,6 @@
 """Dropping files from the page cache, and seeing that they are gone."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,12 @@ def written(folder: Path, count: int) -> list[Path]:
 def test_files_are_dropped_and_stay_as_they_are(tmp_path: Path, count: int) -> None:
     files = written(tmp_path, count)
     before = cached_share(files)
-    drop_from_cache(files)
-    after = cached_share(files)
+    for _ in range(50):  # the system may keep what was written a moment ago
+        drop_from_cache(files)
+        after = cached_share(files)
+        if after != before:
+            break
+        time.sleep(0.1)
     if before is None or after is None:
         pytest.skip("this file system does not tell what is cached")
     assert before == 1.0
