@@ -11,7 +11,9 @@ and occluders, two workers on two cores. Each measurement is a fresh process, in
 - *waits at 1,000/s*, *at 2,000/s*: a consumer sleeps as long as a GPU of that speed would compute;
   the share of all time that it spends in ``next``;
 - *slower at 1,000/s*: a loop in pure Python takes a batch after as much of its own work as fills
-  the time between two batches; how much longer that work takes than before the loader was made.
+  the time between two batches; how much longer that work takes than before the loader was made;
+- *slower at 1,000/s, loader elsewhere*: the same loop while another process takes batches at that
+  rate: what sharing the cores and caches costs, without a shared interpreter.
 """
 
 import sys
@@ -19,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -107,11 +111,15 @@ def _work(steps: int) -> float:
     return time.perf_counter() - begin
 
 
+def _steps(seconds: float) -> int:
+    """How much of the work fills this time, where nothing else runs."""
+    return max(1, round(seconds / min(_work(50) / 50 for _ in range(10))))
+
+
 def slower(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
     """How much longer a loop's own work takes while it is fed ``rate`` samples/s, as a share."""
     pin(CORES)
-    between = settings.batch / rate
-    steps = max(1, round(between / min(_work(50) / 50 for _ in range(10))))
+    steps = _steps(settings.batch / rate)
     alone = median(_work(steps) for _ in range(settings.batches))
     batches = _batches(crops, settings, image)
     fed = []
@@ -121,13 +129,46 @@ def slower(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
     return median(fed) / alone - 1
 
 
+def slower_beside(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
+    """How much longer the same work takes while another process takes ``rate`` samples/s."""
+    pin(CORES)
+    steps = _steps(settings.batch / rate)
+    alone = median(_work(steps) for _ in range(settings.batches))
+    context = get_context("spawn")
+    ready, stop = context.Event(), context.Event()
+    other = context.Process(target=_take, args=(rate, crops, settings, image, ready, stop))
+    other.start()
+    try:
+        if not ready.wait(120):
+            raise TimeoutError("the process with the loader has taken no batch in two minutes")
+        beside = median(_work(steps) for _ in range(settings.batches))
+    finally:
+        stop.set()
+        other.join()
+    return beside / alone - 1
+
+
+def _take(
+    rate: int, crops: Crops, settings: Settings, image: Kind, ready: Event, stop: Event
+) -> None:
+    """Take ``rate`` samples/s until told to stop; ``ready`` is set after the warm-up."""
+    pin(CORES)
+    batches = _batches(crops, settings, image)
+    ready.set()
+    due = time.perf_counter()
+    while not stop.is_set():
+        next(batches)
+        due += settings.batch / rate
+        time.sleep(max(0.0, due - time.perf_counter()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """``measure`` in a fresh process; ``most``: what it should be at most."""
+    """``measure`` in a fresh process; ``most``: what it should be at most, if anything."""
 
     title: str
     measure: Callable[[Crops, Settings, Kind], float]
-    most: float
+    most: float | None = None
 
 
 CASES = (
@@ -135,6 +176,7 @@ CASES = (
     Case(title="waits at 1,000/s, share", measure=partial(waits, 1000), most=0.005),
     Case(title="waits at 2,000/s, share", measure=partial(waits, 2000), most=0.01),
     Case(title="slower at 1,000/s, share", measure=partial(slower, 1000), most=0.05),
+    Case(title="slower at 1,000/s, loader elsewhere, share", measure=partial(slower_beside, 1000)),
 )
 
 
@@ -167,7 +209,7 @@ def report(results: Mapping[str, Any]) -> str:
         [
             case.title,
             *(str(Spread(**felt[f"{image}: {case.title}"])) for image in settings["images"]),
-            f"{case.most:g}",
+            "" if case.most is None else f"{case.most:g}",
         ]
         for case in CASES
     ]
