@@ -30,7 +30,7 @@ def _is_compressed(message: pa.Message) -> bool:
 
 
 def _has_nulls(column: pa.Array) -> bool:
-    parts = [column, column.flatten()] if pa.types.is_fixed_size_list(column.type) else [column]
+    parts = [column, column.values] if pa.types.is_fixed_size_list(column.type) else [column]
     return any(part.null_count for part in parts)
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from refit_shard.loaders.remote.cache import Cache
@@ -96,12 +95,14 @@ def used_rows(name: str, data_set: ShardSet, where: Any, split: Split | None) ->
 
 def _matching(index: pa.RecordBatch, first: int, where: Any) -> Ints:
     """Numbers, from ``first`` on, and source rows (2, n) of the rows for which ``where`` holds."""
-    table = pa.Table.from_batches([index])
-    numbers = pa.array(np.arange(first, first + index.num_rows))
+    numbers = np.arange(first, first + index.num_rows)
+    if where is None:
+        return np.stack([numbers, index.column("source_row").to_numpy().astype(np.int64)])
+    import pyarrow.dataset as ds  # noqa: PLC0415 - imports pandas, where there is one: 20 MB
+
+    table = pa.Table.from_batches([index]).append_column("sample", pa.array(numbers))
     try:
-        scanner = ds.dataset(table.append_column("sample", numbers)).scanner(
-            columns=["sample", "source_row"], filter=where
-        )
+        scanner = ds.dataset(table).scanner(columns=["sample", "source_row"], filter=where)
         kept = scanner.to_table()
     except (pa.ArrowException, TypeError, KeyError) as error:
         raise UsageError(f"where: {where}: {error}") from error

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import UsageError
@@ -102,6 +101,8 @@ def _sequences(names: pa.ChunkedArray) -> tuple[str, pa.ChunkedArray]:
     where all lie in one folder, their names without the number at the end; where that is the same
     for all, nothing but the whole name.
     """
+    import pyarrow.compute as pc  # noqa: PLC0415 - of no use without a split
+
     for by, left_out in _LEFT_OUT:
         shorter = pc.replace_substring_regex(names, left_out, "").dictionary_encode()
         if len(shorter.chunk(0).dictionary) > 1:

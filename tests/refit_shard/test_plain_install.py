@@ -56,6 +56,15 @@ def test_a_stream_needs_no_package_of_the_extra(tree: Own) -> None:
     assert done.stdout == "(2, 3, 256, 256)\n"
 
 
+def test_a_stream_imports_no_package_that_it_does_not_use(tree: Own) -> None:
+    """Arrow imports pandas in many of its calls, which takes 0.3 s and 30 MB."""
+    heavy = {"pandas", "pyarrow.compute", "pyarrow.dataset", "cv2", "PIL", "rich"}
+    code = STREAM + f"import sys; print(sorted({heavy} & sys.modules.keys()))"
+    done = plain_python(code, tree.out, hidden=())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "[]"
+
+
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["build", "--help"]])
 def test_help_needs_no_package_of_the_extra(args: list[str]) -> None:
     done = plain_python(COMMAND, *args)
