@@ -2,7 +2,7 @@
 # They need Python 3.11 or later and the package index that pip is set up for, nothing else.
 
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 PARSER ?= npz
 SECONDS ?= 60
 BIN := .venv/bin
@@ -28,7 +28,7 @@ OLDEST := .venv-oldest/bin
 help:
 	@echo "make demo    the main job end to end, on data that it makes, in demo/"
 	@echo "make check   lint, types and the quick tests: under a minute"
-	@echo "make test    lint, types and all tests, long searches sampled; JOBS=2 at a time"
+	@echo "make test    lint, types and all tests, long searches sampled; JOBS=3 at a time"
 	@echo "make test-all  the same, with every long search in full: hours"
 	@echo "make test-oldest  the loader's tests with the oldest versions it works with, in .venv-oldest"
 	@echo "make lint    ruff, mypy and the check for Python 3.10 alone"
