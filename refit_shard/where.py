@@ -6,6 +6,7 @@ alone knows DuckDB, of the extra ``query``.
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -126,6 +127,8 @@ class Where:
                 )
             if kind == "COLUMN_REF":
                 yield str(part["column_names"][0])
+            if part["type"] == "ARRAY_EXTRACT":
+                self._check_index(part)
             if kind == "COMPARISON" and part["type"] in _ORDERED and _is_chain(part):
                 raise UsageError(
                     f"where: {self.text:.200}: a < b < c compares a truth with c; write a < b and "
@@ -138,6 +141,20 @@ class Where:
                 )
             if kind == "FUNCTION" and part["function_name"] == "isnan":
                 raise UsageError("where: isnan(x): a NaN is a missing value here; write x is null")
+
+    def _check_index(self, part: Any) -> None:
+        """Refuse a number that no entry of a list has, as SQL takes the entry for missing.
+
+        Raises:
+            UsageError: it is 0, or beyond the end of a column of the format.
+        """
+        listed, index = part["children"]
+        name = str(listed.get("column_names", ["list"])[-1])
+        stated = index.get("literal") or index.get("value") or {}  # by DuckDB's version
+        text = str(stated.get("text", stated.get("value")))
+        if re.fullmatch(r"-?\d{1,18}", text) and not 1 <= abs(int(text)) <= _length(name):
+            last = f"; its last entry is {name}[{_length(name)}]" if name in FIELD else ""
+            raise UsageError(f"where: {name}[{text}]: lists are counted from 1{last}")
 
     def places(self, table: pa.Table) -> NDArray[np.int64]:
         """The rows of a table, with the columns ``names``, that meet the condition; rising.
@@ -172,6 +189,11 @@ def _parts(tree: Any) -> Iterator[dict[str, Any]]:
             waiting += one.values()
         elif isinstance(one, list):
             waiting += one
+
+
+def _length(name: str) -> int:
+    """Entries of a row's list in a column of the format; of another one no number is too large."""
+    return FIELD[name].size if name in FIELD else sys.maxsize
 
 
 def _is_chain(comparison: Any) -> bool:

@@ -218,6 +218,10 @@ WRONG = [
     ("getenv('HOME') = ''", "getenv"),
     ("random() < 0.5", "gives another answer each time"),
     ("isnan(weight)", "write x is null"),
+    ("betas[0] > 0", "lists are counted from 1; its last entry is betas[10]"),
+    ("scale > 0 and not betas[11] > 0", "counted from 1; its last entry is betas[10]"),
+    ("betas[-11] > 0", "counted from 1; its last entry is betas[10]"),
+    ("string_split(key, '-')[0] = 'own'", "lists are counted from 1"),
     ("0.1 < scale < 0.3", "ND"),  # DuckDB's own words
     ("(0.1 < scale) < 0.3", "write a < b and b < c"),
     ("imgname > 3", "Cannot compare"),
