@@ -51,17 +51,30 @@ def export(plan: ExportPlan, on_rows: OnRows) -> list[Exported]:
     Killed at any time, the same call goes on.
 
     Raises:
-        UsageError: OUT holds something else.
+        UsageError: OUT holds something else, or is in the folder of an exported dataset.
         ShardError: a sample of a set is damaged.
         StorageError: reading or writing failed.
     """
     folder = open_folder(plan.out, "--out")
+    for one in plan.sets:
+        if _is_within(folder, one.data_set.folder):
+            raise UsageError(
+                f"{folder.url}: is in the folder of {one.dataset}, which is exported; choose "
+                "another --out"
+            )
     folder.create()
     with build_lock(folder, _BUSY):
         _claim(folder, plan)
         done = [_export_set(plan, one, folder, on_rows) for one in plan.sets]
         folder.write(NOTE, _note(plan, finished=True))
     return done
+
+
+def _is_within(folder: Folder, other: Folder) -> bool:
+    """True if ``folder`` is ``other`` or below it, also by way of symbolic links."""
+    if folder.local is None or other.local is None:
+        return f"{folder.url}/".startswith(f"{other.url.rstrip('/')}/")
+    return folder.local.resolve().is_relative_to(other.local.resolve())
 
 
 def _note(plan: ExportPlan, *, finished: bool) -> bytes:

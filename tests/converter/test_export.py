@@ -181,6 +181,21 @@ def test_what_it_has_not_written_is_left_alone(
     assert hashes(out) == before
 
 
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_it_does_not_write_into_what_it_exports(
+    labelled: Own, tmp_path: Path, through_a_link: bool
+) -> None:
+    folder = labelled.out
+    if through_a_link:
+        folder = tmp_path / "link"
+        folder.symlink_to(labelled.out)
+    before = hashes(labelled.out)
+    result = refit("export", labelled.out, "--format", "json", "--out", folder / "exported")
+    assert result.code == 2
+    assert "is in the folder of own, which is exported" in error_line(result)
+    assert hashes(labelled.out) == before
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
