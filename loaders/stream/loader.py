@@ -190,8 +190,9 @@ class StreamingLoader:
         """Go to the beginning of an epoch. This need not be called: epochs follow one another.
 
         For the epoch that comes next, or that was resumed in its middle, it does nothing. Otherwise
-        an iteration that is going on ends. The epoch after this one begins where this one was left,
-        epoch ``epoch + k`` k whole epochs later; an earlier one is repeated from its beginning.
+        an iteration that is going on ends. The next epoch begins where the present one was left, and
+        each epoch further ahead one whole epoch later. An earlier one is repeated from its
+        beginning.
 
         Args:
             epoch: Its number, from 0.
