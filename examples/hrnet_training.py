@@ -155,9 +155,9 @@ class Trainer:
 def evaluate(trainer: Trainer, batches: Iterable[Batch]) -> tuple[float, int]:
     """Mean joint error in mm, relative to the middle of the hips, and the number of labelled rows.
 
-    If the labels have 17 joints, they are H36M's, regressed from SMPL's mesh; the first 14 of SPIN's
-    joints are compared with them, though these are not quite the same points. Otherwise the labels
-    are SPIN's 24 joints.
+    Labels of 17 joints are H36M's, regressed from SMPL's mesh; the first 14 of SPIN's joints are
+    compared with them, though these are not quite the same points. Otherwise the labels are SPIN's
+    24 joints.
     """
     trainer.model.eval()
     distances, joints, rows = 0.0, 0.0, 0

@@ -54,7 +54,12 @@ def add_parser(commands: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to build")
-    what.add_argument("--dataset", action="append", metavar="NAME", help="may be given repeatedly")
+    what.add_argument(
+        "--dataset",
+        action="append",
+        metavar="NAME",
+        help="a dataset to build; may be given repeatedly",
+    )
     what.add_argument(
         "--config",
         metavar="YAML",
@@ -70,15 +75,15 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="OLD=NEW",
-        help="replace a prefix of imgname, or with * for what is kept a prefix and an ending: "
-        "'*.png=*.jpg'; may be given repeatedly, the first that fits is used",
+        help="replace a prefix of imgname; with * for parts that are kept, also endings and middle "
+        "parts, such as '*.png=*.jpg'; may be given repeatedly, the first that fits is used",
     )
     what.add_argument(
         "--keep",
         action="append",
         default=[],
         metavar="LABEL,…",
-        help="arrays of the npz to carry along; of several datasets those keep it that have it",
+        help="your own arrays of the npz to keep; datasets without one are built without it",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
@@ -99,9 +104,9 @@ def add_parser(commands: Subparsers) -> None:
         type=float,
         default=1.25,
         metavar="FACTOR",
-        help="the largest factor on a box's side that augmentation is to show, at any rotation "
-        "(default 1.25, ReFit's; 1 to 4); the loader refuses a wider policy. Crops grow with its "
-        "square where the frame goes on: --dry-run says by how much",
+        help="store crops with room for this factor on the box's side, at any rotation (default "
+        "1.25, ReFit's; 1 to 4); the loader refuses a policy with larger factors. The size of the "
+        "crops grows with its square; --dry-run says by how much",
     )
     how.add_argument("--quality", type=int, default=90, help="JPEG quality (default 90)")
     how.add_argument(
@@ -130,8 +135,8 @@ def add_parser(commands: Subparsers) -> None:
     how.add_argument(
         "--overwrite",
         action="store_true",
-        help="build every shard anew, also of the same plan; what stands stays until the new set "
-        "is whole, so it takes twice the room; if interrupted, give the same command again",
+        help="build every shard again; the old ones stay until the new set is complete, so both "
+        "take disk space until then; if interrupted, give the same command again",
     )
     how.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
