@@ -1,4 +1,4 @@
-"""The main job end to end, on data sets made here: build, verify, look, read back, stream.
+"""The main job from end to end, on small synthetic datasets: build, verify, look, read, stream.
 
 Everything happens in ``demo/``, which is emptied first. Run it with ``make demo``.
 """
@@ -29,8 +29,8 @@ def heading(text: str) -> None:
 
 
 def make_data() -> Path:
-    """Make the data sets in their true layouts; returns the ``data_config.py`` that names them."""
-    heading("Made-up data sets, in the layouts of the real ones")
+    """Make the datasets in their true layouts; returns the ``data_config.py`` that names them."""
+    heading("Synthetic datasets, in the layouts of the real ones")
     trees: list[Tree] = []
     for dataset, frames in FRAMES.items():
         tree = make_tree(dataset, DEMO, frames=frames)
@@ -66,8 +66,8 @@ def refit_shard(*arguments: object) -> None:
 
 
 def read_back() -> None:
-    """Read the tars with plain webdataset: they need nothing of this project."""
-    heading("Read back through plain webdataset")
+    """Read the tars with webdataset alone; this does not use refit_shard."""
+    heading("Read the tars with webdataset alone")
     for dataset in FRAMES:
         tars = sorted(str(tar) for tar in (SHARDS / dataset).glob("*.tar"))
         count = 0

@@ -1,7 +1,7 @@
 """ReFit's losses of 2D keypoints, 3D joints and SMPL parameters, weighted by its config's LOSS.
 
-The means are ReFit's, so that the weights mean the same. What is not labelled adds nothing: rows
-without ``has_smpl`` or ``has_pose_3d``, points of confidence 0.
+Means are taken as in ReFit, so that its weights have the same effect. Unlabelled data add nothing:
+rows without ``has_smpl`` or ``has_pose_3d``, and points of confidence 0.
 """
 
 import math
@@ -30,7 +30,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """The config's LOSS: KPT2D, KPT3D and SMPL; one that is not there is 0.
+    """The config's LOSS: KPT2D, KPT3D and SMPL; a missing one is 0.
 
     Raises:
         UsageError: a weight is no number of at least 0, or all are 0.

@@ -29,7 +29,7 @@ _MEAN_SCALE = 0.9  # a person of 1.8 m fills most of the crop
 
 
 class Prediction(NamedTuple):
-    """What the model says of each crop.
+    """The prediction for each crop.
 
     ``rotations`` (B, 24, 3, 3): SMPL's joints, the root in the camera frame. ``betas`` (B, 10).
     ``camera`` (B, 3): weak perspective s, tx, ty; s in half crops a metre, t in half crops.

@@ -105,7 +105,7 @@ class Trainer:
             )
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint: it appears by rename, whole or not at all.
+        """Write a checkpoint; by a rename at the end, so never a partial one.
 
         Raises:
             StorageError: it cannot be written.
@@ -153,10 +153,11 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(trainer: Trainer, batches: Iterable[Batch]) -> tuple[float, int]:
-    """Mean distance in mm of joints, from the middle of the hips, and how many rows have labels.
+    """Mean joint error in mm, relative to the middle of the hips, and the number of labelled rows.
 
-    Labels of 17 joints are H36M's, of the mesh: SPIN's first 14 are compared with them, though the
-    two do not mean quite the same points. Else labels are SPIN's 24.
+    Labels of 17 joints are H36M's, regressed from SMPL's mesh; the first 14 of SPIN's joints are
+    compared with them, though these are not quite the same points. Otherwise the labels are SPIN's
+    24 joints.
     """
     trainer.model.eval()
     distances, joints, rows = 0.0, 0.0, 0

@@ -1,13 +1,13 @@
-"""A Lightning data module on shards, whose training goes on exactly where a checkpoint was saved.
+"""A Lightning data module on shards; training resumes exactly where a checkpoint was saved.
 
     data = ShardData("configs/config_bedlam.yaml", shards="data/shards", num_workers=8)
     Trainer(max_epochs=20, use_distributed_sampler=False).fit(model, data, ckpt_path="last")
 
-Lightning (since 2.2; this was run with 2.6) saves and loads the state of a training loader that has
-one, but not with a checkpoint that was saved between two epochs: such a training would begin anew.
-It also takes what ``len`` says after a resume for the whole epoch, of which it has already counted
-the batches before the checkpoint. So here the data module keeps the state, and the loader's length
-is always a whole epoch's: Lightning says where an epoch ends, the stream has none.
+Two things in Lightning (since 2.2; this was run with 2.6) need care. It saves and loads the state
+of a training loader that has one, but not in a checkpoint saved between two epochs, so the stream
+would begin again. And after a resume it takes ``len(loader)`` for the length of the whole epoch,
+including the batches before the checkpoint. So here the data module keeps the state, and the
+loader's length is always that of a whole epoch: Lightning decides where an epoch ends.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ State = dict[str, Any]
 
 
 class EndlessBatches(Iterator[Batch]):
-    """The batches of a loader, one epoch after the other; ``len`` is an epoch's.
+    """The batches of a loader, one epoch after the other; ``len`` is the length of an epoch.
 
-    ``steps_done`` counts the steps that the trainer has finished: a state that is saved within a
-    step (by Slurm's signal, or after an error) is the one before that step's batch, as the trainer
-    will ask for it again.
+    ``steps_done`` counts the steps that the trainer has finished. If a state is saved in the middle
+    of a step (by Slurm's signal, or after an error), it is the state before that step's batch,
+    because the resumed trainer asks for this batch again.
     """
 
     def __init__(self, loader: StreamingLoader, steps_done: Callable[[], int]) -> None:
@@ -55,7 +55,7 @@ class EndlessBatches(Iterator[Batch]):
         return self._before_batch if within_step else self._loader.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Go on there.
+        """Go on where the state was saved.
 
         Raises:
             UsageError: the state is of a stream with other items.
@@ -67,8 +67,8 @@ class EndlessBatches(Iterator[Batch]):
 class ShardData(LightningDataModule):
     """Training batches in the ratios of ReFit's YAML, and each row of ``validation`` once.
 
-    ``shards``: folder or URL with a folder of each data set. ``validation``: one of them, or None.
-    ``options``: of :class:`refit_shard.StreamOptions`; ``batch_size`` is a rank's.
+    ``shards``: folder or URL with a folder for each dataset. ``validation``: the name of a dataset,
+    or None. ``options``: those of :class:`refit_shard.StreamOptions`; ``batch_size`` is per rank.
     """
 
     def __init__(
@@ -101,12 +101,12 @@ class ShardData(LightningDataModule):
         return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.state_dict()["processed"])
 
     def train_dataloader(self) -> EndlessBatches:
-        """Always the same one, as it knows its place."""
+        """The same object each time, because it keeps the position in the stream."""
         assert self._batches is not None
         return self._batches
 
     def val_dataloader(self) -> list[EvaluationLoader]:
-        """Rows as they are, in their order; on several ranks each has its part of them."""
+        """Each row once, in order and without augmentation; each rank gets a part of the rows."""
         if self._validation is None:
             return []
         where = f"{self._shards.rstrip('/')}/{self._validation}"
@@ -119,6 +119,6 @@ class ShardData(LightningDataModule):
         return self._batches.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Called by Lightning with a checkpoint's."""
+        """Called by Lightning with the state from a checkpoint."""
         assert self._batches is not None
         self._batches.load_state_dict(state)

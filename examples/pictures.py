@@ -1,9 +1,9 @@
-"""The pictures of the page *Start*: a made frame, its stored crops, and a batch of the stream.
+"""The pictures of the page *Start*: a synthetic frame, stored crops, and a batch of the stream.
 
     python -m examples.pictures            writes docs/pictures/*.jpg
 
 The people are painted mannequins and the backgrounds free photographs (``benchmarks/trees.py``), so
-nothing in them belongs to a data set. The same program gives the same pictures.
+nothing in them belongs to a real dataset. Every run gives the same pictures.
 """
 
 import sys

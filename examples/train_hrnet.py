@@ -1,9 +1,9 @@
-"""Train HRNet with a pose, shape and camera head on shards; a model to start from, not a method.
+"""Train HRNet with a pose, shape and camera head on shards: an example to start from.
 
     python -m examples.train_hrnet --config configs/config_bedlam.yaml --shards data/shards
 
-Images travel as uint8 and are normalised on the device. A checkpoint holds the model, the optimizer
-and the loader's state: the same command again goes on at the next unseen batch.
+Images are copied to the device as uint8 and normalised there. A checkpoint holds the model, the
+optimizer and the loader's state: the same command again goes on at the next unseen batch.
 """
 
 import argparse
@@ -53,9 +53,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="YAML", help="ReFit's: data sets, ratios, LOSS")
+    add("--config", required=True, metavar="YAML", help="ReFit's YAML: datasets, ratios, LOSS")
     add("--shards", metavar="DIR|URL", help="default the config's DATASET.SHARDS, else data/shards")
-    add("--steps", type=positive, default=80_000, help="in all, with the checkpoint's (80000)")
+    add("--steps", type=positive, default=80_000, help="in all, including the checkpoint's (80000)")
     add("--model", default="hrnet_w48", help="one of timm's hrnet_* (default %(default)s)")
     add(
         "--pretrained",
@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         f"{PRETRAIN}/pose_MODEL_{{{','.join(CROPS)}}}.pth, if it is there",
     )
     add("--device", help="default cuda if there is one, else cpu")
-    add("--checkpoint", type=Path, metavar="FILE", help="if it is there, goes on from it")
+    add("--checkpoint", type=Path, metavar="FILE", help="resume from it, if it exists")
     add("--save-every", type=positive, default=1000, metavar="STEPS")
     add("--log-every", type=positive, default=10, metavar="STEPS")
     add("--batch-size", type=positive, help="default the config's TRAIN.BATCH_SIZE")
@@ -72,9 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--workers",
         type=int,
         metavar="N",
-        help="worker processes; default the config's NUM_WORKERS",
+        help="loader threads; default the config's NUM_WORKERS",
     )
-    add("--lr", type=above_zero, default=1e-4, help="of Adam (default %(default)s)")
+    add("--lr", type=above_zero, default=1e-4, help="learning rate of Adam (default %(default)s)")
     add(
         "--amp",
         action=argparse.BooleanOptionalAction,

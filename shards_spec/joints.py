@@ -76,7 +76,7 @@ def mirror(names: Sequence[str]) -> tuple[int, ...]:
 
 def markdown_table() -> str:
     """The table of joints for ``docs/reference/joints.md``."""
-    rows = ["| place | name | in SPIN's constants.py | mirrored |", "|---|---|---|---|"]
+    rows = ["| index | name | in SPIN's constants.py | flipped |", "|---|---|---|---|"]
     for place, (name, spin) in enumerate(SPIN_NAMES.items()):
         other = other_side(name)
         rows.append(f"| {place} | `{name}` | {spin} | {f'`{other}`' if other != name else ''} |")

@@ -2,6 +2,7 @@
 
 import argparse
 import html
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -9,6 +10,8 @@ from refit_shard.cli import make_parser
 
 FOLDER = "reference/commands"
 _WIDTH = 84
+# An option and its value stay on one line of the usage.
+_TOGETHER = re.compile(r"\[[^\]]*\]|--\S+ [^\s\[-]\S*")
 
 
 def _commands() -> "argparse._SubParsersAction[argparse.ArgumentParser]":
@@ -42,11 +45,11 @@ def pages() -> dict[str, str]:
     epilog = make_parser().epilog or ""
     overview = [
         "# Commands\n",
-        "Every page is made from the command's own `--help`.\n",
+        "Each command's page has the text of its `--help`.\n",
         "| command | what it does |",
         "|---|---|",
         *rows,
-        f"\n{epilog[:1].upper()}{epilog[1:]}. `--json` prints for scripts;",
+        f"\n{_sentence(epilog)} With `--json` a command prints JSON for scripts.",
         "`REFIT_SHARD_DEBUG=1` shows the traceback of an error in the program itself.",
     ]
     made = {f"{FOLDER}/index.md": "\n".join(overview) + "\n"}
@@ -57,18 +60,19 @@ def pages() -> dict[str, str]:
 
 def _page(name: str, summary: str, parser: argparse.ArgumentParser) -> str:
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    together = _TOGETHER.sub(lambda found: found[0].replace(" ", "\0"), usage)
     wrapped = textwrap.fill(
-        usage, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
-    )
-    lines = [f"# refit-shard {name}\n", f"{summary[:1].upper()}{summary[1:]}\n"]
+        together, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False
+    ).replace("\0", " ")
+    lines = [f"# refit-shard {name}\n", f"{_sentence(summary)}\n"]
     lines += ["```text", wrapped, "```\n", *_description(parser.description or "")]
     for group in parser._action_groups:
         actions = [action for action in group._group_actions if action.dest != "help"]
         if actions:
-            title = (group.title or "").capitalize()
+            title = (group.title or "").removeprefix("positional ").capitalize()
             lines += [
                 f"\n## {title}\n",
-                f"| {title.lower()} | what it says |",
+                f"| {'option' if actions[0].option_strings else 'argument'} | meaning |",
                 "|---|---|",
                 *map(_row, actions),
             ]
@@ -92,7 +96,12 @@ def _row(action: argparse.Action) -> str:
     names = [f"{name} {takes}".strip() for name in action.option_strings] or [str(shown)]
     said = ", ".join(f"<code>{html.escape(name)}</code>" for name in names).replace("|", "&#124;")
     required = " **Required.**" if action.required and action.option_strings else ""
-    return f"| {said} | {_escaped(_help(action))}{required} |"
+    return f"| {said} | {_escaped(_sentence(_help(action)))}{required} |"
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital first letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}" if text else ""
 
 
 def _help(action: argparse.Action) -> str:

@@ -33,21 +33,21 @@ class Occlusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """The parameters of one item.
+    """The augmentation parameters of one item.
 
     Args:
-        flip: Mirrored left to right, last of the geometry.
-        rot: Degrees, counter-clockwise on the screen.
+        flip: Whether the item is mirrored left to right, after rotation and scale.
+        rot: Rotation in degrees, counter-clockwise on the screen.
         sc: Factor on the side of the box that is shown.
-        pn: Factors of the R, G and B channels, after all else.
-        occluders: Pasted in this order, after the flip.
-        body: ``"upper"`` or ``"lower"`` for a box about that half's visible joints, in place of the
-            stored box; where too few are visible the stored box is shown.
+        pn: Factors of the R, G and B channels, applied last.
+        occluders: Cut-outs, pasted in this order after the flip.
+        body: ``"upper"`` or ``"lower"`` for a box around that half's visible joints instead of the
+            stored box; if too few are visible, the stored box is used.
         downscale: Share of its side that the image is scaled down to, and up again.
-        blur: Sigma of a Gaussian, output px.
-        gray: Without colour.
-        brightness: Added to each level, in shares of white, after ``contrast``.
-        contrast: Factor on a level's distance from the middle of black and white.
+        blur: Sigma of a Gaussian blur, output px.
+        gray: Whether colour is removed.
+        brightness: Added to each level after ``contrast``; 1 is white.
+        contrast: Factor on a level's distance from mid-gray.
 
     Raises:
         UsageError: ``body`` or what follows it is out of its bounds.

@@ -44,27 +44,27 @@ _SPANS = {"occluder_size": 4.0, "downscale_share": 1.0, "blur_sigma": MAX_SIGMA}
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationPolicy:
-    """Distributions of the parameters; the defaults are ReFit's. What ReFit does not do has
-    probability 0. All are drawn independently of each other.
+    """Distributions of the augmentation parameters. The defaults are ReFit's; augmentations that
+    ReFit lacks have probability 0. All are drawn independently.
 
     Args:
-        rot_sigma: Of the rotation's normal distribution about 0, degrees.
-        rot_clip: The largest rotation either way, degrees; what is drawn beyond becomes it.
-        scale_sigma: Of the normal distribution about 1 of the factor on the box's side.
-        scale_clip: The factor's largest distance from 1; what is drawn beyond becomes it.
+        rot_sigma: Standard deviation of the rotation, degrees; normal, mean 0.
+        rot_clip: Rotations are clipped to ± this, degrees.
+        scale_sigma: Standard deviation of the factor on the box's side; normal, mean 1.
+        scale_clip: The factor is clipped to 1 ± this.
         flip: Probability of a mirror image.
         colour: Each channel's factor is uniform in 1 ± ``colour``.
         occlude: Probability of 1 to 7 pasted occluders.
         occluder_size: Least and largest factor on an occluder's own size.
         upper_body: Probability of a crop to the upper body.
         lower_body: Probability of a crop to the lower body; both together at most 1.
-        downscale: Probability of fewer pixels.
+        downscale: Probability of scaling the image down and up again, which loses detail.
         downscale_share: Least and largest share of the side that is scaled down to.
         blur: Probability of a Gaussian blur.
         blur_sigma: Least and largest sigma of it, output px.
-        gray: Probability of an image without colour; its channels then have one factor.
-        tone: Probability of another contrast and brightness, both.
-        brightness: Uniform in ± ``brightness``, in shares of white.
+        gray: Probability of an image without colour; its channels then share one factor.
+        tone: Probability of a change of both contrast and brightness.
+        brightness: Uniform in ± ``brightness``; 1 is white.
         contrast: Uniform in 1 ± ``contrast``.
 
     Raises:

@@ -29,17 +29,16 @@ from refit_shard.shards_spec.storage.paths import AnyPath
 
 
 class StreamingLoader:
-    """Batches from several data sets in fixed ratios; see :class:`refit_shard.StreamOptions`.
+    """Batches from several datasets in fixed ratios; see :class:`refit_shard.StreamOptions`.
 
-    Iterating gives one epoch; the next iteration gives the next one, which begins where the last
-    batch was received, also after leaving one early. A batch is a dict as PyTorch's default collate
-    makes of ReFit's items.
+    One iteration is one epoch. The next epoch begins where the last received batch ended, also if a
+    loop was left early. A batch is a dict, as PyTorch's default collate makes it of ReFit's items.
 
     Args:
-        sources: Name to (path or URL of its shards, ratio).
+        sources: For each dataset's name the path or URL of its shards, and its ratio.
         options: How the stream is mixed, augmented and delivered; None for the defaults.
-        draw_seed: Take a random seed instead of the options', the same on all ranks; that of a
-            state which is loaded then takes its place.
+        draw_seed: Draw a random seed instead of the options', the same on all ranks. Loading a
+            state replaces it by the state's.
 
     Raises:
         UsageError: options, ratios or sources are wrong.
@@ -190,8 +189,9 @@ class StreamingLoader:
         """Go to the beginning of an epoch. This need not be called: epochs follow one another.
 
         For the epoch that comes next, or that was resumed in its middle, it does nothing. Otherwise
-        an iteration that is going on ends. The epoch after this one begins where this one was left,
-        epoch ``epoch + k`` k whole epochs later; an earlier one is repeated from its beginning.
+        an iteration that is going on ends. The next epoch begins where the present one was left,
+        and each epoch further ahead one whole epoch later. An earlier one is repeated from its
+        beginning.
 
         Args:
             epoch: Its number, from 0.

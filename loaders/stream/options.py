@@ -48,25 +48,25 @@ class StreamOptions(RenderOptions):
         res: Side of an image, pixels.
         compat: ``"refit"`` for keypoints truncated to whole pixels, as ReFit's are.
         batch_size: Samples that a rank receives at a time.
-        seed: Of everything that is drawn: rows, augmentation, and the numbers for ``transform``.
+        seed: Seed of all random draws: rows, augmentation, and the numbers for ``transform``.
         epoch_samples: Samples of all ranks in an epoch; None for the rows of the largest source.
         num_workers: Threads that draw batches, 0 for none; others read them.
-        prefetch: Batches that each worker is ahead: one is drawn, the others are read or ready;
-            more than 2 where reads take tens of ms.
-        rank: This process among ``world_size``; None for that of torch.distributed, else of the
-            environment, else 0.
-        world_size: Number of ranks; None as for ``rank``, and 1 in the end.
+        prefetch: Batches in flight for each worker: one is drawn, the others are read or ready;
+            more than 2 helps if reads take tens of ms.
+        rank: This process's rank; None for that of torch.distributed, else of the environment,
+            else 0.
+        world_size: Number of ranks; None as for ``rank``, else 1.
         mixing: ``"exact"`` ratios in every prefix of the stream, or ``"iid"`` draws.
-        augment: False for evaluation: no augmentation; ``transform`` is called all the same.
+        augment: False for no augmentation, as in evaluation; ``transform`` is still called.
         policy: Distributions of the augmentation's parameters.
         transform: A function of your own that changes each batch, or None.
-        occluders: An Arrow file of cut-outs; None for the default place, without occlusion if
-            nothing is there; ``"required"`` refuses then.
-        on_error: ``"raise"``, or ``"replace"`` a bad sample by the next draw of its source.
-        drop_last: Leave out an epoch's last, smaller batch; None for True, with ReFit's trainer for
-            False.
-        where: A pyarrow expression over the index's columns for each source that is to be filtered;
-            rows that fail it are left out.
+        occluders: An Arrow file of cut-outs; None for the default file, or no occlusion if that
+            does not exist; ``"required"`` for the default file, or an error.
+        on_error: ``"raise"``, or ``"replace"`` a damaged sample by the next row of its source.
+        drop_last: Leave out an epoch's last, smaller batch; None means True, but False with ReFit's
+            trainer.
+        where: For each source to be filtered, a pyarrow expression over the index's columns; rows
+            that do not meet it are left out.
         split: ``("train", 0.9)``, or ``("val", 0.9)`` for the other tenth: whole sequences of each
             source, drawn by a seed of its own, the third entry, 0 if there is none.
         window: Shards of a source whose rows are mixed at a time; None for all of them, or for 16

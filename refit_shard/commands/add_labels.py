@@ -9,13 +9,13 @@ Add arrays of an npz to a finished set of shards, without its frames and without
 
   refit-shard add-labels data/shards/bedlam contact.npz --keep contact:permute=flip.json
 
-SET is a data set's folder or URL. FILE.npz has the same rows as the npz that the set was built
-from, in the same order; if it holds imgname, the frames' names are compared. Or it holds an array
-source_row with the number of each of its rows in that npz; then it needs only rows that are in the
-set. --keep is explained by refit-shard build --help.
+SET is a dataset's shards, a folder or URL. FILE.npz has the same rows as the npz that the set was
+built from, in the same order; if it holds imgname, the frames' names are compared. Or it holds an
+array source_row with the number of each of its rows in that npz; then it needs only the rows of the
+set. refit-shard build --help explains --keep.
 
-The new set is written beside the old one, read again, and replaces it in one rename; until then
-both take disk space. If the command was stopped, the same command goes on.
+The new set is written beside the old one, checked, and replaces it in one rename; until then both
+take disk space. If the command was stopped, give it again and it goes on.
 """
 
 

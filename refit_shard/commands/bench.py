@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     Sources = dict[str, tuple[str, float]]
 
 HELP = """\
-Samples/s of the loader on this machine by its number of threads (num_workers), beside bare decoding
-of the same JPEGs with as many; the share of time in which the threads wait for storage, with the
-shards in the page cache and dropped from it; and the threads that a GPU needs. PATH is ReFit's
-YAML, or the folder of one data set's shards. It ends with a line for a README. Nothing is written;
-the shards that are measured are dropped from the page cache, for everybody.
+Measure the loader on this machine: samples/s by its number of threads (num_workers), beside plain
+decoding of the same JPEGs with as many; the share of time in which the threads wait for storage,
+with the shards in the page cache and dropped from it; and the threads that a GPU needs. PATH is
+ReFit's YAML, or the folder of one dataset's shards. The last line sums it up. Nothing is written.
+The measured shards are dropped from the page cache, which other programs notice too.
 
   refit-shard bench data/shards/bedlam
   refit-shard bench configs/config_bedlam.yaml --gpu 1000 --image uint8
   taskset -c 0-7 refit-shard bench configs/config_bedlam.yaml   the cores that a rank has
 
-Measure on a machine that does nothing else; where others take part of it, that is said.
+Measure on a machine that does nothing else; the output says if other programs took part of it.
 """
 
 COLUMNS = ["threads", "samples/s", "bare decode/s", "over bare decode", "cores", "waiting"]
@@ -34,13 +34,16 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "bench",
-        help="how fast is the loader here?",
+        help="measure the loader's speed on this machine",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a data set's folder")
+    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a dataset's folder")
     parser.add_argument(
-        "--shards", default="data/shards", metavar="DIR", help="of a YAML; default data/shards"
+        "--shards",
+        default="data/shards",
+        metavar="DIR",
+        help="shards of a YAML; default data/shards",
     )
     parser.add_argument(
         "--gpu", type=float, metavar="N", help="images/s that a GPU takes: how many threads?"
@@ -53,10 +56,18 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--occluders", metavar="FILE", help="default: the loader's")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="S", help="of a measurement (default 2)"
+        "--seconds",
+        type=float,
+        default=2.0,
+        metavar="S",
+        help="length of a measurement (default 2)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="of all measurements (default 3)"
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="how often to measure everything (default 3)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

@@ -16,32 +16,32 @@ if TYPE_CHECKING:
 DEFAULT_OUT = "data/shards"
 
 HELP = """\
-Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/NAME/ each.
+Turn the frames and SPIN-format annotations of datasets into pre-cropped shards, each dataset in
+OUT/NAME/.
 
   refit-shard build --dataset bedlam --dataset agora
-  refit-shard build --config configs/config_bedlam.yaml       every data set of its DATASET.LIST
+  refit-shard build --config configs/config_bedlam.yaml       every dataset of its DATASET.LIST
   refit-shard build --dataset bedlam --keep smplx_pose        with a label of your own
-  refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format data set
+  refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format dataset
   refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
 
-Frames are files below ROOT, or members of tars and zips in it as they were downloaded.
-Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
-environment variable such as BEDLAM_ROOT overrides it. Data sets of your own may be declared there,
-in DATASETS, or under datasets: in the YAML, and are then called by their
-names (docs/guides/own-data.md).
+Frames are files below ROOT, or members of tars and zips in it, as they were downloaded.
+data_config.py (--data-config, else ./data_config.py) says where the data are; an environment
+variable such as BEDLAM_ROOT overrides it. Declare datasets of your own there, in DATASETS, or under
+datasets: in the YAML, and use their names here (docs/guides/own-data.md).
 
---keep carries arrays of the npz along, as they are, to the batch: NAME[:MOTION[=TABLE]][:float64].
-MOTION says how one moves when its image is turned or mirrored: none, permute, points2d (pixels),
-points3d or axis_angle; TABLE what a mirror exchanges: spin, openpose, spin49, coco, smpl, smplh,
-smplx, hands, mano, mano_pair, or a JSON file with a permutation. smpl_pose, smplh_pose, smplx_pose
-and mano_pose know theirs.
+--keep carries arrays of the npz unchanged into the shards: NAME[:MOTION[=TABLE]][:float64].
+MOTION says how augmentation changes the array when the image is rotated or flipped: none, permute,
+points2d (pixels), points3d or axis_angle. TABLE names the left-right pairs that a flip exchanges:
+spin, openpose, spin49, coco, smpl, smplh, smplx, hands, mano, mano_pair, or a JSON file with a
+permutation. smpl_pose, smplh_pose, smplx_pose and mano_pose need neither.
 
-Before it begins, the labels and some frames are looked at; where they cannot be right, it stops and
-says what to mend (--skip-checks goes on). A build that was stopped goes on when the same command is
-given again: whole shards are kept, a damaged one is built anew, and rows whose frame was missing
-are tried again. Rows that cannot be used are listed with their reason in
-OUT/NAME/quarantine.feather. Shards of another npz or with other options are refused: --overwrite
-builds a new set beside the old one, which goes once the new one is whole.
+Before it begins, build checks the labels and some frames; if they cannot be right, it stops and
+says what to correct (--skip-checks goes on). To resume a stopped build, give the same command
+again: complete shards are kept, damaged ones are built again, and rows whose frame was missing are
+tried again. Rows that cannot be used are listed with their reason in OUT/NAME/quarantine.feather.
+If OUT holds shards of another npz or with other options, build refuses; with --overwrite it builds
+new ones beside them and deletes the old ones once the new ones are complete.
 """
 
 
@@ -49,12 +49,17 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "build",
-        help="images and annotations become shards",
+        help="turn frames and annotations into shards",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to build")
-    what.add_argument("--dataset", action="append", metavar="NAME", help="may be given repeatedly")
+    what.add_argument(
+        "--dataset",
+        action="append",
+        metavar="NAME",
+        help="a dataset to build; may be given repeatedly",
+    )
     what.add_argument(
         "--config",
         metavar="YAML",
@@ -70,15 +75,15 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="OLD=NEW",
-        help="replace a prefix of imgname, or with * for what is kept a prefix and an ending: "
-        "'*.png=*.jpg'; may be given repeatedly, the first that fits is used",
+        help="replace a prefix of imgname; with * for parts that are kept, also endings and middle "
+        "parts, such as '*.png=*.jpg'; may be given repeatedly, the first that fits is used",
     )
     what.add_argument(
         "--keep",
         action="append",
         default=[],
         metavar="LABEL,…",
-        help="arrays of the npz to carry along; of several data sets those keep it that have it",
+        help="your own arrays of the npz to keep; datasets without one are built without it",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
@@ -99,15 +104,15 @@ def add_parser(commands: Subparsers) -> None:
         type=float,
         default=1.25,
         metavar="FACTOR",
-        help="the largest factor on a box's side that augmentation is to show, at any rotation "
-        "(default 1.25, ReFit's; 1 to 4); the loader refuses a wider policy. Crops grow with its "
-        "square where the frame goes on: --dry-run says by how much",
+        help="store crops with room for this factor on the box's side, at any rotation (default "
+        "1.25, ReFit's; 1 to 4); the loader refuses a policy with larger factors. The size of the "
+        "crops grows with its square; --dry-run says by how much",
     )
-    how.add_argument("--quality", type=int, default=90, help="of the JPEGs (default 90)")
+    how.add_argument("--quality", type=int, default=90, help="JPEG quality (default 90)")
     how.add_argument(
         "--samples-per-shard", type=int, default=2048, metavar="N", help="default 2048"
     )
-    how.add_argument("--seed", type=int, default=0, help="of the frames' order (default 0)")
+    how.add_argument("--seed", type=int, default=0, help="seed of the frames' order (default 0)")
     how.add_argument(
         "--on-error",
         choices=("quarantine", "fail"),
@@ -130,8 +135,8 @@ def add_parser(commands: Subparsers) -> None:
     how.add_argument(
         "--overwrite",
         action="store_true",
-        help="build every shard anew, also of the same plan; what stands stays until the new set "
-        "is whole, so it takes twice the room; if interrupted, give the same command again",
+        help="build every shard again; the old ones stay until the new set is complete, so both "
+        "take disk space until then; if interrupted, give the same command again",
     )
     how.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)

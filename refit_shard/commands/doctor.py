@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 HELP = """\
 Check a data folder before a build: roots, npz files, labels, that every frame is there, and a
 sample of frames against the labels; disk space, body models, regressors, occluders, backbones.
-Nothing is written. Beside each failure stands its fix; where frames lie in another layout, the
---remap that makes build find them.
+Nothing is written. Each failure is printed with its fix; if the frames have another layout, that is
+the --remap with which build finds them.
 
   refit-shard doctor --config configs/config_bedlam.yaml    what this training needs
-  refit-shard doctor                                        every data set whose ROOT is set
+  refit-shard doctor                                        every dataset whose ROOT is set
   refit-shard doctor --all                                  decode every frame
 
-A data set that the config names must be there; without --config, an npz may be missing if another
+A dataset that the config names must be there; without --config, an npz may be missing if another
 one of the same ROOT is there. Ends with 1 if something needed is missing or broken.
 """
 _OCCLUDERS = "data/dataset_extras/occluders.arrow"
@@ -36,7 +36,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "doctor",
-        help="is my data folder ready?",
+        help="check a data folder before a build",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,7 +44,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--sample", type=int, default=200, metavar="N", help="frames a data set (default 200)"
+        "--sample", type=int, default=200, metavar="N", help="frames a dataset (default 200)"
     )
     group.add_argument("--all", action="store_true", help="look at every frame")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")

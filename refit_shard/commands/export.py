@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from refit_shard.converter.export.work import Exported
 
 HELP = """\
-Write rows of finished sets anew, for this loader or for others. No image is decoded or encoded.
+Write rows of finished shards to new files, for this loader or for others. No image is decoded.
 
   refit-shard export data/shards/bedlam --where "scale > 0.5 and has_smpl" \\
-      --format shards --out data/close       a subset that is a whole set
+      --format shards --out data/close       a subset, as complete shards
   refit-shard export data/shards --format json --out /data/json    every set below data/shards
 
 SET is a set's folder or URL, a folder of sets, or the name of a set in data/shards. --where is a
-condition on a row, as refit-shard query takes it; without it all rows go. Each set has a folder
-of its own below OUT, or a file.
+condition on a row, as in refit-shard query; without it all rows are exported. Each set gets its own
+folder or file below OUT.
 
-  shards   OUT/NAME: a set as build makes it, its samples to the byte; verify and the loader take it
+  shards   OUT/NAME: a set as build makes it, with the same bytes of each sample
   json     OUT/NAME/NAME-000000.tar …: KEY.jpg and KEY.json, as webdataset, Hugging Face datasets
            and Ray Data read them
   wids     the tars of json, and OUT/NAME/index.json, which wids reads
   energon  the tars of json, and OUT/NAME/.nv-meta, a crude dataset of Megatron-Energon
   parquet  OUT/NAME.parquet: the labels alone, and where each image lies, for DuckDB and pandas
 
-OUT must be new or empty. If an export was stopped, the same command goes on; another one into the
-same OUT is refused. docs/guides/export.md has each reader's lines.
+OUT must be new or empty. If an export was stopped, the same command goes on; another export into
+the same OUT is refused. docs/guides/export.md shows how each reader opens the files.
 """
 
 
@@ -36,7 +36,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "export",
-        help="rows of finished sets for other readers",
+        help="write rows of finished shards for other readers",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from refit_shard.converter.videos.plan import VideoPlan, VideoRequest
 
 HELP = """\
-Decode the videos of a data set, and write just those frames that its npz names, each as a JPEG
-under its name, where build looks for it.
+Decode the videos of a dataset, and write those frames that its npz names, each as a JPEG under the
+name under which build looks for it.
 
   refit-shard extract-frames --dataset mpi-inf-3dhp
   refit-shard extract-frames --dataset h36m --out /ssd/h36m       the frames on another disk
@@ -28,10 +28,10 @@ Numbers count frames in the order shown. from-1 calls a video's first frame 1, a
 files and FFmpeg do; from-0 calls it 0, as BEDLAM does, and is right for SPIN's validation files of
 Human3.6M, whose script drops the first frame of each video.
 
-Whole frames are kept, whoever made them, and what was stopped goes on with the same command. A
-video that is too short, damaged or not there is named with its rows, the others go on, and the
-command ends with 1. Frames that depend on damaged ones are not written, and no later frame gets
-another one's number.
+Complete frames that exist are kept, also those of other programs; if the command was stopped, give
+it again and it goes on. A video that is too short, damaged or missing is reported with its rows,
+the others go on, and the command ends with 1. Frames that depend on damaged ones are not written,
+and damage never changes the numbers of later frames.
 """
 _LISTED = 20
 
@@ -40,7 +40,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "extract-frames",
-        help="the frames of videos that an npz names",
+        help="write the frames of videos that an npz names",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,7 +48,7 @@ def add_parser(commands: Subparsers) -> None:
     what.add_argument("--dataset", metavar="NAME", help="mpi-inf-3dhp, h36m or bedlam")
     what.add_argument("--npz", metavar="FILE|URL", help="other annotations than data_config.py's")
     what.add_argument("--root", metavar="DIR", help="another folder of videos")
-    what.add_argument("--name", metavar="NAME", help="of your own --npz, in place of --dataset")
+    what.add_argument("--name", metavar="NAME", help="name of your own --npz, instead of --dataset")
     what.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
     what.add_argument(
         "--numbering",
@@ -57,7 +57,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     how = parser.add_argument_group("how")
     how.add_argument("--out", metavar="DIR", help="write the frames below DIR instead of ROOT")
-    how.add_argument("--quality", type=int, default=95, help="of the JPEGs (default 95)")
+    how.add_argument("--quality", type=int, default=95, help="JPEG quality (default 95)")
     how.add_argument(
         "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
     )

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from refit_shard.converter.importers.run import ImportPlan, ImportRequest, ImportSummary
 
 HELP = """\
-Turn the annotations that a data set's site distributes into the npz that build takes, as SPIN's and
-ReFit's own scripts do, key by key. Nothing is unpickled: pickles give arrays and nothing else.
+Turn the annotations that a dataset's site distributes into the npz that build takes, with the same
+keys and values as SPIN's and ReFit's own scripts. Pickles are read as plain arrays, without running
+code in them.
 
   refit-shard import-annotations COCO2014-All-ver01.json --out coco_2014_eft.npz  also EFT's MPII
   refit-shard import-annotations all_npz_12_smpl_training.zip --out bedlam_train.npz
@@ -18,11 +19,11 @@ ReFit's own scripts do, key by key. Nothing is unpickled: pickles give arrays an
   refit-shard import-annotations sequenceFiles.zip --dataset 3dpw_test --out 3dpw_test.npz
   refit-shard import-annotations /data/h36m --out h36m_train.npz   S1/MyPoseFeatures/…/*.cdf …
 
-The sources tell what they are; --dataset is needed where two splits lie side by side. What is
-printed says how many rows were kept, how many were left out and why, and which labels the npz
-lacks. BEDLAM's part and S are joints of SMPL's neutral mesh: they need SMPL_NEUTRAL.pkl (or .npz)
-and J_regressor_extra.npy in --smpl. The npz appears when it is whole; the same input gives the same
-bytes.
+The kind of the sources is recognised; --dataset is needed if two splits are side by side. The
+output says how many rows were kept, how many were left out and why, and which labels the npz lacks.
+BEDLAM's part and S are joints of SMPL's neutral mesh: they need SMPL_NEUTRAL.pkl (or .npz) and
+J_regressor_extra.npy in --smpl. The npz gets its name once it is complete; the same input gives the
+same bytes.
 """
 _MB = 1_000_000
 
@@ -31,7 +32,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "import-annotations",
-        help="downloaded annotations become an npz",
+        help="turn downloaded annotations into an npz",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -11,8 +11,8 @@ Write the cut-outs that the loader pastes onto people, as a plain Arrow file.
   refit-shard import-occluders data/dataset_extras/pascal_occluders.pkl
   refit-shard import-occluders --voc VOCdevkit/VOC2012
 
-The first converts ReFit's list, a pickle, with an unpickler that makes arrays and nothing else. The
-second cuts the objects out of Pascal VOC 2012, from which ReFit's list was made.
+The first converts ReFit's pickled list, with an unpickler that makes only arrays. The second cuts
+the objects out of Pascal VOC 2012, from which ReFit's list was made.
 """
 DEFAULT_OUT = "data/dataset_extras/occluders.arrow"
 
@@ -21,7 +21,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "import-occluders",
-        help="cut-outs for synthetic occlusion",
+        help="make the file of cut-outs for synthetic occlusion",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

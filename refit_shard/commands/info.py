@@ -8,8 +8,8 @@ from refit_shard.shards_spec.errors import ShardError
 
 HELP = """\
 Describe shards: rows, bytes, format, ranges of box sizes, the share of rows with SMPL parameters,
-3D joints, gender and camera, and your own labels. PATH is a data set's folder
-(data/shards/bedlam) or a folder of data sets (data/shards).
+3D joints, gender and camera, and your own labels. PATH is a dataset's folder
+(data/shards/bedlam) or a folder of datasets (data/shards).
 """
 
 COLUMNS = [

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 REFIT = "refit"
 HELP = """\
-Write a contact sheet of stored crops, each with its 2D skeleton, its box and its key: the picture
-in which a wrong crop or a turned frame is seen at a glance. Right limbs are orange, left ones blue.
+Write a contact sheet of stored crops, each with its 2D skeleton, its box and its key, in which a
+wrong crop or a turned frame is easy to see. Right limbs are orange, left ones blue.
 
   refit-shard preview data/shards/bedlam --out sheet.png
   refit-shard preview bedlam agora --where "scale > 0.5" --out large.png
   refit-shard preview coco --policy configs/config_bedlam.yaml --out augmented.png
   refit-shard preview --stream configs/config_bedlam.yaml --out batch.png
 
-A SET is a data set's folder or URL, a folder of data sets, or a name in data/shards; several share
+A SET is a dataset's folder or URL, a folder of datasets, or a name in data/shards; several share
 the sheet equally. --policy draws beside each crop what training sees of it. --stream draws one
 batch of the stream from its tensors, after augmentation.
 """
@@ -31,11 +31,11 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "preview",
-        help="draw a contact sheet",
+        help="draw a contact sheet of stored crops",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="*", metavar="SET", help="data sets")
+    parser.add_argument("places", nargs="*", metavar="SET", help="datasets")
     parser.add_argument("--stream", metavar="YAML", help="draw a batch of this config instead")
     parser.add_argument(
         "--shards", default="data/shards", metavar="DIR", help="with --stream; default data/shards"
@@ -51,7 +51,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="picture to write")
     parser.add_argument("--n", type=int, default=24, help="number of samples (default 24)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default 0)")
     parser.set_defaults(run=run)
 
 

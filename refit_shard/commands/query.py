@@ -23,11 +23,11 @@ Print the rows of finished sets that meet a condition, or count them:
 SET is a set's folder or URL, a folder of sets, or the name of a set in data/shards.
 
 The condition is DuckDB's SQL on one row: and, or, not, in (...), between, like '...', is null, and
-functions. A text stands in single quotes. Lists are counted from 1: betas[1]. The 49 joints have
-names, each with x, y (pixels of the frame) and conf. Beside them there are the columns of the field
-table, labels of your own, dataset and shard; a wrong name is answered with a list of them.
+functions. Text is in single quotes. Lists are counted from 1: betas[1]. Each of the 49 joints has a
+name, with x, y (pixels of the frame) and conf, as in left_heel.x. The other columns are those of
+the format, your own labels, dataset and shard; a wrong name gives an error that lists them.
 
-That no row was found is no error: the exit code is 0.
+The exit code is 0 even if no row is found.
 """
 
 FORMATS = ("table", "csv", "json")
@@ -39,7 +39,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "query",
-        help="print rows, or count them",
+        help="print or count the rows that meet a condition",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from refit_shard.shards_spec.reader import ShardSet
 
 HELP = """\
-Write one HTML page, which needs no network, of what shards hold and how training will see them: per
-data set rows, bytes, box sizes, where joints lie in the frame, which joints are visible, poses,
-shapes, genders and cameras; the quarantine with its frames; frames and crops that are in the data
-twice; crops before and after augmentation; of a training config also the mix of an epoch.
+Write one HTML page, which needs no network, about the contents of shards and how training will see
+them: for each dataset its rows, bytes, box sizes, where joints are in the frame, which joints are
+visible, poses, shapes, genders and cameras; the quarantine with its frames; duplicate frames and
+crops; crops before and after augmentation; for a training config also the mix of an epoch.
 
   refit-shard report data/shards --out report.html
   refit-shard report configs/config_bedlam.yaml --out report.html
   refit-shard report data/shards/bedlam --where "left_heel.conf > 0.5" --out feet.html
 
-A SET is a data set's folder or URL, a folder of data sets, or a name in data/shards. A CONFIG is a
+A SET is a dataset's folder or URL, a folder of datasets, or a name in data/shards. A CONFIG is a
 training YAML; the policy of its "augmentation:" draws the crops, ReFit's where it states none.
 Frames of quarantined rows are looked for below the ROOTs of data_config.py, or of --root.
 """
@@ -34,19 +34,22 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "report",
-        help="a page of distributions, crops and duplicates",
+        help="write a page of distributions, crops and duplicates",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="+", metavar="SET|CONFIG", help="data sets, or one YAML")
+    parser.add_argument("places", nargs="+", metavar="SET|CONFIG", help="datasets, or one YAML")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="page to write")
     parser.add_argument(
-        "--shards", default="data/shards", metavar="DIR", help="of a CONFIG; default data/shards"
+        "--shards",
+        default="data/shards",
+        metavar="DIR",
+        help="shards of a CONFIG; default data/shards",
     )
     parser.add_argument("--where", metavar="TEXT", help='rows to look at, such as "scale > 0.5"')
-    parser.add_argument("--title", metavar="TEXT", help="of the page")
+    parser.add_argument("--title", metavar="TEXT", help="title of the page")
     parser.add_argument("--n", type=int, default=12, help="samples to draw (default 12)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default 0)")
     parser.add_argument(
         "--occluders", metavar="FILE", help="cut-outs; default data/dataset_extras/occluders.arrow"
     )
@@ -56,7 +59,7 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="folder of a data set's frames, for those in quarantine; may be repeated",
+        help="folder of a dataset's frames, for those in quarantine; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON too")
     parser.set_defaults(run=run)

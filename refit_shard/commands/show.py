@@ -17,7 +17,7 @@ Draw the stored crop of a row with its skeleton and its box, and print its label
   refit-shard show coco train2014/COCO_train2014_000000000110.jpg
   refit-shard show coco COCO_train2014_000000000110.jpg --person 2
 
-A key names one row, a frame all people in it: they stand in one picture, in the order of the npz.
+A key names one row. A frame's name stands for all people in it, drawn in one picture in npz order.
 Right limbs are orange, left ones blue; large dots are SPIN's joints, small ones OpenPose's. SET is
 a set's folder or URL, or the name of a set in data/shards; refit-shard query finds keys.
 """

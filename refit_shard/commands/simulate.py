@@ -21,7 +21,7 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "simulate",
-        help="what would a run download?",
+        help="compute what a training run would download",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

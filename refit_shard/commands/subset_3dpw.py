@@ -20,9 +20,9 @@ Draw rows of 3dpw_test and cut each one's crop, as ReFit's subsample_3dpw.py doe
   refit-shard build --dataset 3dpw_test_sub   shards of them
 
 The crops (256 px, JPEG quality 95) go to PW3D_ROOT/imageCrops, the annotations to the npz that
-DATASET_FILES names for 3dpw_test_sub. Whole crops of the same frames and boxes are kept, so a run
-that was stopped goes on when the same command is given again. If the frame of any row cannot be
-read, the rows are listed and no npz is written.
+DATASET_FILES names for 3dpw_test_sub. Complete crops of the same frames and boxes are kept, so the
+same command resumes a stopped run. If the frame of any row cannot be read, the rows are listed and
+no npz is written.
 """
 NAME = "3dpw_test_sub"
 _LISTED = 20
@@ -32,13 +32,13 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "subset-3dpw",
-        help="3DPW's validation subset, pre-cropped",
+        help="cut the crops of 3DPW's validation subset",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
     parser.add_argument("--rows", type=int, default=3000, metavar="N", help="default 3000")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default 0)")
     parser.add_argument("--workers", type=int, metavar="N", help="threads, default all cores")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)

@@ -9,7 +9,7 @@ HELP = """\
 Read shards again and check everything: hashes, tar members, checksums, that the labels in the tar
 are those of the index, that every JPEG decodes to its stated size, and that every row of the npz is
 in exactly one shard or in quarantine.
-PATH is a data set's folder (data/shards/bedlam) or a folder of data sets (data/shards).
+PATH is a dataset's folder (data/shards/bedlam) or a folder of datasets (data/shards).
 """
 
 
