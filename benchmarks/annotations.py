@@ -1,4 +1,4 @@
-"""Annotations as the data sets' sites lay them out: seeded, or of numbers that are given."""
+"""Annotations as the datasets' sites lay them out: seeded, or of numbers that are given."""
 
 import json
 import pickle

@@ -120,7 +120,7 @@ def measure_lists(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def pack(tree: Tree, folder: Path) -> Tree:
-    """The same data set with a tar for each scene."""
+    """The same dataset with a tar for each scene."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for scene in sorted(tree.root.iterdir()):

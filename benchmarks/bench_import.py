@@ -1,4 +1,4 @@
-"""How fast annotations become an npz, and what that makes of the data sets' real sizes.
+"""How fast annotations become an npz, and what that makes of the datasets' real sizes.
 
     python -m benchmarks.bench_import
 

@@ -1,8 +1,8 @@
-"""How long a report of large data sets takes, and what memory.
+"""How long a report of large datasets takes, and what memory.
 
     python -m benchmarks.bench_report
 
-The data sets are those of :mod:`benchmarks.many_shards`: true indexes, and tars that are links to a
+The datasets are those of :mod:`benchmarks.many_shards`: true indexes, and tars that are links to a
 few, so the page shows no crops (their records are other rows'). ``refit-shard report`` runs in a
 fresh process for each, in turns (see :func:`benchmarks.harness.interleaved`); its peak memory is
 its own, mapped pages of indexes included, which the system takes back at will.
@@ -38,7 +38,7 @@ print(json.dumps([code, time.perf_counter() - began, peak_memory()]))
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the data sets, and repeats."""
+    """Sizes of the datasets, and repeats."""
 
     frames: int = 24
     passes: int = 4
@@ -53,7 +53,7 @@ QUICK = Settings(frames=4, passes=1, rows_a_shard=20, shards=(2, 6), rounds=1)
 
 
 def report(folder: Path, out: Path) -> tuple[float, int]:
-    """Seconds and peak bytes of a report of one data set."""
+    """Seconds and peak bytes of a report of one dataset."""
     command = [sys.executable, "-c", _CHILD, "report", str(folder), "--out", str(out)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode:

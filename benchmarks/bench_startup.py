@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_startup
 
-Two data sets of finished shards (:mod:`benchmarks.many_shards` says what of them is shared): a
+Two datasets of finished shards (:mod:`benchmarks.many_shards` says what of them is shared): a
 million rows in 500 shards, and 10,000 in 5. Each start is a fresh process, 2 workers, batches of
 64, ReFit's augmentation and occluders; the starts take turns (see
 :func:`benchmarks.harness.interleaved`):
@@ -78,7 +78,7 @@ QUICK = Settings(
 
 @dataclass(frozen=True)
 class Sets:
-    """The two data sets and the occluders."""
+    """The two datasets and the occluders."""
 
     many: Path
     few: Path

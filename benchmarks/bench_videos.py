@@ -45,7 +45,7 @@ QUALITY = 95
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Videos of a data set's kind. ``size``: width and height, px. ``step``: one frame in so many
+    """Videos of a dataset's kind. ``size``: width and height, px. ``step``: one frame in so many
     is named. ``packed``: the command finds them in a tar.
     """
 

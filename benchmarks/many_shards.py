@@ -1,4 +1,4 @@
-"""Large data sets of finished shards for the benchmark of the start, made in a minute.
+"""Large datasets of finished shards for the benchmark of the start, made in a minute.
 
 Every shard has an Arrow index of its own: true columns, sealed, with keys, names and rows of the
 npz that no other shard has. The tars are hard links of a few that are really written, with stored
@@ -113,7 +113,7 @@ def _make_set(folder: Path, crops: Crops, tars: Sequence[Written], shards: int) 
 def cached_sets(
     crops: Crops, *, shards: Sequence[int], rows_a_shard: int, tars: int
 ) -> dict[int, Path]:
-    """Folders of data sets of so many shards each, by that number, of ``tars`` tars; made once."""
+    """Folders of datasets of so many shards each, by that number, of ``tars`` tars; made once."""
     key = made_by([Path(__file__)])
     sizes = "-".join(map(str, shards))
     folder = crops.shards.parent / f"many-{sizes}-{rows_a_shard}-{tars}-{key}"

@@ -1,4 +1,4 @@
-"""The main job end to end, on data sets made here: build, verify, look, read back, stream.
+"""The main job end to end, on datasets made here: build, verify, look, read back, stream.
 
 Everything happens in ``demo/``, which is emptied first. Run it with ``make demo``.
 """
@@ -29,8 +29,8 @@ def heading(text: str) -> None:
 
 
 def make_data() -> Path:
-    """Make the data sets in their true layouts; returns the ``data_config.py`` that names them."""
-    heading("Made-up data sets, in the layouts of the real ones")
+    """Make the datasets in their true layouts; returns the ``data_config.py`` that names them."""
+    heading("Made-up datasets, in the layouts of the real ones")
     trees: list[Tree] = []
     for dataset, frames in FRAMES.items():
         tree = make_tree(dataset, DEMO, frames=frames)

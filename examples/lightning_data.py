@@ -67,7 +67,7 @@ class EndlessBatches(Iterator[Batch]):
 class ShardData(LightningDataModule):
     """Training batches in the ratios of ReFit's YAML, and each row of ``validation`` once.
 
-    ``shards``: folder or URL with a folder of each data set. ``validation``: one of them, or None.
+    ``shards``: folder or URL with a folder of each dataset. ``validation``: one of them, or None.
     ``options``: of :class:`refit_shard.StreamOptions`; ``batch_size`` is a rank's.
     """
 

@@ -3,7 +3,7 @@
     python -m examples.pictures            writes docs/pictures/*.jpg
 
 The people are painted mannequins and the backgrounds free photographs (``benchmarks/trees.py``), so
-nothing in them belongs to a data set. The same program gives the same pictures.
+nothing in them belongs to a dataset. The same program gives the same pictures.
 """
 
 import sys

@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="YAML", help="ReFit's: data sets, ratios, LOSS")
+    add("--config", required=True, metavar="YAML", help="ReFit's: datasets, ratios, LOSS")
     add("--shards", metavar="DIR|URL", help="default the config's DATASET.SHARDS, else data/shards")
     add("--steps", type=positive, default=80_000, help="in all, with the checkpoint's (80000)")
     add("--model", default="hrnet_w48", help="one of timm's hrnet_* (default %(default)s)")

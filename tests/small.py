@@ -1,4 +1,4 @@
-"""Commands as a user types them, and a tiny data set whose every file can be spoilt."""
+"""Commands as a user types them, and a tiny dataset whose every file can be spoilt."""
 
 import contextlib
 import hashlib
@@ -85,7 +85,7 @@ def read_arrow(path: Path) -> pa.Table:
 
 
 def index_rows(folder: Path) -> list[dict[str, Any]]:
-    """Every row of every index of a data set, in the shards' order."""
+    """Every row of every index of a dataset, in the shards' order."""
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*-??????.arrow")):
         rows += [{"shard": path.stem, **row} for row in read_arrow(path).to_pylist()]
@@ -93,7 +93,7 @@ def index_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def samples_of(folder: Path | str) -> list[Sample]:
-    """Every sample of a data set, in the npz's order."""
+    """Every sample of a dataset, in the npz's order."""
     data_set = ShardSet.open(folder)
     samples = [data_set[number] for number in range(len(data_set))]
     return sorted(samples, key=lambda sample: int(sample["source_row"]))
@@ -148,7 +148,7 @@ def columns(names: list[str], seed: int = 0) -> dict[str, NDArray[Any]]:
 
 @dataclass
 class Own:
-    """A data set of one's own: ``names`` one a row; files and columns are free to be spoilt."""
+    """A dataset of one's own: ``names`` one a row; files and columns are free to be spoilt."""
 
     folder: Path
     names: list[str]
@@ -200,5 +200,5 @@ class Own:
 
 
 def own(folder: Path, rows: int = 6, per_frame: int = 2, suffix: str = ".jpg") -> Own:
-    """A data set of ``rows`` people in 96x64 frames."""
+    """A dataset of ``rows`` people in 96x64 frames."""
     return Own(folder, [f"a/{row // per_frame:03d}{suffix}" for row in range(rows)])

@@ -37,7 +37,7 @@ def record_of(sample: Sample) -> Record:
 
 
 def records(shards: str) -> Iterator[Record]:
-    """Every crop of a data set."""
+    """Every crop of a dataset."""
     data_set = ShardSet.open(shards)
     for index in range(len(data_set)):
         yield record_of(data_set[index])

@@ -9,7 +9,7 @@ Add arrays of an npz to a finished set of shards, without its frames and without
 
   refit-shard add-labels data/shards/bedlam contact.npz --keep contact:permute=flip.json
 
-SET is a data set's folder or URL. FILE.npz has the same rows as the npz that the set was built
+SET is a dataset's folder or URL. FILE.npz has the same rows as the npz that the set was built
 from, in the same order; if it holds imgname, the frames' names are compared. Or it holds an array
 source_row with the number of each of its rows in that npz; then it needs only rows that are in the
 set. --keep is explained by refit-shard build --help.

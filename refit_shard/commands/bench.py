@@ -17,7 +17,7 @@ HELP = """\
 Samples/s of the loader on this machine by its number of threads (num_workers), beside bare decoding
 of the same JPEGs with as many; the share of time in which the threads wait for storage, with the
 shards in the page cache and dropped from it; and the threads that a GPU needs. PATH is ReFit's
-YAML, or the folder of one data set's shards. It ends with a line for a README. Nothing is written;
+YAML, or the folder of one dataset's shards. It ends with a line for a README. Nothing is written;
 the shards that are measured are dropped from the page cache, for everybody.
 
   refit-shard bench data/shards/bedlam
@@ -38,7 +38,7 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a data set's folder")
+    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a dataset's folder")
     parser.add_argument(
         "--shards", default="data/shards", metavar="DIR", help="of a YAML; default data/shards"
     )
@@ -78,7 +78,7 @@ def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
     url, *more = find_data_sets(place)
     if more:
         raise UsageError(
-            f"{place}: holds {1 + len(more)} data sets; give one of them, or a YAML with their "
+            f"{place}: holds {1 + len(more)} datasets; give one of them, or a YAML with their "
             "ratios"
         )
     return {url.rstrip("/").rpartition("/")[2]: (url, 1.0)}, StreamOptions(**given)

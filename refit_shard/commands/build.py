@@ -1,4 +1,4 @@
-"""``refit-shard build``: data sets become shards."""
+"""``refit-shard build``: datasets become shards."""
 
 import argparse
 from contextlib import AbstractContextManager, nullcontext
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 DEFAULT_OUT = "data/shards"
 
 HELP = """\
-Turn the images and SPIN annotations of data sets into pre-cropped shards, OUT/NAME/ each.
+Turn the images and SPIN annotations of datasets into pre-cropped shards, OUT/NAME/ each.
 
   refit-shard build --dataset bedlam --dataset agora
-  refit-shard build --config configs/config_bedlam.yaml       every data set of its DATASET.LIST
+  refit-shard build --config configs/config_bedlam.yaml       every dataset of its DATASET.LIST
   refit-shard build --dataset bedlam --keep smplx_pose        with a label of your own
-  refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format data set
+  refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format dataset
   refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
 
 Frames are files below ROOT, or members of tars and zips in it as they were downloaded.
 Where the data are is read from data_config.py (--data-config, else ./data_config.py); an
-environment variable such as BEDLAM_ROOT overrides it. Data sets of your own may be declared there,
+environment variable such as BEDLAM_ROOT overrides it. Datasets of your own may be declared there,
 in DATASETS, or under datasets: in the YAML, and are then called by their
 names (docs/guides/own-data.md).
 
@@ -78,7 +78,7 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="LABEL,…",
-        help="arrays of the npz to carry along; of several data sets those keep it that have it",
+        help="arrays of the npz to carry along; of several datasets those keep it that have it",
     )
     how = parser.add_argument_group("how")
     how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
@@ -138,7 +138,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prepared":
-    """Read and plan a data set; a meter shows how far its archives are listed."""
+    """Read and plan a dataset; a meter shows how far its archives are listed."""
     from refit_shard.console import listing_meter
     from refit_shard.converter.build.driver import prepare
 
@@ -194,7 +194,7 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "Built":
 
 
 def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextManager[None]:
-    """Ray takes seconds to start: several data sets share one, a single build starts its own.
+    """Ray takes seconds to start: several datasets share one, a single build starts its own.
 
     A cluster is there already, or the user hears so before anything is built.
     """
@@ -208,7 +208,7 @@ def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextMa
 def _look_at_all(
     args: argparse.Namespace, wanted: "list[BuildRequest]", errors: list[RefitShardError]
 ) -> "tuple[list[Prepared], list[dict[str, Any]]]":
-    """The data sets that may be built, and what the checks say of all; the others give errors."""
+    """The datasets that may be built, and what the checks say of all; the others give errors."""
     from refit_shard.build_tables import checked_json
     from refit_shard.console import say
     from refit_shard.converter.doctor.checks import stopped_by
@@ -249,7 +249,7 @@ def _tell(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build each data set; what is finished stays, whatever happens to the next."""
+    """Build each dataset; what is finished stays, whatever happens to the next."""
     from refit_shard.build_requests import build_requests
     from refit_shard.console import say
 

@@ -23,10 +23,10 @@ Nothing is written. Beside each failure stands its fix; where frames lie in anot
 --remap that makes build find them.
 
   refit-shard doctor --config configs/config_bedlam.yaml    what this training needs
-  refit-shard doctor                                        every data set whose ROOT is set
+  refit-shard doctor                                        every dataset whose ROOT is set
   refit-shard doctor --all                                  decode every frame
 
-A data set that the config names must be there; without --config, an npz may be missing if another
+A dataset that the config names must be there; without --config, an npz may be missing if another
 one of the same ROOT is there. Ends with 1 if something needed is missing or broken.
 """
 _OCCLUDERS = "data/dataset_extras/occluders.arrow"
@@ -44,7 +44,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--sample", type=int, default=200, metavar="N", help="frames a data set (default 200)"
+        "--sample", type=int, default=200, metavar="N", help="frames a dataset (default 200)"
     )
     group.add_argument("--all", action="store_true", help="look at every frame")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -90,9 +90,9 @@ def _import_command(config: "DataConfig", dataset: "Dataset", root: str | None) 
 def find_place(
     config: "DataConfig", dataset: "Dataset", build: str, *, needed: bool
 ) -> "tuple[DatasetPaths | None, list[Finding]]":
-    """Where a data set is, and what the search found; a missing npz may be a warning only.
+    """Where a dataset is, and what the search found; a missing npz may be a warning only.
 
-    ``build``: the command of a build, to which the data set is added.
+    ``build``: the command of a build, to which the dataset is added.
     """
     from refit_shard.converter.doctor.dataset import DatasetPaths
     from refit_shard.converter.doctor.findings import Finding
@@ -120,13 +120,13 @@ def find_place(
 
 
 def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]]":
-    """The data sets to check, and whether each one's npz is needed.
+    """The datasets to check, and whether each one's npz is needed.
 
     Without a training config: those whose ROOT is set; of those that share a ROOT one npz is
     enough.
 
     Raises:
-        UsageError: there is no data_config.py, and nothing else that says where data sets are.
+        UsageError: there is no data_config.py, and nothing else that says where datasets are.
     """
     from refit_shard.data_folder import names_of_config
 
@@ -181,7 +181,7 @@ def _extras(config: "DataConfig", *, evaluates: bool) -> "list[Finding]":
 
 
 def examine(args: argparse.Namespace) -> "list[Finding]":
-    """All findings, data set by data set, then the disk and the extras."""
+    """All findings, dataset by dataset, then the disk and the extras."""
     from refit_shard.converter.doctor.dataset import check_disk
     from refit_shard.converter.doctor.findings import Finding
     from refit_shard.data_folder import find_data_config
@@ -195,9 +195,9 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
     chosen = wanted(config, args.config)
     findings: list[Finding] = []
     if not chosen:
-        fix = "set the ROOT of each data set that you have"
+        fix = "set the ROOT of each dataset that you have"
         findings.append(
-            Finding("data sets", "root", "fail", f"no ROOT is set in {config.path}", fix)
+            Finding("datasets", "root", "fail", f"no ROOT is set in {config.path}", fix)
         )
     size = 0
     for dataset, needed in chosen:

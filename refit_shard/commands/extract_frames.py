@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from refit_shard.converter.videos.plan import VideoPlan, VideoRequest
 
 HELP = """\
-Decode the videos of a data set, and write just those frames that its npz names, each as a JPEG
+Decode the videos of a dataset, and write just those frames that its npz names, each as a JPEG
 under its name, where build looks for it.
 
   refit-shard extract-frames --dataset mpi-inf-3dhp
@@ -75,7 +75,7 @@ def request_of(args: argparse.Namespace) -> "VideoRequest":
     """What the arguments ask for.
 
     Raises:
-        UsageError: they contradict each other, or a data set's place is not configured.
+        UsageError: they contradict each other, or a dataset's place is not configured.
     """
     from refit_shard.converter.videos.plan import VideoRequest, layout_of
     from refit_shard.data_folder import find_data_config

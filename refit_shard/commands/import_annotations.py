@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from refit_shard.converter.importers.run import ImportPlan, ImportRequest, ImportSummary
 
 HELP = """\
-Turn the annotations that a data set's site distributes into the npz that build takes, as SPIN's and
+Turn the annotations that a dataset's site distributes into the npz that build takes, as SPIN's and
 ReFit's own scripts do, key by key. Nothing is unpickled: pickles give arrays and nothing else.
 
   refit-shard import-annotations COCO2014-All-ver01.json --out coco_2014_eft.npz  also EFT's MPII

@@ -8,12 +8,12 @@ from refit_shard.shards_spec.errors import ShardError
 
 HELP = """\
 Describe shards: rows, bytes, format, ranges of box sizes, the share of rows with SMPL parameters,
-3D joints, gender and camera, and your own labels. PATH is a data set's folder
-(data/shards/bedlam) or a folder of data sets (data/shards).
+3D joints, gender and camera, and your own labels. PATH is a dataset's folder
+(data/shards/bedlam) or a folder of datasets (data/shards).
 """
 
 COLUMNS = [
-    *("data set", "rows", "frames", "shards", "size", "box px min / median / max"),
+    *("dataset", "rows", "frames", "shards", "size", "box px min / median / max"),
     *("SMPL", "3D", "gender", "camera", "quarantined"),
 ]
 
@@ -27,7 +27,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def describe(url: str) -> dict[str, Any]:
-    """What one data set holds."""
+    """What one dataset holds."""
     import numpy as np
 
     from refit_shard.shards_spec.geometry import box_side
@@ -70,7 +70,7 @@ def describe(url: str) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describe each data set at the path."""
+    """Describe each dataset at the path."""
     from refit_shard.console import as_json, human_bytes, print_table, say
     from refit_shard.shards_spec.reader import find_data_sets
 

@@ -21,7 +21,7 @@ in which a wrong crop or a turned frame is seen at a glance. Right limbs are ora
   refit-shard preview coco --policy configs/config_bedlam.yaml --out augmented.png
   refit-shard preview --stream configs/config_bedlam.yaml --out batch.png
 
-A SET is a data set's folder or URL, a folder of data sets, or a name in data/shards; several share
+A SET is a dataset's folder or URL, a folder of datasets, or a name in data/shards; several share
 the sheet equally. --policy draws beside each crop what training sees of it. --stream draws one
 batch of the stream from its tensors, after augmentation.
 """
@@ -35,7 +35,7 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="*", metavar="SET", help="data sets")
+    parser.add_argument("places", nargs="*", metavar="SET", help="datasets")
     parser.add_argument("--stream", metavar="YAML", help="draw a batch of this config instead")
     parser.add_argument(
         "--shards", default="data/shards", metavar="DIR", help="with --stream; default data/shards"
@@ -142,9 +142,9 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise UsageError(f"--seed: must be at least 0, got {args.seed}")
     if bool(args.places) == bool(args.stream):
-        raise UsageError("preview: give data sets or --stream YAML")
+        raise UsageError("preview: give datasets or --stream YAML")
     if args.stream and (args.where or args.policy):
-        raise UsageError("preview: --where and --policy are of data sets, not of --stream")
+        raise UsageError("preview: --where and --policy are of datasets, not of --stream")
     out = local_path(args.out, "--out")
     cells = stream_cells(args) if args.stream else stored_cells(args)
     what = args.stream or ", ".join(args.places)

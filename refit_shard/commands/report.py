@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HELP = """\
 Write one HTML page, which needs no network, of what shards hold and how training will see them: per
-data set rows, bytes, box sizes, where joints lie in the frame, which joints are visible, poses,
+dataset rows, bytes, box sizes, where joints lie in the frame, which joints are visible, poses,
 shapes, genders and cameras; the quarantine with its frames; frames and crops that are in the data
 twice; crops before and after augmentation; of a training config also the mix of an epoch.
 
@@ -24,7 +24,7 @@ twice; crops before and after augmentation; of a training config also the mix of
   refit-shard report configs/config_bedlam.yaml --out report.html
   refit-shard report data/shards/bedlam --where "left_heel.conf > 0.5" --out feet.html
 
-A SET is a data set's folder or URL, a folder of data sets, or a name in data/shards. A CONFIG is a
+A SET is a dataset's folder or URL, a folder of datasets, or a name in data/shards. A CONFIG is a
 training YAML; the policy of its "augmentation:" draws the crops, ReFit's where it states none.
 Frames of quarantined rows are looked for below the ROOTs of data_config.py, or of --root.
 """
@@ -38,7 +38,7 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="+", metavar="SET|CONFIG", help="data sets, or one YAML")
+    parser.add_argument("places", nargs="+", metavar="SET|CONFIG", help="datasets, or one YAML")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="page to write")
     parser.add_argument(
         "--shards", default="data/shards", metavar="DIR", help="of a CONFIG; default data/shards"
@@ -56,7 +56,7 @@ def add_parser(commands: Subparsers) -> None:
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="folder of a data set's frames, for those in quarantine; may be repeated",
+        help="folder of a dataset's frames, for those in quarantine; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON too")
     parser.set_defaults(run=run)
@@ -68,7 +68,7 @@ def is_config(places: list[str]) -> bool:
 
 
 def _roots(texts: list[str]) -> dict[str, str]:
-    """Folders of frames by the names of their data sets.
+    """Folders of frames by the names of their datasets.
 
     Raises:
         UsageError: a text is not NAME=DIR.
@@ -83,7 +83,7 @@ def _roots(texts: list[str]) -> dict[str, str]:
 
 
 def _open(args: argparse.Namespace) -> "tuple[list[ShardSet], TrainingConfig | None]":
-    """The data sets, in a config's order where there is one."""
+    """The datasets, in a config's order where there is one."""
     from refit_shard.loaders.stream.config import read_config
     from refit_shard.loaders.stream.source import open_shards
     from refit_shard.rows import find_sets
@@ -96,7 +96,7 @@ def _open(args: argparse.Namespace) -> "tuple[list[ShardSet], TrainingConfig | N
 
 
 def _quarantine(one: "SetFacts", args: argparse.Namespace) -> "tuple[Reason, ...]":
-    """The quarantine of a data set, with frames where its root is known."""
+    """The quarantine of a dataset, with frames where its root is known."""
     from refit_shard.converter.annotations.datasets import Dataset
     from refit_shard.data_folder import find_data_config
     from refit_shard.report.pictures import quarantine
@@ -180,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         as_json(summary(facts, mix))
     else:
-        many = f"{len(facts.sets)} data set{'s' * (len(facts.sets) != 1)}"
+        many = f"{len(facts.sets)} dataset{'s' * (len(facts.sets) != 1)}"
         size = human_bytes(len(page))
         say(f"{out}: {facts.rows} rows of {many}, {size}; open it in a browser")
     return 0

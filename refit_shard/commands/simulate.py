@@ -42,7 +42,7 @@ def add_parser(commands: Subparsers) -> None:
 def _show(found: dict[str, Any]) -> None:
     from refit_shard.console import human_bytes, print_table, say
 
-    columns = ["data set", "ratio", "rows", "shards", "size", "window", "repeats of a row"]
+    columns = ["dataset", "ratio", "rows", "shards", "size", "window", "repeats of a row"]
     rows = [
         [
             one["name"],

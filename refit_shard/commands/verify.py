@@ -9,7 +9,7 @@ HELP = """\
 Read shards again and check everything: hashes, tar members, checksums, that the labels in the tar
 are those of the index, that every JPEG decodes to its stated size, and that every row of the npz is
 in exactly one shard or in quarantine.
-PATH is a data set's folder (data/shards/bedlam) or a folder of data sets (data/shards).
+PATH is a dataset's folder (data/shards/bedlam) or a folder of datasets (data/shards).
 """
 
 
@@ -23,7 +23,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify each data set at the path; 1 if anything is wrong."""
+    """Verify each dataset at the path; 1 if anything is wrong."""
     from refit_shard.console import Meter, as_json, say
     from refit_shard.shards_spec.manifest import read_manifest
     from refit_shard.shards_spec.reader import find_data_sets

@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Twice:
-    """What two data sets have in common, or one data set twice (``first`` is ``second``).
+    """What two datasets have in common, or one dataset twice (``first`` is ``second``).
 
     ``first``, ``second``: numbers of the sets. ``kind``: ``"frame"`` or ``"crop"``. ``count``: how
     many frames or crops. ``examples``: where some of them are in either set.
@@ -43,7 +43,7 @@ class Twice:
 
 
 class Seen:
-    """The frames and crops of one data set, as they are added."""
+    """The frames and crops of one dataset, as they are added."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[NDArray[np.uint64]]] = {"frame": [], "crop": []}

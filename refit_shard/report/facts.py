@@ -1,4 +1,4 @@
-"""What a report is made of: each data set's statistics, and what the data sets have in common."""
+"""What a report is made of: each dataset's statistics, and what the datasets have in common."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from refit_shard.shards_spec.reader import Sample, ShardSet, open_index, read_se
 
 @dataclass(frozen=True, kw_only=True)
 class SetFacts:
-    """One data set. ``name``: by which the page calls it, different from all others. ``chosen``:
+    """One dataset. ``name``: by which the page calls it, different from all others. ``chosen``:
     the rows that the report is of, by shard.
     """
 
@@ -52,7 +52,7 @@ class Mix:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Two rows that have something in common: names of the data sets, keys, the frame's names."""
+    """Two rows that have something in common: names of the datasets, keys, the frame's names."""
 
     first: str
     second: str
@@ -62,7 +62,7 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What two data sets share, or one holds twice: ``kind`` is ``"frame"`` or ``"crop"``."""
+    """What two datasets share, or one holds twice: ``kind`` is ``"frame"`` or ``"crop"``."""
 
     first: str
     second: str
@@ -80,17 +80,17 @@ class Facts:
 
     @property
     def rows(self) -> int:
-        """Of all data sets."""
+        """Of all datasets."""
         return sum(one.statistics.rows for one in self.sets)
 
 
 def gather(
     sets: Sequence[ShardSet], where: str | None, on_rows: Callable[[int], None] = lambda _: None
 ) -> Facts:
-    """Read the index tables of some data sets.
+    """Read the index tables of some datasets.
 
     Args:
-        sets: open data sets.
+        sets: open datasets.
         where: which rows, see :func:`refit_shard.rows.rows`; None for all.
         on_rows: hears how many rows were read, again and again.
 
@@ -121,7 +121,7 @@ def gather(
 
 
 def _names(sets: Sequence[ShardSet]) -> list[str]:
-    """The data sets' names, with their places where two have the same."""
+    """The datasets' names, with their places where two have the same."""
     names = [one.manifest.dataset for one in sets]
     return [
         name if names.count(name) == 1 else f"{name} ({one.folder.url})"
@@ -154,7 +154,7 @@ def _common(sets: Sequence[SetFacts], twice: Twice) -> Common:
 
 
 def mix_of(facts: Facts, ratios: Sequence[float], options: StreamOptions) -> Mix:
-    """An epoch of one rank over the data sets of the facts, in their order."""
+    """An epoch of one rank over the datasets of the facts, in their order."""
     rows = [one.statistics.rows for one in facts.sets]
     samples, drawn = epoch_draws(rows, ratios, options, options.batch_size)
     return Mix(

@@ -27,7 +27,7 @@ _HERE = "refit_shard.report"
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a page shows. ``quarantine``: of each data set; ``policy_of``: whose policy the sheet
+    """What a page shows. ``quarantine``: of each dataset; ``policy_of``: whose policy the sheet
     draws from; ``where``: the condition that chose the rows, empty for all; ``mix``: of a config.
     """
 
@@ -62,7 +62,7 @@ def whole(count: float) -> str:
 
 
 def _charts(one: SetFacts) -> list[dict[str, Any]]:
-    """The charts of a data set: title, chart, and what to look for."""
+    """The charts of a dataset: title, chart, and what to look for."""
     found, box_px = one.statistics, one.data_set.manifest.box_px
     with_smpl = f"of the {found.smpl:,} rows with SMPL parameters"
     parts = [
@@ -120,7 +120,7 @@ def _known(rows: int, of: int) -> list[tuple[str, int]]:
 
 
 def _joints(facts: Facts) -> list[dict[str, Any]]:
-    """A row a joint: its name, whose it is, and in how many rows of each data set it is seen."""
+    """A row a joint: its name, whose it is, and in how many rows of each dataset it is seen."""
     return [
         {
             "name": name,
@@ -134,7 +134,7 @@ def _joints(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _sets(report: Report) -> list[dict[str, Any]]:
-    """What the page says of each data set."""
+    """What the page says of each dataset."""
     found = []
     for number, one in enumerate(report.facts.sets):
         manifest = one.data_set.manifest

@@ -32,7 +32,7 @@ from refit_shard.sheet import draw_crop
 Image = NDArray[np.uint8]
 
 SEEN = 5  # how often a crop is shown as training sees it
-THUMBNAILS = 4  # frames of each reason of a data set
+THUMBNAILS = 4  # frames of each reason of a dataset
 _CROP_PX, _THUMBNAIL_PX, _QUALITY = 192, 150, 82
 
 
@@ -106,9 +106,9 @@ def sheet(
     res: int,
     occluders: Occluders | None,
 ) -> list[SheetRow]:
-    """Samples of all data sets, as they are stored and as training sees them.
+    """Samples of all datasets, as they are stored and as training sees them.
 
-    ``count``: samples in all, some of each data set. ``seed``: of the choice and of the draws.
+    ``count``: samples in all, some of each dataset. ``seed``: of the choice and of the draws.
     """
     rows: list[SheetRow] = []
     given = share_out([one.statistics.rows for one in facts.sets], count)
@@ -149,10 +149,10 @@ def _sheet_row(
 
 
 def quarantine(one: SetFacts, dataset: Dataset, root: str, why_not: str = "") -> list[Reason]:
-    """The quarantined rows of a data set by reason, the commonest first, with some frames.
+    """The quarantined rows of a dataset by reason, the commonest first, with some frames.
 
     Args:
-        one: the data set.
+        one: the dataset.
         dataset: how names of its frames become files.
         root: of its frames; empty where it is not known, which ``why_not`` says.
         why_not: why no frame can be shown.

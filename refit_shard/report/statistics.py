@@ -1,4 +1,4 @@
-"""What the rows of a data set hold, counted from index tables one after the other.
+"""What the rows of a dataset hold, counted from index tables one after the other.
 
 Nothing here draws or reads a file. Distributions are counted in bins of fixed edges, so memory does
 not grow with the number of rows, and no row is left out.
@@ -71,7 +71,7 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of the rows of one data set.
+    """Of the rows of one dataset.
 
     ``frames``: different imgnames of a shard, added up; all rows of a frame are in one shard.
     ``jpeg_bytes``: of the stored crops. ``box``: the box's side, source px, and ``box_range``, the

@@ -56,7 +56,7 @@ def spoilt(built: Own, place: Path, name: str, value: object) -> Path:
 
 
 def loader(folder: Path, **options: Any) -> StreamingLoader:
-    """A small stream of one data set."""
+    """A small stream of one dataset."""
     chosen = {"batch_size": 6, "res": 32, "num_workers": 0, "rank": 0, "world_size": 1, **options}
     return StreamingLoader({"own": (str(folder), 1.0)}, StreamOptions(**chosen))
 

@@ -43,7 +43,7 @@ def parse(path: Path) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder that holds a data set."""
+    """A folder that holds a dataset."""
     tree = own(tmp_path / "made", rows=4)
     assert tree.build().code == 0
     shutil.copytree(tree.out, tmp_path / "own")
