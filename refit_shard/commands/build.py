@@ -88,7 +88,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="LABEL,…",
         help="arrays of the npz to keep as labels; datasets that lack one are built without it",
     )
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("how to build")
     how.add_argument(
         "--out",
         default=DEFAULT_OUT,

@@ -63,7 +63,7 @@ def add_parser(commands: Subparsers) -> None:
         choices=("from-1", "from-0"),
         help="number of a video's first frame in the npz (default: from-0 for bedlam, else from-1)",
     )
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("how to write them")
     how.add_argument("--out", metavar="DIR", help="write the frames below DIR instead of ROOT")
     how.add_argument(
         "--quality", type=int, default=95, metavar="N", help="JPEG quality (default 95)"

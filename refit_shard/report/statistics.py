@@ -184,9 +184,8 @@ class Counter:
             for name, value in found.items():
                 self._sums[name] += value
 
-        with np.errstate(
-            over="ignore", invalid="ignore", divide="ignore"
-        ):  # labels may be any numbers
+        # Labels may be huge or not finite.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             smpl = view("has_smpl").astype(bool)
             known = view("has_camcalib").astype(bool)
             count(
