@@ -1,12 +1,10 @@
 """Runs the code blocks of a page from top to bottom and compares their output with the page.
 
-- ``python`` blocks of a page share variables. The output of one must be the ``text`` block below
-it. - ``console`` blocks hold ``$ command`` lines, each followed by its output; ``sh`` blocks hold
-only
+- ``python`` blocks of a page share variables. The ``text`` block below one must be its output.
+- ``console`` blocks hold ``$ command`` lines, each followed by its output; ``sh`` blocks hold only
   commands. ``refit-shard`` runs in this process, builds without Ray; other commands run in bash.
-- In a page's output, ``…`` matches anything within a line, and a line with only ``…`` any lines;
-the
-  current folder is ``/home/you/ReFit``.
+- In a page's output, ``…`` matches anything within a line, and a line with only ``…`` any lines.
+  The current folder is ``/home/you/ReFit``.
 - ``<!-- not run: why -->`` before a block: the block is checked, but not run.
   ``<!-- ends with: 1 -->``: exit code of its last command. ``<!-- hidden: … -->``: Python that is
   run before the block.
