@@ -158,8 +158,8 @@ def test_a_busy_machine_is_said_in_the_line_too(said: Callable[..., list[str]]) 
     busy = MachineLoad(others=1.5, stolen=0.5, cores=4, usable=4, before=7.25)
     lines = said(given_speed(load=busy))
     assert (
-        "busy machine: other processes used 2.0 of its 4 cores meanwhile (0.5 of them other virtual "
-        "machines), load average 7.2 before; the measured speeds are too low"
+        "busy machine: other processes used 2.0 of its 4 cores meanwhile (0.5 of them other "
+        "virtual machines), load average 7.2 before; the measured speeds are too low"
     ) in lines
     assert "4 cores, busy, 20" in lines[-1]
     assert not any("busy" in line for line in said(given_speed()))
