@@ -1,11 +1,11 @@
-"""How long a report of large datasets takes, and what memory.
+"""Measures the time and memory of a report on large datasets.
 
     python -m benchmarks.bench_report
 
-The datasets are those of :mod:`benchmarks.many_shards`: true indexes, and tars that are links to a
-few, so the page shows no crops (their records are other rows'). ``refit-shard report`` runs in a
-fresh process for each, in turns (see :func:`benchmarks.harness.interleaved`); its peak memory is
-its own, mapped pages of indexes included, which the system takes back at will.
+The datasets are those of :mod:`benchmarks.many_shards`: true indexes, but tars that are links to a
+few, so the page shows no crops (their records belong to other rows). ``refit-shard report`` runs in
+a fresh process for each, in turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`).
+Its peak memory includes mapped pages of indexes, which the system can reclaim.
 """
 
 import json
@@ -38,7 +38,7 @@ print(json.dumps([code, time.perf_counter() - began, peak_memory()]))
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the datasets, and repeats."""
+    """Sizes of the datasets, and number of repeats."""
 
     frames: int = 24
     passes: int = 4
@@ -101,7 +101,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_report", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every report (default 3)")
     args = parser.parse_args(argv)
