@@ -36,7 +36,7 @@ def parse(path: Path) -> None:
 
 
 def make_whole(place: Path) -> bytes:
-    """A whole index."""
+    """The bytes of an undamaged index."""
     tree = own(place, rows=ROWS)
     assert tree.build().code == 0
     return (tree.out / "own-000000.arrow").read_bytes()
@@ -44,7 +44,7 @@ def make_whole(place: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A whole index."""
+    """The bytes of an undamaged index."""
     return make_whole(tmp_path_factory.mktemp("index"))
 
 
