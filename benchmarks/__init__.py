@@ -1,1 +1,1 @@
-"""Made-up dataset trees and the measurements that run on them."""
+"""Generated dataset trees, and measurements on them."""

@@ -1,4 +1,4 @@
-"""Annotations as the data sets' sites lay them out: seeded, or of numbers that are given."""
+"""Annotation files in the layouts of the datasets' sites, with seeded or given numbers."""
 
 import json
 import pickle
@@ -36,13 +36,13 @@ def eft_entry(name: str, seed: int = 0, **changed: Any) -> dict[str, Any]:
 
 
 def write_eft(path: Path, entries: Sequence[Any], dbname: str = "COCO2014-All") -> Path:
-    """EFT's json."""
+    """Write EFT's JSON file."""
     path.write_text(json.dumps({"ver": 0.1, "meta": {"dbname": dbname}, "data": list(entries)}))
     return path
 
 
 def bedlam_scene(rows: int, seed: int = 0, pose: int = 72) -> dict[str, Array]:
-    """The arrays of one of BEDLAM's scenes, with some that no importer reads."""
+    """The arrays of one BEDLAM scene, including some that no importer reads."""
     rng = np.random.default_rng(seed)
     cam_int = np.tile(np.array([[900.0, 0, 640], [0, 904.0, 360], [0, 0, 1]]), (rows, 1, 1))
     cam_ext = np.tile(np.eye(4), (rows, 1, 1))
@@ -63,17 +63,17 @@ def bedlam_scene(rows: int, seed: int = 0, pose: int = 72) -> dict[str, Array]:
 
 
 def write_npz(path: Path, arrays: Mapping[str, Array]) -> Path:
-    """An npz, as numpy writes it."""
+    """Write an npz with numpy."""
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **cast(Any, arrays))
     return path
 
 
 def write_zip(path: Path, files: Mapping[str, Path], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """A zip of files under new names."""
+    """Write a zip of files under new names."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, file in files.items():
-            info = zipfile.ZipInfo(name)  # not of today
+            info = zipfile.ZipInfo(name)  # with a fixed date, so that the bytes are always the same
             info.compress_type = method
             archive.writestr(info, file.read_bytes())
     return path
@@ -87,7 +87,7 @@ def write_annot(
     annot3: Mapping[int, Array],
     **options: Any,
 ) -> Path:
-    """MPI-INF-3DHP's annot.mat of one sequence: a cell for each of 14 cameras."""
+    """Write MPI-INF-3DHP's annot.mat of one sequence, with a cell for each of 14 cameras."""
     folder = root / f"S{subject}" / f"Seq{sequence}"
     folder.mkdir(parents=True)
     cells = {}
@@ -126,14 +126,14 @@ def sequence_3dpw(
 
 
 def write_pickle(path: Path, content: Any) -> Path:
-    """A pickle of protocol 2, as Python 2 wrote them."""
+    """Write a pickle of protocol 2, as Python 2 did."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(content, protocol=2))
     return path
 
 
 def write_cdf(path: Path, values: Array, compress: int = 0) -> Path:
-    """Human3.6M's CDF: one record of ``Pose`` (frames, numbers)."""
+    """Write a CDF file of Human3.6M: one record ``Pose`` (frames, numbers)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     spec = {
         "Variable": "Pose",
@@ -149,7 +149,7 @@ def write_cdf(path: Path, values: Array, compress: int = 0) -> Path:
 
 
 def write_masks(path: Path, masks: Sequence[Array]) -> Path:
-    """Human3.6M's masks (H, W) in MATLAB's format 7.3: references to transposed arrays."""
+    """Write Human3.6M's masks (H, W) in MATLAB's format 7.3, as references to transposed arrays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w", userblock_size=512) as file:
         held = file.create_group("#refs#")
@@ -168,7 +168,7 @@ def write_masks(path: Path, masks: Sequence[Array]) -> Path:
 def write_h36m(
     root: Path, subject: int, name: str, d3: Array, d2: Array, masks: Sequence[Array]
 ) -> None:
-    """One sequence of one camera: ``name`` is ACTION.CAMERA."""
+    """Write the files of one sequence and camera of Human3.6M; ``name`` is ACTION.CAMERA."""
     base = root / f"S{subject}"
     write_cdf(base / f"MyPoseFeatures/D3_Positions_mono/{name}.cdf", d3)
     write_cdf(base / f"MyPoseFeatures/D2_Positions/{name}.cdf", d2)

@@ -1,12 +1,12 @@
-"""What reading frames out of archives costs.
+"""Measures the cost of reading frames from archives instead of folders.
 
     python -m benchmarks.bench_archives
 
-- *lists*: of a tar and a zip of 400,000 small members each, in fresh processes: seconds and memory
-  to list the archive and keep its list, to read that list again, and to find 400,000 frames in it.
-  Memory is the most that the process held less what it held before.
-- *build*: the same frames from folders and from BEDLAM's tars, one a scene, in this process; the
-  builds take turns (see :func:`benchmarks.harness.interleaved`).
+- *lists*: for a tar and a zip of 400,000 small members each, in fresh processes: seconds and memory
+  to list the archive and store its list, to read that list again, and to find 400,000 frames in it.
+  Memory is the process's peak minus its memory before.
+- *build*: builds of the same frames from folders and from BEDLAM's tars, one per scene, in this
+  process; the builds take turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`).
 """
 
 import io
@@ -52,13 +52,13 @@ QUICK = Settings(members=300, frames=4, samples_per_shard=16, rounds=1)
 
 
 def member_names(count: int) -> list[str]:
-    """Names as long as BEDLAM's."""
+    """Names of members, as long as BEDLAM's."""
     scene = "20221010_3-10_500_batch01hand_zoom_suburb_d_6fps/png"
     return [f"{scene}/seq_{i // 50:06d}/seq_{i // 50:06d}_{i % 50:04d}.png" for i in range(count)]
 
 
 def make_archive(path: Path, count: int) -> None:
-    """An archive of ``count`` members of 100 bytes."""
+    """Write an archive of ``count`` members of 100 bytes."""
     path.parent.mkdir(parents=True)
     data = bytes(100)
     if path.suffix == ".zip":
@@ -74,7 +74,7 @@ def make_archive(path: Path, count: int) -> None:
 
 
 def find_all(root: Path, count: int) -> dict[str, float]:
-    """Find all frames of a root, and how long it took, with what memory."""
+    """Find all frames below a root; returns the seconds and bytes of memory that this took."""
     names = member_names(count)
     before = memory()
     begin = time.perf_counter()
@@ -86,7 +86,7 @@ def find_all(root: Path, count: int) -> dict[str, float]:
 
 
 def in_a_fresh_process(root: Path, count: int) -> dict[str, float]:
-    """:func:`find_all` there."""
+    """:func:`find_all` in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.bench_archives", "--find", str(root), str(count)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -96,7 +96,7 @@ def in_a_fresh_process(root: Path, count: int) -> dict[str, float]:
 
 
 def measure_lists(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Listing, and using a kept list."""
+    """Measure listing each archive, and reading the stored list."""
     measured: dict[str, Any] = {}
     for suffix in (".tar", ".zip"):
         root = folder / f"list{suffix}"
@@ -120,7 +120,7 @@ def measure_lists(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def pack(tree: Tree, folder: Path) -> Tree:
-    """The same data set with a tar for each scene."""
+    """The same dataset with a tar for each scene."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for scene in sorted(tree.root.iterdir()):
@@ -130,7 +130,7 @@ def pack(tree: Tree, folder: Path) -> Tree:
 
 
 def measure_builds(settings: Settings, cache: Path) -> dict[str, Any]:
-    """Samples/s from tars beside samples/s from files."""
+    """Measure samples/s of builds from tars and from files."""
     files = cached_tree(cache, settings.frames)
     tars = pack(files, cache / "archives-tree")
 
@@ -152,7 +152,7 @@ def measure_builds(settings: Settings, cache: Path) -> dict[str, Any]:
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     cache.mkdir(parents=True, exist_ok=True)
     return {
         "benchmark": "bench_archives",
@@ -191,11 +191,11 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_archives", __doc__)
-    parser.add_argument("--members", type=int, help="of each archive (default 400,000)")
-    parser.add_argument("--rounds", type=int, help="of the builds (default 5)")
-    parser.add_argument("--find", nargs=2, metavar=("ROOT", "COUNT"), help="for itself")
+    parser.add_argument("--members", type=int, help="members of each archive (default 400,000)")
+    parser.add_argument("--rounds", type=int, help="repeats of the builds (default 5)")
+    parser.add_argument("--find", nargs=2, metavar=("ROOT", "COUNT"), help="used internally")
     args = parser.parse_args(argv)
     if args.find:
         print(json.dumps(find_all(Path(args.find[0]), int(args.find[1]))))

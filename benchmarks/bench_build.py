@@ -1,27 +1,28 @@
-"""How fast ``refit-shard build`` is beside what no build can beat, and what memory it needs.
+"""Measures the speed of ``refit-shard build`` against an upper bound, and its memory.
 
     python -m benchmarks.bench_build
     python -m benchmarks.bench_build --against e608fbe --with-packages FOLDER
 
-Frames are 1280x720 PNG with 2.5 people each, made once below ``data/benchmarks``. Measured, in
-turns (see :func:`benchmarks.harness.interleaved`), all in samples/s:
+Frames are 1280x720 PNG with 2.5 people each, made once in ``data/benchmarks``. These cases are
+measured in turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`), in samples/s:
 
-- *bound*: each frame decoded once by the bare decoder, and each of its crops, already cut and
-  resized, in BGR and in memory, encoded by the bare encoder with the options of the build's; in as
-  many processes as the build has workers.
-- *build*: the whole build on Ray. Its steady rate: with w workers, the rows of all shards after the
-  w-th to finish, over the time from then to the last; the tail, where a worker
-  has nothing left, counts against it. *Overhead* is the wall time less all rows at that rate:
-  starting Ray and its workers, and the manifest.
-- *bound, one core*, *build, one core* (``--workers 0``, whole wall time) and *naive* (the same
-  work, but the frame decoded again for every person), in one process pinned to one core.
-- *older* (``--against REVISION``): the build of that revision, by its own code in a temporary git
-  worktree, as *build*. What it needs and is not installed comes from a folder; 0.1.0 (e608fbe)
-  needs ``pip install --no-deps --target FOLDER pyspng``.
+- *bound*: only decoding each frame once, and encoding each of its crops, which are already cut,
+  resized and in memory as BGR, with the same encoder options as the build; in as many processes as
+  the build has workers.
+- *build*: the whole build on Ray. Its steady rate is, with w workers, the rows of all shards after
+  the w-th finished one, divided by the time from then to the last; idle workers at the end lower
+  it. *Overhead* is the wall time minus the time of all rows at that rate: starting Ray and its
+  workers, and writing the manifest.
+- *bound, one core*, *build, one core* (``--workers 0``, whole wall time) and *naive* (decoding,
+  cropping and encoding, with the frame decoded again for every person), in one process pinned to
+  one core.
+- *older* (``--against REVISION``): as *build*, with that revision's own code in a temporary git
+  worktree. Packages that it needs and that are not installed are taken from a folder; 0.1.0
+  (e608fbe) needs ``pip install --no-deps --target FOLDER pyspng``.
 
-Then the processor time of a build by stage (:mod:`benchmarks.build_stages`), one long build, whose
-workers' memory is sampled, and the planning of an npz of a million rows, each time in a process of
-its own.
+Afterwards it measures the processor time of a build by stage (:mod:`benchmarks.build_stages`), the
+workers' memory during one long build, and the planning of an npz of a million rows, each in another
+process.
 """
 
 import sys
@@ -60,10 +61,11 @@ PACKAGES = ("numpy", "opencv-python-headless", "kornia_rs", "simplejpeg", "pyarr
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Sizes of the run. ``passes``: how often a build goes over the frames, under other names.
+    """Sizes of the run.
 
-    ``workers``: of the build on Ray; 0 builds in this process, and then nothing starts Ray.
-    ``against``: a revision whose build is measured beside, with the packages of a folder.
+    ``passes``: how often a build uses each frame, each time under another name. ``workers``:
+    workers of the build on Ray; 0 builds in this process and does not start Ray. ``against``: an
+    older revision to measure too. ``with_packages``: a folder of packages that it needs.
     """
 
     frames: int = 200
@@ -91,7 +93,7 @@ QUICK = Settings(
 
 
 def measure_memory(tree: Tree, scratch: Path, settings: Settings) -> dict[str, Any]:
-    """A long build: how its workers' memory goes, from the first finished shard on."""
+    """Measure the workers' memory during a long build, from the first finished shard on."""
     rows = settings.long_shards * settings.long_samples_per_shard
     long = repeated(tree, scratch / "long", -(-rows // tree.rows))
     wanted = request(
@@ -108,7 +110,7 @@ def measure_memory(tree: Tree, scratch: Path, settings: Settings) -> dict[str, A
     for child, series in sampler.series.items():
         steady = [held for when, held in series if begin <= when <= end]
         if len(steady) < 4:
-            continue  # a build too short to tell
+            continue  # too few samples
         quarter = len(steady) // 4
         workers.append(
             {
@@ -126,7 +128,7 @@ def measure_memory(tree: Tree, scratch: Path, settings: Settings) -> dict[str, A
 
 
 def measure_speed(tree: Tree, scratch: Path, settings: Settings) -> dict[str, Any]:
-    """Every case in turns."""
+    """Measure all cases in turns."""
     many = repeated(tree, scratch / "passes", settings.passes)
     spare: Iterator[int] = iter(range(1_000_000))
     overheads: list[float] = []
@@ -174,7 +176,7 @@ def measure_speed(tree: Tree, scratch: Path, settings: Settings) -> dict[str, An
             )
         whole = slice(None)
         for pool in (*pools, alone):
-            pool.submit(bound, slice(0, 1)).result()  # loads
+            pool.submit(bound, slice(0, 1)).result()  # loads the frames before the measurement
         measured = interleaved(
             cases
             | {
@@ -203,7 +205,7 @@ def measure_speed(tree: Tree, scratch: Path, settings: Settings) -> dict[str, An
 
 
 def measure_stages(tree: Tree, scratch: Path, settings: Settings) -> dict[str, float]:
-    """What the time goes into, in a process of its own, once it is warm."""
+    """Shares of processor time by stage, measured in a second build of a fresh process."""
     with process() as pool:
         for _ in range(2):
             work = pool.submit(stage_shares, tree, scratch / "stages", settings.samples_per_shard)
@@ -212,7 +214,7 @@ def measure_stages(tree: Tree, scratch: Path, settings: Settings) -> dict[str, f
 
 
 def measure_planning(cache: Path, scratch: Path, settings: Settings) -> list[dict[str, float]]:
-    """Make the large npz, once, and plan it, each time in a fresh process."""
+    """Make the large npz once, and measure planning it, each time in a fresh process."""
     rows = settings.plan_rows
     npz = cache / f"big-{rows}.npz"
     if not npz.exists():
@@ -227,7 +229,7 @@ def measure_planning(cache: Path, scratch: Path, settings: Settings) -> list[dic
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     cache.mkdir(parents=True, exist_ok=True)
     tree = cached_tree(cache, settings.frames)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
@@ -307,12 +309,12 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_build", __doc__)
     parser.add_argument("--frames", type=int, help="frames to make (default 200)")
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 3)")
-    parser.add_argument("--against", metavar="REVISION", help="measure its build beside")
-    parser.add_argument("--with-packages", type=Path, help="a folder of packages that it needs")
+    parser.add_argument("--against", metavar="REVISION", help="also measure this revision's build")
+    parser.add_argument("--with-packages", type=Path, help="folder of packages it needs")
     parser.add_argument("--plan-rows", type=int, help="rows to plan (default 1000000)")
     args = parser.parse_args(argv)
     names = ("frames", "rounds", "plan_rows", "against", "with_packages")

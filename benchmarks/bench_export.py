@@ -1,8 +1,8 @@
-"""Exports of one set in each format, by this process's threads: rows and megabytes a second, and
-the most memory that a process held, for a set and for one of several times as many shards.
+"""Measures exports of one dataset in each format: rows and megabytes per second, and peak memory
+for few and for several times as many shards.
 
     python -m benchmarks.bench_export            about two minutes
-    python -m benchmarks.bench_export --quick    does it run?
+    python -m benchmarks.bench_export --quick    only check that it runs
 """
 
 import json
@@ -27,7 +27,7 @@ from refit_shard.loaders.measure.repeats import Spread, interleaved, spread
 from refit_shard.rows import selected
 
 PACKAGES = ("numpy", "pyarrow", "crc32c")
-# What one process does: all of a set, or its first shards.
+# The code of one process: exports all shards of a dataset, or the first ones.
 _MEMORY = """
 import json, sys
 from pathlib import Path
@@ -42,7 +42,7 @@ print(json.dumps(peak_memory() - before))
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """``rounds``: repeats of every format; ``fewer``: shards of the smaller export."""
+    """Sizes of the run. ``rounds``: repeats of each format; ``fewer``: shards of a small export."""
 
     rounds: int = 5
     fewer: int = 2
@@ -52,7 +52,7 @@ QUICK = Settings(frames=4, passes=1, samples_per_shard=3, occluders=1, rounds=1,
 
 
 def planned(shards: Path, form: str, out: Path, first: int | None = None) -> ExportPlan:
-    """An export of a set, or of its first shards."""
+    """The plan of an export of a dataset, or of its first shards."""
     data_set = ShardSet.open(shards)
     parts = [Part(shard=one.shard, rows=one.rows) for one in selected([data_set])][:first]
     return ExportPlan(
@@ -61,7 +61,7 @@ def planned(shards: Path, form: str, out: Path, first: int | None = None) -> Exp
 
 
 def seconds(shards: Path, form: str, folder: Path) -> float:
-    """How long an export takes; what it wrote is removed."""
+    """Seconds that an export takes; deletes its output."""
     out = folder / form
     began = time.perf_counter()
     export(planned(shards, form, out), lambda _: None)
@@ -71,7 +71,7 @@ def seconds(shards: Path, form: str, folder: Path) -> float:
 
 
 def memory_of(shards: Path, form: str, folder: Path, first: int) -> int:
-    """Bytes that a process held for an export beyond what it had imported."""
+    """Peak memory of a process that exports, beyond its memory after the imports, bytes."""
     args = (shards, form, folder / form, first)
     command = [sys.executable, "-c", _MEMORY, *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -130,7 +130,7 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_export", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every format (default 5)")
     args = parser.parse_args(argv)

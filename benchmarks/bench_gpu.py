@@ -1,19 +1,19 @@
-"""Whether the stream keeps a GPU busy: HRNet-W48, forward and backward in bfloat16.
+"""Measures if the stream keeps a GPU busy that trains HRNet-W48: forward and backward in bfloat16.
 
     pip install -e '.[train]'
     python -m benchmarks.bench_gpu
 
-The model is the training example's (``examples/hrnet_model.py``), its weights random; the loss is
-the mean of its outputs' squares, and there is no optimizer, so a training step takes longer than
-one here and asks less of the loader. Measured in images/s, by batch size, in turns:
+The model is that of the training example (``examples/hrnet_model.py``) with random weights. The
+loss is the mean of its squared outputs, and there is no optimizer, so a real training step is
+slower and needs fewer images/s from the loader. Measured in images/s, by batch size, in turns:
 
-- *on the device*: one batch of normalised images is there already;
+- *on the device*: every step uses the same batch of normalised images, already on the device;
 - *from the loader*: uint8 batches of :class:`refit_shard.StreamingLoader`, with ReFit's
-  augmentation and occluders, go through :func:`refit_shard.finalize` on the device. *Waiting* is
-  the share of time in which the loop asks for the next batch. Every step is waited for, so the
-  device is idle then.
+  augmentation and occluders, finalized on the device by :func:`refit_shard.finalize`. *Waiting* is
+  the share of time in which the loop waits for the next batch. The loop synchronizes after every
+  step, so the device is idle in that time.
 
-Without a GPU it says so and ends; ``--device cpu --quick`` runs a small model on the CPU.
+Without a GPU nothing is measured; ``--device cpu --quick`` runs a small model on the CPU.
 """
 
 import sys
@@ -46,7 +46,7 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the run. ``steps``: of one measurement, after ``warm_up`` others."""
+    """Sizes of the run. ``steps``: steps of one measurement, after ``warm_up`` unmeasured ones."""
 
     model: str = "hrnet_w48"
     batches: tuple[int, ...] = (64, 128, 256)
@@ -71,7 +71,7 @@ QUICK = Settings(
 
 
 class Steps:
-    """Forward and backward of the model on a device; each step is waited for."""
+    """Runs forward and backward of the model on a device, and synchronizes after each step."""
 
     def __init__(self, model: str, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -80,7 +80,7 @@ class Steps:
         self._model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def step(self, images: Tensor) -> None:
-        """One step on ``images`` (B, 3, H, W), normalised, on the device."""
+        """Run one step on ``images`` (B, 3, H, W), normalised and on the device."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             predicted = self._model(images.contiguous(memory_format=torch.channels_last))
         loss = torch.stack([part.float().square().mean() for part in predicted]).sum()
@@ -92,7 +92,7 @@ class Steps:
     def rate(
         self, batches: Iterator[Batch], ready: Callable[[Batch], Tensor], settings: Settings
     ) -> tuple[float, float]:
-        """Images/s, and the share of time in which the loop asks for the next batch."""
+        """Images/s, and the share of time in which the loop waits for the next batch."""
         for _ in range(settings.warm_up):
             self.step(ready(next(batches)))
         images, waited = 0, 0.0
@@ -110,7 +110,7 @@ class Steps:
 
 
 def measure_batch(steps: Steps, crops: Crops, batch: int, settings: Settings) -> dict[str, Any]:
-    """Both cases at one batch size, in turns."""
+    """Measure both cases at one batch size, in turns."""
     held = {"img": torch.randn(batch, 3, 256, 256, device=steps.device)}
     waiting: list[float] = []
 
@@ -143,7 +143,7 @@ def measure_batch(steps: Steps, crops: Crops, batch: int, settings: Settings) ->
 
 
 def run(settings: Settings, cache: Path, device: torch.device) -> dict[str, Any]:
-    """All measurements; a batch that does not fit into the device's memory is left out."""
+    """Run all measurements; batch sizes that exceed the device's memory are left out."""
     crops = cached_crops(cache, settings)
     steps = Steps(settings.model, device)
     measured, left_out = [], []
@@ -187,7 +187,7 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_gpu", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 3)")
     parser.add_argument("--workers", type=int, help="of the loader (default one a core)")

@@ -1,11 +1,12 @@
-"""How fast annotations become an npz, and what that makes of the data sets' real sizes.
+"""Measures how fast annotations are converted to an npz, and estimates minutes for full datasets.
 
     python -m benchmarks.bench_import
 
-Each kind of annotations is made as its site lays it out, seeded, and imported as a command would,
-in turns (see :func:`benchmarks.harness.interleaved`), with one reading process. A row is a row of
-the npz: of MPI-INF-3DHP one in ten of those read, of Human3.6M one in five. The *minutes* are those
-of the real number of rows at that rate on one core; files read from a slow disk come on top.
+Annotations of each kind are generated in the layout of the dataset's site and imported as by the
+command, in turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`), with one reading
+process. Rates count rows of the npz, which are one in ten of the rows read for MPI-INF-3DHP and one
+in five for Human3.6M. *Minutes* is the time for the dataset's real number of rows at that rate on
+one core; reading files from a slow disk takes additional time.
 """
 
 import sys
@@ -35,7 +36,7 @@ from refit_shard.converter.importers.run import ImportRequest, plan_import, run_
 from refit_shard.loaders.measure.repeats import Spread, interleaved, spread
 
 PACKAGES = ("numpy", "scipy", "h5py", "cdflib")
-# Rows of ReFit's npz files; MPII's, 3DPW's two and Human3.6M's with the others of their kind.
+# Rows of ReFit's npz files; files of the same kind of annotations are added up.
 REAL_ROWS = {
     "eft": 74_834 + 14_361,
     "bedlam": 951_000,
@@ -50,7 +51,7 @@ MASK_PX = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Rows of each kind, roughly, and repeats."""
+    """Approximate rows of each kind, and repeats."""
 
     eft: int = 2000
     bedlam: int = 20_000
@@ -64,7 +65,7 @@ QUICK = Settings(eft=5, bedlam=8, cameras_3dhp=20, frames_3dpw=6, frames_h36m=6,
 
 
 def _write_smpl(folder: Path) -> None:
-    """Arrays with the shapes of SMPL's, and of SPIN's regressor."""
+    """Arrays with the shapes of SMPL's model and of SPIN's regressor."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     parents = np.maximum(np.arange(BONES) - 1, 0)
@@ -94,7 +95,7 @@ def _write_h36m(root: Path, frames: int) -> None:
 
 
 def make_sources(folder: Path, settings: Settings) -> dict[str, ImportRequest]:
-    """What is imported, by kind."""
+    """The sources of each import, by kind."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     entries = [eft_entry(f"{i:09d}.jpg", i) for i in range(settings.eft)]
@@ -125,7 +126,7 @@ def make_sources(folder: Path, settings: Settings) -> dict[str, ImportRequest]:
 
 
 def rows_per_second(request: ImportRequest) -> float:
-    """One import's rate."""
+    """Rows/s of one import."""
     began = time.perf_counter()
     rows = run_import(plan_import(request), lambda _: None).rows
     return rows / (time.perf_counter() - began)
@@ -159,7 +160,7 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_import", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every import (default 5)")
     args = parser.parse_args(argv)

@@ -1,13 +1,13 @@
-"""How fast a build is where storage answers late, beside the same build where it does not.
+"""Measures a build's speed on storage with latency, relative to storage without.
 
     python -m benchmarks.bench_late_build
 
-Frames are those of :mod:`benchmarks.bench_build`, as many times over as the shards need, each time
-under other names. A build on two workers, from files of which each open waits (a library that is
-preloaded into fresh processes, ``late_opens.cc``), and from an S3 server (moto, on the same cores)
-behind a proxy that delays each request, of which a frame takes two: its size, then its bytes. For
-every delay the steady rate as :mod:`benchmarks.bench_build` has it, and that over the rate without
-one, round by round.
+Frames are those of :mod:`benchmarks.bench_build`, repeated under other names as often as the shards
+need. Builds on two workers read them from files, where a library that is preloaded into fresh
+processes (``late_opens.cc``) delays each open, and from an S3 server (moto, on the same cores)
+behind a proxy that delays each request; a frame takes two requests, one for its size and one for
+its bytes. For every delay, the steady rate of :mod:`benchmarks.bench_build` is measured, and its
+ratio to the rate without delay in the same round.
 """
 
 import sys
@@ -42,8 +42,10 @@ TARGETS = {5: 0.97, 30: 0.95, 100: 0.9}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Sizes of the run. ``delays``: milliseconds, beside none at all. ``shards``: of the build,
-    the first of each worker is not counted. ``store_samples_per_shard``: of those from S3.
+    """Sizes of the run.
+
+    ``delays``: delays to measure besides none, ms. ``shards``: shards of a build; the first of each
+    worker is not counted. ``store_samples_per_shard``: samples per shard of the builds from S3.
     """
 
     frames: int = 200
@@ -67,14 +69,14 @@ QUICK = Settings(
 
 
 def build_rate(wanted: BuildRequest) -> float:
-    """Samples/s of a build; its shards are removed."""
+    """Samples/s of a build; deletes its shards."""
     return run_build(wanted).rate
 
 
 def _in_turns(
     wanted: BuildRequest, late: Callable[[int], AbstractContextManager[None]], settings: Settings
 ) -> dict[str, Any]:
-    """Rates by the delay in milliseconds, and each over that without one."""
+    """Rates by delay in milliseconds, and the ratio of each to the rate without delay."""
 
     def rate(delay: int) -> float:
         with late(delay), process() as pool:
@@ -85,7 +87,7 @@ def _in_turns(
 
 
 def measure_build(tree: Tree, scratch: Path, settings: Settings) -> dict[str, Any]:
-    """Builds from files, and from a store where moto is installed."""
+    """Measure builds from files, and from an S3 server if moto is installed."""
 
     def wanted(samples_per_shard: int) -> BuildRequest:
         rows = settings.shards * samples_per_shard
@@ -115,7 +117,7 @@ def measure_build(tree: Tree, scratch: Path, settings: Settings) -> dict[str, An
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     cache.mkdir(parents=True, exist_ok=True)
     tree = cached_tree(cache, settings.frames)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
@@ -144,7 +146,7 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_late_build", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 2)")
     args = parser.parse_args(argv)

@@ -1,10 +1,11 @@
-"""How fast the stream is where storage answers late.
+"""Measures the stream's speed on storage with latency.
 
     python -m benchmarks.bench_late_stream
 
-The loader with two workers, as :mod:`benchmarks.bench_load` measures it, over files in the page
-cache, each of whose reads waits some milliseconds: a library that is preloaded into a fresh process
-(``late_reads.cc``) delays them. In turns, and each rate over that without a delay, round by round.
+The loader runs with two workers, as in :mod:`benchmarks.bench_load`, on files in the page cache. A
+library that is preloaded into a fresh process (``late_reads.cc``) delays each read by some
+milliseconds. The delays take turns; each rate is divided by the rate without delay in the same
+round.
 """
 
 import os
@@ -29,8 +30,10 @@ TARGETS = {5: 0.9}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the run. ``delays``: milliseconds that each read waits, beside none at all.
-    ``seconds``: that a measurement takes at least, after ``warm_up`` batches.
+    """Sizes of the run.
+
+    ``delays``: delays of each read to measure besides none, ms. ``seconds``: the shortest duration
+    of a measurement, after ``warm_up`` batches.
     """
 
     batch: int = 64
@@ -57,14 +60,14 @@ QUICK = Settings(
 def late_rate(
     milliseconds: int, library: Path, case: Loading, crops: Crops, amounts: Amounts
 ) -> float:
-    """Samples/s of the loader in a fresh process in which each read waits."""
+    """Samples/s of the loader in a fresh process with delayed reads."""
     late = {"LD_PRELOAD": str(library), "LATE_MICROSECONDS": str(1000 * milliseconds)}
     with patch.dict(os.environ, late), process() as pool:
         return pool.submit(loading_rate, case, crops, amounts).result()
 
 
 def measure_stream(crops: Crops, settings: Settings, cache: Path) -> dict[str, Any]:
-    """Rates by the delay of a read in milliseconds, and each over that without a delay."""
+    """Rates by delay of a read in milliseconds, and the ratio of each to the rate without delay."""
     library = late_library(cache, READS)
     amounts = Amounts(batch=settings.batch, warm_up=settings.warm_up, seconds=settings.seconds)
     case = Loading(image="uint8", cores=settings.workers)
@@ -76,7 +79,7 @@ def measure_stream(crops: Crops, settings: Settings, cache: Path) -> dict[str, A
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     crops = cached_crops(cache, settings)
     return {
         "benchmark": "bench_late_stream",
@@ -101,10 +104,10 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_late_stream", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
-    parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
+    parser.add_argument("--seconds", type=float, help="seconds of one measurement (default 5)")
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
     results = run(settings, args.cache)

@@ -1,19 +1,20 @@
-"""How fast the stream is beside the bare decoder, and where a sample's time goes.
+"""Measures the stream's speed relative to bare decoding, and the time of a sample by stage.
 
     python -m benchmarks.bench_load
 
-Stored crops and occluders come from :mod:`benchmarks.crops`. Measured in samples/s, in turns (see
-:func:`benchmarks.harness.interleaved`), each in a fresh process that may use one or two cores:
+Stored crops and occluders are those of :mod:`benchmarks.crops`. These cases are measured in
+samples/s, in turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`), each in a fresh
+process that may use one or two cores:
 
-- *bare decode*: simplejpeg decodes the stored JPEGs, held in memory, to RGB into memory that is
-  used again; on one core, and on two by two threads. It decodes whole crops, and does nothing else.
-  *Without markers* decodes the same crops encoded again without restart markers, which make the
-  stored ones larger and slower to decode whole;
+- *bare decode*: simplejpeg only decodes the stored JPEGs, whole crops held in memory, to RGB into
+  reused memory; on one core, and on two cores with two threads. *Without markers* decodes the same
+  crops encoded again without restart markers, which make the stored JPEGs larger and slower to
+  decode as a whole;
 - the loader: :class:`refit_shard.StreamingLoader` with ReFit's augmentation and occluders, batches
-  of 64, with one worker a core, the whole process on one core or on two, after a warm-up.
+  of 64, one worker per core, the whole process on one or two cores, after a warm-up.
 
-Ratios are taken round by round. Then the stages of a sample's time on one core, and the decoding of
-what is shown alone (:mod:`benchmarks.load_stages`).
+Ratios are those of rates in the same round. Afterwards it measures the time of a sample by stage on
+one core, and decoding of only the shown part of each crop (:mod:`benchmarks.load_stages`).
 """
 
 import sys
@@ -38,9 +39,10 @@ PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "crc32c"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the run. ``seconds``: that a measurement takes at least, after ``warm_up`` batches.
+    """Sizes of the run.
 
-    ``stage_batches``: made in each round of the stages, twice.
+    ``seconds``: the shortest duration of a measurement, after ``warm_up`` batches.
+    ``stage_batches``: batches made in each round of the stages, twice.
     """
 
     batch: int = 64
@@ -67,7 +69,7 @@ QUICK = Settings(
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """One case over another, and what it should be."""
+    """The ratio of two cases, and its target."""
 
     title: str
     above: str
@@ -76,7 +78,7 @@ class Ratio:
 
 
 def all_cases(settings: Settings) -> dict[str, Decoding | Loading]:
-    """Every measurement of a round."""
+    """All measurements of a round."""
     cases: dict[str, Decoding | Loading] = {
         "bare decode, 1 core": Decoding(threads=1),
         "bare decode, 2 cores": Decoding(threads=2),
@@ -89,7 +91,7 @@ def all_cases(settings: Settings) -> dict[str, Decoding | Loading]:
 
 
 def all_ratios(settings: Settings) -> list[Ratio]:
-    """What is compared."""
+    """The ratios to compute."""
     targets = {"uint8": 1.2, "normalized": 1.1}
     unmarked = {"uint8": 1.1, "normalized": 1.0}
     made = []
@@ -120,7 +122,7 @@ def all_ratios(settings: Settings) -> list[Ratio]:
 
 
 def measure_speed(crops: Crops, settings: Settings) -> dict[str, Any]:
-    """Every case in turns, and their ratios."""
+    """Measure all cases in turns, and their ratios."""
     amounts = Amounts(batch=settings.batch, warm_up=settings.warm_up, seconds=settings.seconds)
     cases = all_cases(settings)
     work = {name: partial(measure, case, crops, amounts) for name, case in cases.items()}
@@ -134,7 +136,7 @@ def measure_speed(crops: Crops, settings: Settings) -> dict[str, Any]:
 
 
 def measure_inside(crops: Crops, settings: Settings) -> dict[str, Any]:
-    """The stages of each kind of image."""
+    """Measure the stages for each kind of image."""
     stages = []
     for image in settings.images:
         with process() as pool:
@@ -152,7 +154,7 @@ def measure_inside(crops: Crops, settings: Settings) -> dict[str, Any]:
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     crops = cached_crops(cache, settings)
     return {
         "benchmark": "bench_load",
@@ -203,10 +205,10 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_load", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
-    parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
+    parser.add_argument("--seconds", type=float, help="seconds of one measurement (default 5)")
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds", "seconds"))
     results = run(settings, args.cache)

@@ -1,19 +1,17 @@
-"""What a training loop feels of the loader: how long it waits, and how much slower it runs.
+"""Measures the loader's effect on a training loop: how long it waits, and how much slower it runs.
 
     python -m benchmarks.bench_loop
 
-Stored crops and occluders come from :mod:`benchmarks.crops`; batches of 64, ReFit's augmentation
-and occluders, two workers on two cores. Each measurement is a fresh process, in turns (see
-:func:`benchmarks.harness.interleaved`), after a warm-up:
+Stored crops and occluders are those of :mod:`benchmarks.crops`; batches of 64, ReFit's augmentation
+and occluders, two workers on two cores. Each measurement runs in a fresh process after a warm-up,
+in turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`):
 
-- *next, ready*: milliseconds that ``next(loader)`` takes where a batch is ready: the loop sleeps
-  between, longer than the workers need for one; the median of a measurement's calls;
-- *waits at 1,000/s*, *at 2,000/s*: a consumer sleeps as long as a GPU of that speed would compute;
-  the share of all time that it spends in ``next``;
-- *slower at 1,000/s*: a loop in pure Python takes a batch after as much of its own work as fills
-  the time between two batches; how much longer that work takes than before the loader was made;
-- *slower at 1,000/s, loader elsewhere*: the same loop while another process takes batches at that
-  rate: what sharing the cores and caches costs, without a shared interpreter.
+- *next, ready*: median milliseconds of ``next(loader)`` when a batch is ready, because the loop
+  sleeps longer between two calls than the workers need for a batch;
+- *waits at 1,000/s*, *at 2,000/s*: the share of its time that a loop spends in ``next`` if it
+  sleeps between two calls for as long as a GPU of that speed would compute;
+- *slower at 1,000/s*: how much longer the work of a pure Python loop takes than without a loader;
+  the work fills the time between two batches at this rate.
 """
 
 import sys
@@ -38,12 +36,12 @@ from refit_shard import StreamingLoader
 from refit_shard.loaders.measure.repeats import Spread, interleaved, spread
 
 PACKAGES = ("numpy", "simplejpeg", "pyarrow", "torch")
-_STEP = 1000  # additions between two looks at the clock
+_STEP = 1000  # additions between two readings of the clock
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the run. ``batches``: of one measurement; ``warm_up``: batches before."""
+    """Sizes of the run. ``batches``: batches of one measurement; ``warm_up``: batches before it."""
 
     batch: int = 64
     workers: int = 2
@@ -75,7 +73,7 @@ def _batches(crops: Crops, settings: Settings, image: Kind) -> Iterator[Any]:
 
 
 def next_ready(crops: Crops, settings: Settings, image: Kind) -> float:
-    """Milliseconds of a ``next`` that finds a batch ready."""
+    """Median milliseconds of a ``next`` that finds a batch ready."""
     pin(CORES)
     batches = _batches(crops, settings, image)
     taken = []
@@ -88,7 +86,7 @@ def next_ready(crops: Crops, settings: Settings, image: Kind) -> float:
 
 
 def waits(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
-    """The share of its time that a consumer of ``rate`` images/s spends in ``next``."""
+    """The share of its time that a loop of ``rate`` images/s spends in ``next``."""
     pin(CORES)
     batches = _batches(crops, settings, image)
     waited = 0.0
@@ -102,7 +100,7 @@ def waits(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
 
 
 def _work(steps: int) -> float:
-    """Seconds that so many steps in pure Python take."""
+    """Seconds that this many steps of pure Python take."""
     begin = time.perf_counter()
     total = 0
     for _ in range(steps):
@@ -117,7 +115,7 @@ def _steps(seconds: float) -> int:
 
 
 def slower(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
-    """How much longer a loop's own work takes while it is fed ``rate`` samples/s, as a share."""
+    """The relative slowdown of a loop's own work while it receives ``rate`` samples/s."""
     pin(CORES)
     steps = _steps(settings.batch / rate)
     alone = median(_work(steps) for _ in range(settings.batches))
@@ -164,7 +162,7 @@ def _take(
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """``measure`` in a fresh process; ``most``: what it should be at most, if anything."""
+    """A measurement in a fresh process; ``most``: the largest value that meets the target."""
 
     title: str
     measure: Callable[[Crops, Settings, Kind], float]
@@ -186,7 +184,7 @@ def _fresh(case: Case, crops: Crops, settings: Settings, image: Kind) -> float:
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     crops = cached_crops(cache, settings)
     work = {
         f"{image}: {case.title}": partial(_fresh, case, crops, settings, image)
@@ -225,7 +223,7 @@ def report(results: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_loop", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     args = parser.parse_args(argv)

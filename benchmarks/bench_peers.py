@@ -1,23 +1,24 @@
-"""How fast the stream is beside other loaders that give the same items.
+"""Measures the stream's speed beside other loaders that produce the same items.
 
     pip install -e '.[bench]'
     pip install --no-deps -r benchmarks/peers/mosaic.txt
     python -m benchmarks.bench_peers
 
-Every loader gives batches of 64 of ReFit's training items, with all augmentation and occluders and
-all labels, of the same stored crops (:mod:`benchmarks.crops`), in samples/s:
+Every loader produces batches of 64 of ReFit's training items, with all augmentation, occluders and
+labels, from the same stored crops (:mod:`benchmarks.crops`). Measured in samples/s:
 
 - *ours*: :class:`refit_shard.StreamingLoader`, by its number of workers;
-- *webdataset*, *MosaicML streaming*, *litData*: each with its own format and loader, as its
-  documentation advises, by the number of worker processes. The transform is the same for all,
-  :mod:`benchmarks.peers.transform`: decoded by simplejpeg, warped once, occluders and labels;
-- *SPDL*: the same transform in the threads of its pipeline, by their number; it has no format of
-  its own (:mod:`benchmarks.peers.spdl_peer`);
-- *ReFit's way*: every item from the whole 1280x720 PNG frame, with scikit-image.
+- *webdataset*, *MosaicML streaming*, *litData*: each with its own format and loader as its
+  documentation advises, by the number of worker processes. All use the same transform,
+  :mod:`benchmarks.peers.transform`: decoding with simplejpeg, one warp, occluders and labels;
+- *SPDL*: the same transform in the threads of its pipeline, by their number; SPDL has no storage
+  format (:mod:`benchmarks.peers.spdl_peer`);
+- *ReFit's way*: every item is made from the whole 1280x720 PNG frame with scikit-image.
 
-``uint8`` images leave factors and normalisation to the GPU, ``normalized`` ones are float32.
-Each measurement is in a fresh process, from when each worker has made two batches; the cases take
-turns (see :func:`benchmarks.harness.interleaved`). A peer that is not installed is left out.
+``uint8`` images leave colour factors and normalisation to the GPU, ``normalized`` ones are float32.
+Each measurement runs in a fresh process and begins when each worker has made two batches; the cases
+take turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`). Peers that are not
+installed are left out.
 """
 
 import sys
@@ -45,7 +46,7 @@ PLOT = REPOSITORY / "docs" / "how" / "throughput.png"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the run. ``seconds``: that a measurement takes at least, beside its start."""
+    """Sizes of the run. ``seconds``: the shortest duration of a measurement, without its start."""
 
     batch: int = 64
     workers: tuple[int, ...] = (1, 2, 3, 4)
@@ -72,7 +73,7 @@ Measured = dict[Case, list[float]]
 
 
 def all_cases(settings: Settings, peers: Sequence[str]) -> list[Case]:
-    """Every measurement of a round."""
+    """All measurements of a round."""
     cases = [
         Case(contender=name, image=image, workers=workers)
         for image in settings.images
@@ -86,7 +87,7 @@ def all_cases(settings: Settings, peers: Sequence[str]) -> list[Case]:
 
 
 def measure_all(cases: Sequence[Case], crops: Crops, settings: Settings) -> Measured:
-    """Every case in turns."""
+    """Measure all cases in turns."""
     work = {
         str(number): partial(measure, case, crops, settings.batch, settings.seconds)
         for number, case in enumerate(cases)
@@ -95,13 +96,13 @@ def measure_all(cases: Sequence[Case], crops: Crops, settings: Settings) -> Meas
 
 
 def best_of(measured: Measured, contender: str, image: Kind) -> Case:
-    """The number of workers that is fastest in the median."""
+    """The number of workers with the largest median rate."""
     chosen = [one for one in measured if (one.contender, one.image) == (contender, image)]
     return max(chosen, key=lambda case: median(measured[case]))
 
 
 def compare(measured: Measured) -> list[dict[str, Any]]:
-    """Our best over each other loader's best, where both give the same kind of image."""
+    """The ratio of our best rate to each other loader's, for the same kind of image."""
     compared = []
     for contender, image in dict.fromkeys((one.contender, one.image) for one in measured):
         if contender != OURS and any(
@@ -119,7 +120,7 @@ def compare(measured: Measured) -> list[dict[str, Any]]:
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     crops = cached_crops(cache, settings)
     skipped = {name: why for name in PEERS if (why := prepare(name, crops))}
     peers = [name for name in PEERS if name not in skipped]
@@ -174,10 +175,10 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_peers", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
-    parser.add_argument("--seconds", type=float, help="of one measurement (default 5)")
+    parser.add_argument("--seconds", type=float, help="seconds of one measurement (default 5)")
     parser.add_argument(
         "--plot", type=Path, help="default docs/how/throughput.png; --quick draws none"
     )

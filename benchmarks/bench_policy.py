@@ -1,10 +1,10 @@
-"""What each part of the augmentation policy costs.
+"""Measures the cost of each part of the augmentation policy.
 
     python -m benchmarks.bench_policy
 
-The stream's own function makes batches on one core, with one part of the policy at a time on for
-every sample, in turns with ReFit's policy alone, all in one fresh process. What a part costs is the
-difference to ReFit's policy, round by round, in microseconds a sample.
+The stream's own function makes batches on one core with one part of the policy applied to every
+sample, in turns with ReFit's policy alone, all in one fresh process. The cost of a part is the
+difference to ReFit's policy in the same round, in microseconds per sample.
 """
 
 import sys
@@ -42,7 +42,7 @@ PARTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes. ``seconds``: that a measurement takes at least, after ``warm_up`` batches."""
+    """Sizes of the run. ``seconds``: least duration of a measurement after ``warm_up`` batches."""
 
     batch: int = 64
     warm_up: int = 20
@@ -63,7 +63,7 @@ QUICK = Settings(
 
 
 def microseconds(part: str, crops: Crops, amounts: Amounts) -> float:
-    """A sample's time on one core, in the loop's own thread."""
+    """Time per sample on one core, in the loop's own thread."""
     pin(1)
     policy = AugmentationPolicy(**PARTS[part])
     asked = replace(options("uint8", crops, amounts.batch, 0), policy=policy)
@@ -78,7 +78,7 @@ def microseconds(part: str, crops: Crops, amounts: Amounts) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print a table, and keep the numbers."""
+    """Measure, print a table and store the results."""
     parser = command_line("bench_policy", __doc__)
     parser.add_argument("--rounds", type=int)
     args = parser.parse_args(argv)

@@ -1,11 +1,11 @@
-"""How soon ``refit-shard query`` answers of a million rows, and what memory it takes.
+"""Measures the time and memory of ``refit-shard query`` on a million rows.
 
     python -m benchmarks.bench_query
 
-The sets are those of :mod:`benchmarks.bench_startup`: a million rows in 500 shards, and 10,000 in
-5. Each question is a process of its own, from the command to its end; what it prints goes nowhere.
-The files are in the page cache. *Memory* is the most that the process held, the mapped pages of the
-indexes included, which the system may take back.
+The datasets are those of :mod:`benchmarks.bench_startup`: a million rows in 500 shards, and 10,000
+in 5. Each query is timed as a whole process, with its output discarded and the files in the page
+cache. *Memory* is the process's peak, including mapped pages of the indexes, which the system can
+reclaim.
 """
 
 import subprocess
@@ -37,7 +37,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     ),
     "CSV of a tenth": ("--format", "csv", "--where", "hash(key) % 10 = 0"),
 }
-# Runs the command and says the most memory that it held.
+# Runs the command and prints its peak memory.
 _ASKING = """
 import sys
 from benchmarks.harness import peak_memory
@@ -50,14 +50,14 @@ sys.exit(code)
 
 @dataclass(frozen=True)
 class Answer:
-    """Of one question: seconds, and bytes at most."""
+    """Seconds and peak bytes of one query."""
 
     seconds: float
     peak_bytes: int
 
 
 def ask(folder: Path, question: Sequence[str]) -> Answer:
-    """One question, in a fresh process."""
+    """Run one query in a fresh process."""
     command = [sys.executable, "-c", _ASKING, "query", str(folder), *question]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -68,7 +68,7 @@ def ask(folder: Path, question: Sequence[str]) -> Answer:
 
 
 def run(settings: Settings, cache: Path, questions: Sequence[str]) -> dict[str, Any]:
-    """Some of the questions to both sets, in turns."""
+    """Measure some of the queries on both datasets, in turns."""
     counts = {"many": settings.many_shards, "few": settings.few_shards}
     made = cached_sets(
         cached_crops(cache, settings),
@@ -114,9 +114,9 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_query", __doc__)
-    parser.add_argument("--rounds", type=int, help="repeats of every question (default 5)")
+    parser.add_argument("--rounds", type=int, help="repeats of every query (default 5)")
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds",))
     results = run(settings, args.cache, ("a joint",) if args.quick else tuple(QUESTIONS))

@@ -1,11 +1,11 @@
-"""How long a report of large data sets takes, and what memory.
+"""Measures the time and memory of a report on large datasets.
 
     python -m benchmarks.bench_report
 
-The data sets are those of :mod:`benchmarks.many_shards`: true indexes, and tars that are links to a
-few, so the page shows no crops (their records are other rows'). ``refit-shard report`` runs in a
-fresh process for each, in turns (see :func:`benchmarks.harness.interleaved`); its peak memory is
-its own, mapped pages of indexes included, which the system takes back at will.
+The datasets are those of :mod:`benchmarks.many_shards`: true indexes, but tars that are links to a
+few, so the page shows no crops (their records belong to other rows). ``refit-shard report`` runs in
+a fresh process for each, in turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`).
+Its peak memory includes mapped pages of indexes, which the system can reclaim.
 """
 
 import json
@@ -38,7 +38,7 @@ print(json.dumps([code, time.perf_counter() - began, peak_memory()]))
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the data sets, and repeats."""
+    """Sizes of the datasets, and number of repeats."""
 
     frames: int = 24
     passes: int = 4
@@ -53,7 +53,7 @@ QUICK = Settings(frames=4, passes=1, rows_a_shard=20, shards=(2, 6), rounds=1)
 
 
 def report(folder: Path, out: Path) -> tuple[float, int]:
-    """Seconds and peak bytes of a report of one data set."""
+    """Seconds and peak bytes of a report of one dataset."""
     command = [sys.executable, "-c", _CHILD, "report", str(folder), "--out", str(out)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -101,7 +101,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_report", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every report (default 3)")
     args = parser.parse_args(argv)

@@ -1,20 +1,20 @@
-"""How soon a loader gives its first batch, and what memory it holds, at a million rows.
+"""Measures the time to a loader's first batch, and its memory, with a million rows.
 
     python -m benchmarks.bench_startup
 
-Two data sets of finished shards (:mod:`benchmarks.many_shards` says what of them is shared): a
-million rows in 500 shards, and 10,000 in 5. Each start is a fresh process, 2 workers, batches of
-64, ReFit's augmentation and occluders; the starts take turns (see
-:func:`benchmarks.harness.interleaved`):
+The two datasets have a million rows in 500 shards, and 10,000 rows in 5
+(:mod:`benchmarks.many_shards` explains what the shards share). Each start is a fresh process with 2
+workers, batches of 64, ReFit's augmentation and occluders; the starts take turns (see
+:func:`refit_shard.loaders.measure.repeats.interleaved`):
 
-- *first batch*: seconds from before ``import refit_shard``, and from after it, since most of a
-  start is the import of torch. *Cold*: every file of the set was dropped from the page cache before
-  (``posix_fadvise``); Python's own files and libraries were not;
-- *resumed*: seconds from after the imports to the first batch of a loader that is made, and takes
-  the state of step 200,000;
-- *memory* of all processes of the loader together, the most of some readings over many batches,
-  less that of an idle interpreter that imported torch. Shared pages are counted once (PSS), the
-  page cache is not. Libraries that other programs on the machine have loaded too count in part.
+- *first batch*: seconds from before ``import refit_shard``, and from after it, because most of a
+  start is the import of torch. *Cold*: all files of the dataset were dropped from the page cache
+  before (``posix_fadvise``), but not Python's files and libraries;
+- *resumed*: seconds from after the imports to the first batch of a new loader that loads the state
+  of step 200,000;
+- *memory*: that of all processes of the loader together, the largest of some readings over many
+  batches, minus that of an idle interpreter that imported torch. Shared pages are counted once
+  (PSS), the page cache is not counted. Libraries that other programs have loaded too count in part.
 """
 
 import json
@@ -44,7 +44,7 @@ MEMORY_BYTES = {"uint8": 150e6, "normalized": 350e6}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CropSizes):
-    """Sizes of the run. ``memory_batches``: over which a loader's memory is read."""
+    """Sizes of the run. ``memory_batches``: batches over which a loader's memory is measured."""
 
     rows_a_shard: int = 2000
     many_shards: int = 500
@@ -78,7 +78,7 @@ QUICK = Settings(
 
 @dataclass(frozen=True)
 class Sets:
-    """The two data sets and the occluders."""
+    """The two datasets and the occluders."""
 
     many: Path
     few: Path
@@ -86,7 +86,7 @@ class Sets:
 
 
 def fresh(arguments: Sequence[object]) -> dict[str, Any]:
-    """What :mod:`benchmarks.first_batch` measures, in a fresh process."""
+    """The output of :mod:`benchmarks.first_batch` in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.first_batch", *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -108,12 +108,12 @@ def start(
 
 
 def seconds(made: dict[str, Any]) -> dict[str, float]:
-    """Of one start: in all, and from after the imports."""
+    """Seconds of one start: in all, and from after the imports."""
     return {"all": made["seconds"], "beyond_imports": made["seconds"] - made["import_seconds"]}
 
 
 def start_cases(sets: Sets, settings: Settings) -> dict[str, Callable[[], dict[str, float]]]:
-    """Every start, by image, page cache and rows; and the resumed ones."""
+    """All starts by kind of image, page cache and rows, and the resumed ones."""
 
     def first_batch(folder: Path, image: Kind, cache: str) -> dict[str, float]:
         if cache == "cold":
@@ -133,7 +133,7 @@ def start_cases(sets: Sets, settings: Settings) -> dict[str, Callable[[], dict[s
 
 
 def measure_starts(sets: Sets, settings: Settings) -> dict[str, Any]:
-    """Every start in turns; many rows over few."""
+    """Measure all starts in turns, and the ratio of many rows to few."""
     measured = interleaved(start_cases(sets, settings), settings.rounds)
     every = {name: [one["all"] for one in values] for name, values in measured.items()}
     beyond = {name: [one["beyond_imports"] for one in values] for name, values in measured.items()}
@@ -149,7 +149,7 @@ def measure_starts(sets: Sets, settings: Settings) -> dict[str, Any]:
 
 
 def measure_memory(sets: Sets, settings: Settings) -> dict[str, Any]:
-    """Memory of the loaders over many batches of the large set, and of the idle interpreter."""
+    """Measure the memory of loaders with the large dataset, and of an idle interpreter."""
     idle = fresh(["--idle"])["bytes"]
     loaders = []
     for image in settings.images:
@@ -167,7 +167,7 @@ def measure_memory(sets: Sets, settings: Settings) -> dict[str, Any]:
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements."""
+    """Run all measurements."""
     crops = cached_crops(cache, settings)
     made = cached_sets(
         crops,
@@ -233,10 +233,12 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_startup", __doc__)
     parser.add_argument("--rounds", type=int, help="repeats of every start (default 5)")
-    parser.add_argument("--memory-batches", type=int, help="for the memory (default 3000)")
+    parser.add_argument(
+        "--memory-batches", type=int, help="batches over which memory is measured (default 3000)"
+    )
     args = parser.parse_args(argv)
     settings = chosen(args, QUICK, Settings(), ("rounds", "memory_batches"))
     results = run(settings, args.cache)

@@ -1,15 +1,15 @@
-"""How fast ``refit-shard extract-frames`` is beside what nothing can beat, on one core.
+"""Measures the speed of ``refit-shard extract-frames`` on one core against an upper bound.
 
     python -m benchmarks.bench_videos
 
-Videos in the manner of MPI-INF-3DHP (2048x2048, MPEG-4 in AVI, one frame in ten is named), of
-Human3.6M (1000x1000, H.264 with B-frames in MP4, one in five) and of BEDLAM (1280x720, the same,
-in a tar as they are downloaded), made once below ``data/benchmarks`` from photographs that move.
-Measured in turns, in one process pinned to one core, each in frames decoded a second:
+Videos are made once in ``data/benchmarks`` from moving photographs, like those of MPI-INF-3DHP
+(2048x2048, MPEG-4 in AVI, the npz names one frame in ten), Human3.6M (1000x1000, H.264 with
+B-frames in MP4, one in five) and BEDLAM (1280x720, the same codec, in a tar as downloaded).
+Measured in decoded frames per second, in turns, in one process pinned to one core:
 
-- *bound*: PyAV decodes every frame of the plain video and gives those that are named as BGR
-  arrays, which OpenCV encodes with the command's options; nothing is checked, counted or written.
-- *extract*: the whole command's work on the same videos, ``--workers 0``, into a new folder.
+- *bound*: PyAV decodes every frame of the video and converts the named ones to BGR arrays, which
+  OpenCV encodes with the command's options; nothing is checked, counted or written.
+- *extract*: all work of the command on the same videos, ``--workers 0``, into a new folder.
 """
 
 import os
@@ -45,8 +45,10 @@ QUALITY = 95
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Videos of a data set's kind. ``size``: width and height, px. ``step``: one frame in so many
-    is named. ``packed``: the command finds them in a tar.
+    """Videos like those of a dataset.
+
+    ``size``: width and height, px. ``step``: the npz names one in this many frames. ``packed``:
+    True if the videos are in a tar.
     """
 
     codec: str
@@ -72,7 +74,7 @@ CASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Sizes of the run. ``scale``: of the sides of the pictures."""
+    """Sizes of the run. ``scale``: factor on the sides of the pictures."""
 
     frames: int = 300
     rounds: int = 5
@@ -102,7 +104,7 @@ def make_video(path: Path, case: Case, settings: Settings) -> None:
 
 
 def bound(video: Path, step: int) -> None:
-    """Decode every frame, and encode those that are named."""
+    """Decode every frame, and encode the named ones."""
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -113,7 +115,7 @@ def bound(video: Path, step: int) -> None:
 
 
 def measure(name: str, case: Case, cache: Path, settings: Settings) -> dict[str, Any]:
-    """One kind of videos."""
+    """Measure one kind of videos."""
     folder = cache / f"videos-{name}-{settings.frames}-{settings.scale:g}"
     video = folder / f"clip{case.ending}"
     root = folder / "packed" if case.packed else folder
@@ -164,7 +166,7 @@ def measure(name: str, case: Case, cache: Path, settings: Settings) -> dict[str,
 
 
 def run(settings: Settings, cache: Path) -> dict[str, Any]:
-    """All measurements, on the last of the cores that this process may use."""
+    """Run all measurements on the last of the cores that this process may use."""
     cache.mkdir(parents=True, exist_ok=True)
     allowed = cores()
     os.sched_setaffinity(0, {allowed[-1]})
@@ -205,9 +207,9 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep the results."""
+    """Measure, print and store the results."""
     parser = command_line("bench_videos", __doc__)
-    parser.add_argument("--frames", type=int, help="frames a video (default 300)")
+    parser.add_argument("--frames", type=int, help="frames of each video (default 300)")
     parser.add_argument("--rounds", type=int, help="repeats of every case (default 5)")
     args = parser.parse_args(argv)
     results = run(chosen(args, QUICK, Settings(), ("frames", "rounds")), args.cache)

@@ -1,4 +1,4 @@
-"""Npz files written slice by slice, and one too large to hold in memory at once."""
+"""Npz files that are written slice by slice, so that they may be larger than memory."""
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ _CHUNK = 1 << 16  # rows written at a time
 def write_npz(
     path: Path, rows: int, columns: Mapping[str, Callable[[slice], NDArray[Any]]]
 ) -> None:
-    """Write an uncompressed npz; each column is asked for slices of its ``rows`` rows."""
+    """Write an uncompressed npz; each column is a function that returns slices of ``rows`` rows."""
     with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         for key, column in columns.items():
             kind = column(slice(0, 0))
@@ -34,7 +34,7 @@ def write_npz(
 
 
 def _big_names(frames: int) -> tuple[NDArray[np.str_], NDArray[np.bool_]]:
-    """imgname (frames,) in scenes of 12000 frames, and which are closeups."""
+    """imgname (frames,) in scenes of 12000 frames; ``closeup`` says which scenes are closeups."""
     number = range(frames)
     closeup = np.array([n // 12000 % 4 == 1 for n in number])
     names = [

@@ -1,6 +1,6 @@
-"""What :mod:`benchmarks.bench_build` measures: its data, and each case as a function.
+"""The data of :mod:`benchmarks.bench_build`, and each of its cases as a function.
 
-The cases of one core, and the bound, run in processes of their own; see :func:`process`.
+The cases of one core, and the bound, run in other processes; see :func:`process`.
 """
 
 import os
@@ -37,19 +37,19 @@ from refit_shard.shards_spec.storage.folder import open_folder
 Pixels = NDArray[np.uint8]
 
 SEED = 0
-_MAKERS = (trees, layouts, photographs, mannequins, big_npz)  # all that a tree's bytes depend on
+_MAKERS = (trees, layouts, photographs, mannequins, big_npz)  # the code that a tree depends on
 
 
 # ---------------------------------------------------------------------------------------- data
 
 
 def made_by(sources: Sequence[Path]) -> str:
-    """A name for the version of what these sources make."""
+    """A checksum of these sources, which names the version of the files that they make."""
     return f"{zlib.crc32(b''.join(source.read_bytes() for source in sources)):08x}"
 
 
 def cached_tree(cache: Path, frames: int) -> Tree:
-    """The frames, made once for each version of their maker."""
+    """A tree of frames, made once for each version of the code that makes it."""
     key = made_by([Path(module.__file__ or "") for module in _MAKERS])
     folder = cache / f"bedlam-{frames}-{key}"
     wanted = Tree("bedlam", folder / "bedlam", folder / "dataset_extras/bedlam_train.npz", 0, 0)
@@ -61,9 +61,10 @@ def cached_tree(cache: Path, frames: int) -> Tree:
 
 
 def repeated(tree: Tree, folder: Path, passes: int) -> Tree:
-    """The tree ``passes`` times over: every pass has its own frame names, linked to the same files.
+    """The tree repeated ``passes`` times: each pass has its own frame names, linked to the same
+    files.
 
-    So a build reads and decodes each frame anew in each pass, as it would other frames.
+    So a build reads and decodes each frame again in each pass, like different frames.
     """
     folder.mkdir(parents=True)
     for number in range(passes):
@@ -82,7 +83,7 @@ def repeated(tree: Tree, folder: Path, passes: int) -> Tree:
 def request(
     tree: Tree, out: Path, *, workers: int, samples_per_shard: int, limit: int | None = None
 ) -> BuildRequest:
-    """A build of the tree."""
+    """The request of a build of the tree."""
     return BuildRequest(
         dataset=DATASETS[tree.name],
         npz=str(tree.npz),
@@ -98,7 +99,7 @@ def request(
 
 @dataclass(frozen=True)
 class LoadedFrame:
-    """A frame's file, its (H, W), and its people's crops in the encoder's BGR."""
+    """A frame's file, its (H, W), and the crops of its people in BGR, as the encoder takes them."""
 
     data: bytes
     size: tuple[int, int]
@@ -108,18 +109,18 @@ class LoadedFrame:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a measuring process holds in memory."""
+    """The data that a measuring process holds in memory."""
 
     recipe: Recipe
     task: ShardTask
     frames: list[LoadedFrame]
 
 
-_LOADED: list[Loaded] = []  # of this process; one entry once load() ran
+_LOADED: list[Loaded] = []  # one entry once load() ran in this process
 
 
 def load(tree: Tree, pinned_to: int | None) -> None:
-    """Initialise a measuring process: read the frames, cut the crops, keep both."""
+    """Initialise a measuring process: read the frames and cut the crops into memory."""
     if pinned_to is not None:
         os.sched_setaffinity(0, {pinned_to})
         cv2.setNumThreads(1)  # what OpenCV finds by itself where there is one core
@@ -182,14 +183,14 @@ def build_here(tree: Tree, out: Path, samples_per_shard: int) -> int:
 
 
 def timed(work: Callable[..., int], *arguments: object) -> tuple[int, float]:
-    """A case's count and seconds, measured where it runs."""
+    """A case's count and seconds, measured in the process that runs it."""
     begin = time.perf_counter()
     count = work(*arguments)
     return count, time.perf_counter() - begin
 
 
 def plan_big(npz: Path, root: Path) -> dict[str, float]:
-    """Read and plan a large npz; seconds, and this process's peak memory in bytes."""
+    """Read and plan a large npz; returns seconds, and this process's peak memory in bytes."""
     tree = Tree("bedlam", root, npz, 0, 0)
     begin = time.perf_counter()
     prepared = prepare(request(tree, root / "out", workers=0, samples_per_shard=2048))
@@ -203,7 +204,7 @@ def plan_big(npz: Path, root: Path) -> dict[str, float]:
 
 
 def process(*, load_tree: Tree | None = None, pinned_to: int | None = None) -> ProcessPoolExecutor:
-    """One fresh process, as a pool of one."""
+    """A pool of one fresh process."""
     initializer = None if load_tree is None else partial(load, load_tree, pinned_to)
     return ProcessPoolExecutor(1, get_context("spawn"), initializer=initializer)
 
@@ -213,9 +214,9 @@ def process(*, load_tree: Tree | None = None, pinned_to: int | None = None) -> P
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """When each shard of a build was finished, seconds after it ``began``, and with how many rows.
+    """For each shard of a build: seconds from the start until it was finished, and its rows.
 
-    ``began`` is a reading of :func:`time.perf_counter`.
+    ``began`` is the reading of :func:`time.perf_counter` at the start.
     """
 
     began: float
@@ -225,19 +226,19 @@ class Timeline:
 
     @property
     def rate(self) -> float:
-        """Samples/s once every worker is at work; see :mod:`benchmarks.bench_build`."""
+        """Steady samples/s, once every worker is busy; see :mod:`benchmarks.bench_build`."""
         begin = self.finished[self.workers - 1][0] if self.workers else 0.0
         later = self.finished[self.workers :]
         return sum(rows for _, rows in later) / (later[-1][0] - begin)
 
     @property
     def overhead(self) -> float:
-        """Seconds of the wall time beyond all rows at the steady rate."""
+        """Wall time minus the time of all rows at the steady rate, seconds."""
         return self.wall - sum(rows for _, rows in self.finished) / self.rate
 
 
 def run_build(wanted: BuildRequest) -> Timeline:
-    """Build, and remove what was built."""
+    """Build, then delete the shards; returns when each shard was finished."""
     prepared = prepare(wanted)
     finished: list[tuple[float, int]] = []
     begin = time.perf_counter()
@@ -254,7 +255,7 @@ def run_build(wanted: BuildRequest) -> Timeline:
 
 
 def builders() -> list[int]:
-    """Processes that build: Ray's busy workers below this process, or itself where it has none."""
+    """Processes that build: Ray's busy workers below this process, or this process without Ray."""
     below = descendants(os.getpid())
     workers = [child for child, command in below.items() if command.startswith("ray::build_shard")]
     return workers or [os.getpid()]

@@ -1,4 +1,4 @@
-"""The build of an older revision of this repository, by its own code, on the same frames."""
+"""Builds by an older revision of this repository, with its own code, on the same frames."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.harness import REPOSITORY
 from benchmarks.trees import Tree
 
-# Its own benchmark's functions, whose arguments have not changed since 0.1.0.
+# Calls functions of that revision's benchmarks, whose arguments have not changed since 0.1.0.
 _BUILD = """
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ print("rate", run_build(wanted).rate)
 
 @contextmanager
 def checked_out(revision: str, scratch: Path) -> Iterator[Path]:
-    """The files of a revision, as a temporary git worktree."""
+    """A temporary git worktree of a revision."""
     folder = scratch / "older"
     git = ["git", "-C", str(REPOSITORY), "worktree"]
     subprocess.run([*git, "add", "--quiet", "--detach", folder, revision], check=True)
@@ -38,8 +38,9 @@ def checked_out(revision: str, scratch: Path) -> Iterator[Path]:
 def older_rate(
     code: Path, packages: Path | None, tree: Tree, out: Path, workers: int, samples_per_shard: int
 ) -> float:
-    """Samples/s of its build, in a fresh process; ``packages``: a folder of those it needs beside
-    the ones that are installed.
+    """Samples/s of the older build in a fresh process.
+
+    ``packages``: a folder of packages that it needs besides the installed ones.
     """
     places = [str(code), *([str(packages.resolve())] if packages is not None else [])]
     what = [tree.name, tree.root, tree.npz, out, workers, samples_per_shard]

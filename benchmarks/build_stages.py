@@ -1,4 +1,4 @@
-"""What a build's processor time goes into, on one core, stage by stage."""
+"""Processor time of a build on one core, by stage."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from refit_shard.converter.archives import frames
 from refit_shard.converter.build import work
 from refit_shard.shards_spec import writer
 
-# Each function's time less what is a stage of its own within.
+# Each function's time, without that of other stages that it calls.
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "read": ((frames, "read_frame"),),
     "decode": ((work, "decode_frame"),),
@@ -27,9 +27,9 @@ STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
 
 
 def stage_shares(tree: Tree, out: Path, samples_per_shard: int) -> dict[str, float]:
-    """Shares of the processor time of a build in this process, and µs a sample as ``whole``.
+    """Shares of a build's processor time by stage, in this process; ``whole`` is µs per sample.
 
-    Frames are read on other threads, whose time counts. The clocks cost some µs a sample.
+    Time of the threads that read frames is included. Measuring costs some µs per sample.
     """
     spent = dict.fromkeys(STAGES, 0.0)
 

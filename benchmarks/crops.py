@@ -1,7 +1,7 @@
 """Stored crops and occluders for the benchmarks of the stream, made once in the cache.
 
-The crops are the project's own build of :func:`benchmarks.build_cases.cached_tree`; the occluders
-come out of a small made-up Pascal VOC folder by the project's own import.
+The crops are built from :func:`benchmarks.build_cases.cached_tree`, the occluders are imported from
+a small generated Pascal VOC folder, both by the project's own code.
 """
 
 import shutil
@@ -22,7 +22,7 @@ from refit_shard.loaders.items.occluder_import import read_voc
 from refit_shard.loaders.items.occluders import occluder_bytes
 from refit_shard.shards_spec.names import MANIFEST
 
-_VOC_SIDE_PX = (60, 501)  # the import halves it
+_VOC_SIDE_PX = (60, 501)  # the import scales them to half
 _VOC_QUALITY = 90
 _ANNOTATION = """<annotation><segmented>1</segmented><object><name>thing</name><bndbox>
 <xmin>0</xmin><ymin>0</ymin><xmax>{width}</xmax><ymax>{height}</ymax></bndbox></object></annotation>
@@ -31,8 +31,9 @@ _ANNOTATION = """<annotation><segmented>1</segmented><object><name>thing</name><
 
 @dataclass(frozen=True, kw_only=True)
 class CropSizes:
-    """How many crops and occluders a benchmark uses: the people of ``frames`` frames, ``passes``
-    times over, and ``occluders`` cut-outs. The settings of such a benchmark derive from it.
+    """Numbers of crops and occluders; the base class of benchmarks' settings.
+
+    Crops are those of all people in ``frames`` frames, repeated ``passes`` times.
     """
 
     frames: int = 200
@@ -43,9 +44,7 @@ class CropSizes:
 
 @dataclass(frozen=True)
 class Crops:
-    """Shards of ``rows`` crops in the folder ``shards``, the file of occluders, and the folder
-    of the frames that the crops' names are below.
-    """
+    """Paths of the crops' shards, of the occluders' file, and of the frames' folder."""
 
     shards: Path
     rows: int
@@ -54,7 +53,7 @@ class Crops:
 
 
 def _silhouette(width: int, height: int, rng: np.random.Generator) -> Image:
-    """A mask (height, width) of one irregular thing: 255 inside, most of the picture, else 0."""
+    """A mask (height, width) of an irregular object that fills most of it: 255 inside, else 0."""
     coarse = rng.uniform(-0.45, 0.45, (5, 5)).astype(np.float32)
     waves = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
     y = np.linspace(-1.0, 1.0, height)[:, None]
@@ -63,7 +62,7 @@ def _silhouette(width: int, height: int, rng: np.random.Generator) -> Image:
 
 
 def make_voc(folder: Path, objects: int, *, seed: int = SEED) -> None:
-    """Write a folder laid out as Pascal VOC 2012: ``objects`` pictures, of one thing each."""
+    """Write a folder like Pascal VOC 2012's: ``objects`` pictures with one object each."""
     parts = [folder / name for name in ("Annotations", "JPEGImages", "SegmentationObject")]
     for part in parts:
         part.mkdir(parents=True)
@@ -91,9 +90,9 @@ def _make_occluders(path: Path, objects: int) -> None:
 
 
 def cached_crops(cache: Path, sizes: CropSizes) -> Crops:
-    """The crops and the occluders of these sizes.
+    """Crops and occluders of these sizes.
 
-    They are made once for each version of their makers; every pass stores bytes of its own.
+    They are made once for each version of the code that makes them; each pass has its own copies.
     """
     cache.mkdir(parents=True, exist_ok=True)
     tree = cached_tree(cache, sizes.frames)

@@ -1,8 +1,9 @@
-"""One batch as the loader draws it, kept in a file, so that it can be drawn again without the rest.
+"""The arguments with which the loader draws a batch, saved to a file, to draw the batch again
+alone.
 
     python -m benchmarks.drawn_batch BATCH.npz LIBRARY.so
 
-draws it by that library: what :mod:`benchmarks.instructions` counts the instructions of.
+draws the saved batch with that library; :mod:`benchmarks.instructions` counts its instructions.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ _ARRAYS = ("sides", "maps", "factors", "places", "pastes", "spans", "memory", "b
 
 
 def save(path: Path, drawer: Drawer, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Keep what :meth:`Drawer.draw` is given, beside what the drawer is."""
+    """Save the arguments of :meth:`Drawer.draw` and the drawer's own settings."""
     names = ("jpegs", "sides", "maps", "factors", "outs", "places")
     call = {**dict(zip(names, given, strict=False)), **named}
     jpegs, cut_outs = call["jpegs"], call["cut_outs"]
@@ -37,7 +38,7 @@ def save(path: Path, drawer: Drawer, given: tuple[Any, ...], named: dict[str, An
 
 
 def draw(path: Path, library: Path) -> int:
-    """Draw a batch that was kept, by a library of one's own; how many images are whole."""
+    """Draw a saved batch with the given library; returns the number of undamaged images."""
     with np.load(path) as file:
         call = {name: file[name] for name in _ARRAYS}
         count = sum(name.startswith("cut_out_") for name in file.files)

@@ -1,7 +1,7 @@
-"""One start of a loader, in this fresh process; :mod:`benchmarks.bench_startup` runs it.
+"""Measures one start of a loader in this fresh process, for :mod:`benchmarks.bench_startup`.
 
-Prints JSON. What it measures begins before the first import of ``loaders``, so nothing here imports
-more than a little of the standard library before.
+Prints JSON. The measurement begins before the first import of ``loaders``, so until then only small
+modules of the standard library are imported.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def idle_memory() -> dict[str, Any]:
-    """Memory of an interpreter that imported torch and does nothing, bytes."""
+    """Memory of an idle interpreter that imported torch, bytes."""
     import torch  # noqa: F401, PLC0415
 
     return {"bytes": _memory()}
@@ -27,7 +27,7 @@ def _memory() -> int:
 
 
 def start(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds to the first batch; memory of all processes over ``--batches`` more, bytes."""
+    """Seconds to the first batch, and memory of all processes over ``--batches`` more, bytes."""
     begin = time.perf_counter()
     from refit_shard import StreamingLoader, StreamOptions  # noqa: PLC0415
 
@@ -59,7 +59,7 @@ def start(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _state_at(loader: Any, position: int) -> dict[str, Any]:
-    """The state that a loader of one source saves at a position."""
+    """The state that a loader of one dataset saves at a position."""
     samples = len(loader) * loader.global_batch
     loader.set_epoch(position // samples)
     state: dict[str, Any] = loader.state_dict()
@@ -69,14 +69,19 @@ def _state_at(loader: Any, position: int) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_batch", description=__doc__)
-    parser.add_argument("--idle", action="store_true", help="only memory, without a loader")
+    parser.add_argument("--idle", action="store_true", help="only measure memory without a loader")
     parser.add_argument("--shards")
     parser.add_argument("--occluders")
     parser.add_argument("--image", default="uint8")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--step", type=int, default=0, help="go on from the state of this step")
-    parser.add_argument("--batches", type=int, default=0, help="after the first, for the memory")
+    parser.add_argument("--step", type=int, default=0, help="resume from the state of this step")
+    parser.add_argument(
+        "--batches",
+        type=int,
+        default=0,
+        help="batches after the first over which memory is measured",
+    )
     args = parser.parse_args(argv)
     print(json.dumps(idle_memory() if args.idle else start(args)))
     return 0

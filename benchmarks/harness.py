@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, interleaved repeats, memory from /proc, and results."""
+"""Shared code of benchmarks: the machine, interleaved repeats, memory from /proc, and results."""
 
 import json
 import os
@@ -28,7 +28,7 @@ _KIB = 1024
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """What the figures were taken on: processor, cores, memory, Python and package versions."""
+    """The machine of a measurement: processor, cores, memory, Python and package versions."""
     installed = {}
     for name in packages:
         try:
@@ -57,7 +57,7 @@ def cores() -> list[int]:
 def rates_over_first(
     cases: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Samples/s of each case, in turns, and each one's ratio over the first's, round by round."""
+    """Samples/s of each case, measured in turns, and its ratio to the first case by round."""
     measured = interleaved(cases, rounds)
     first = next(iter(measured.values()))
     return {
@@ -70,22 +70,23 @@ def rates_over_first(
 
 
 def peak_memory(process: int | str = "self") -> int:
-    """The most memory that a process ever held, shared included, since it became this program.
+    """Peak memory of a process since it started this program, bytes, including shared memory.
 
-    (``ru_maxrss`` counts what its parent held when it was forked, too.)
+    (``ru_maxrss`` would also count its parent's memory at the time of the fork.)
     """
     return _status_bytes(process, "VmHWM")
 
 
 def memory(process: int | str = "self") -> int:
-    """Memory that a process holds beside what it shares, such as Ray's objects; 0 if it is gone."""
+    """Memory of a process without shared memory such as Ray's objects, bytes; 0 if it has ended."""
     return _status_bytes(process, "VmRSS") - _status_bytes(process, "RssShmem")
 
 
 def memory_together(processes: Sequence[int]) -> int:
-    """Memory that processes hold together, bytes; what they share is counted once.
+    """Memory of several processes together, bytes; memory that they share is counted once.
 
-    Of what others map too, such as libraries, they have their share. A process that ended has none.
+    Pages that other processes map too, such as libraries, count in part. A process that has ended
+    counts 0.
     """
     held = 0
     for process in processes:
@@ -108,7 +109,7 @@ def _status_bytes(process: int | str, field: str) -> int:
 
 
 def descendants(process: int) -> dict[int, str]:
-    """Command lines of the processes below one, by their id."""
+    """Command lines of all descendants of a process, by process id."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -131,10 +132,10 @@ def descendants(process: int) -> dict[int, str]:
 
 
 class MemorySampler:
-    """Samples the memory of chosen processes on a thread; a context manager.
+    """A context manager that samples the memory of some processes on a thread.
 
-    ``find`` gives their ids, and is asked again every ten samples. ``series``: (reading of
-    :func:`time.perf_counter`, bytes) by process; ``peaks``: the most each ever held, bytes.
+    ``find`` returns their ids and is called again every ten samples. ``series``: (reading of
+    :func:`time.perf_counter`, bytes) by process; ``peaks``: peak bytes by process.
     """
 
     def __init__(self, find: Callable[[], Sequence[int]], interval: float = 0.2) -> None:
@@ -179,7 +180,7 @@ class MemorySampler:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write results."""
+    """Write results as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -1,13 +1,13 @@
-"""What the instructions of the loader's call that draws a batch go into, function by function.
+"""Counts the instructions of the loader's call that draws a batch, by function.
 
     python -m benchmarks.instructions
 
-Valgrind's callgrind counts them (apt-get install valgrind), which nothing else on the machine
-disturbs: of one batch of 64 with all augmentation and occluders, of the crops of
-:mod:`benchmarks.crops`, drawn by one thread. The library is compiled as always, but for the names
-of its functions; those that the compiler put into others are told apart by addr2line (binutils).
-What the C library does for it, copying and clearing, is not counted. An instruction is no measure
-of time: memory is not in it, and one of AVX2 works on 32 bytes.
+Valgrind's callgrind counts them (apt-get install valgrind), so other load on the machine has no
+effect. It runs one thread that draws one batch of 64, with all augmentation and occluders, from the
+crops of :mod:`benchmarks.crops`. The library is compiled as usual, but with debug information;
+addr2line (binutils) finds functions that the compiler inlined. Instructions of the C library
+(copying and clearing memory) are not counted. Instructions do not measure time: they ignore memory
+latency, and one AVX2 instruction works on 32 bytes.
 """
 
 import shutil
@@ -32,7 +32,7 @@ from refit_shard.loaders.native import Drawer
 from refit_shard.loaders.native.compiling import OPTIONS, SOURCE, compilers, sources
 from refit_shard.loaders.stream.batches import BatchMaker
 
-# Stages by the file that a function is in; those of decode.cc by the function.
+# The stage of a function by its source file; in decode.cc by its name.
 STAGES = {
     "header": "tables of a JPEG's header",
     "map": "which MCUs are shown",
@@ -62,7 +62,7 @@ QUICK = Settings(frames=3, passes=1, samples_per_shard=8, occluders=4, batch=4, 
 
 
 def save_batch(path: Path, image: Kind, crops: Crops, batch: int) -> None:
-    """Keep the first batch of a stream as it is drawn."""
+    """Save the arguments with which the first batch of a stream is drawn."""
     shards = {"bedlam": (str(crops.shards), 1.0)}
     stream = Positions(BatchMaker(shards, options(image, crops, batch, 0)), batch)
     draw = Drawer.draw
@@ -76,7 +76,7 @@ def save_batch(path: Path, image: Kind, crops: Crops, batch: int) -> None:
 
 
 def compile_with_names(folder: Path) -> Path:
-    """The library with what tells a debugger which line an instruction is of."""
+    """The library compiled with debug information."""
     made = folder / "librefit.so"
     units = [str(path) for path in sources() if path.suffix == ".cc"]
     kept = [option for option in OPTIONS if option != "-Wl,-s"]
@@ -85,7 +85,7 @@ def compile_with_names(folder: Path) -> Path:
 
 
 def count(batch: Path, library: Path, folder: Path) -> str:
-    """What callgrind writes of a process that draws once."""
+    """Callgrind's profile of a process that draws once."""
     out = folder / "callgrind.out"
     how = ["--tool=callgrind", "--dump-instr=yes", f"--callgrind-out-file={out}"]
     draw = [sys.executable, "-m", "benchmarks.drawn_batch", str(batch), str(library)]
@@ -98,16 +98,19 @@ def count(batch: Path, library: Path, folder: Path) -> str:
 
 
 def by_address(profile: str, library: str) -> Counter[int]:
-    """Instructions at each address of a library.
+    """The number of instructions at each address of a library.
 
-    ``profile``: of callgrind's format, positions "instr line", each relative to the one before. The
-    line after a ``calls=`` is what was spent within the call, and counted there.
+    ``profile``: text in callgrind's format with positions "instr line", each relative to the
+    previous one. A line after ``calls=`` is the cost of the called function, which is counted
+    there, not here.
     """
     found: Counter[int] = Counter()
     names: dict[str, str] = {}
     is_ours, address, is_call = False, 0, False
     for line in profile.splitlines():
-        if line.startswith(("ob=", "cob=")):  # the library of what follows, or of what is called
+        if line.startswith(
+            ("ob=", "cob=")
+        ):  # the library of the next lines, or of a called function
             kind, _, text = line.partition("=")
             number, _, name = text.partition(" ")
             names.setdefault(number, name)
@@ -127,8 +130,9 @@ def by_address(profile: str, library: str) -> Counter[int]:
 
 
 def functions_of(addresses: Iterable[int], library: Path) -> dict[int, tuple[str, str]]:
-    """File of ours, without its ending, and function at each address: of functions within
-    functions the innermost that is ours.
+    """The source file (without suffix) and function at each address.
+
+    For inlined code this is the innermost function of the project's sources.
     """
     asked = "".join(f"{address:#x}\n" for address in addresses)
     said = subprocess.run(
@@ -153,7 +157,7 @@ def functions_of(addresses: Iterable[int], library: Path) -> dict[int, tuple[str
 
 
 def stage_of(file: str, function: str) -> str:
-    """What a function is a part of."""
+    """The stage that a function belongs to."""
     if file == "decode":
         for begin, stage in _OF_DECODE.items():
             if function.startswith(begin):
@@ -162,7 +166,7 @@ def stage_of(file: str, function: str) -> str:
 
 
 def measure(image: Kind, crops: Crops, batch: int, folder: Path) -> dict[str, Any]:
-    """Instructions a sample, in all, by stage and by function."""
+    """Instructions per sample: in all, by stage and by function."""
     path = folder / f"{image}.npz"
     save_batch(path, image, crops, batch)
     library = compile_with_names(folder)
@@ -185,7 +189,7 @@ def measure(image: Kind, crops: Crops, batch: int, folder: Path) -> dict[str, An
 
 
 def report(results: Sequence[Mapping[str, Any]]) -> str:
-    """The stages of each kind of image, and the functions that take most."""
+    """The results as text: stages for each kind of image, and the most expensive functions."""
     lines = []
     for one in results:
         shares = [*one["stages"].items(), ("decoding of what is shown", one["decoding"])]
@@ -199,9 +203,11 @@ def report(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print; the JSON goes into ``benchmarks/results/``."""
+    """Measure and print; writes JSON to ``benchmarks/results/``."""
     parser = command_line("instructions", __doc__)
-    parser.add_argument("--frames", type=int, help="frames that the crops are of (default 100)")
+    parser.add_argument(
+        "--frames", type=int, help="frames that the crops are cut from (default 100)"
+    )
     args = parser.parse_args(argv)
     missing = [name for name in ("valgrind", "addr2line") if shutil.which(name) is None]
     if missing:

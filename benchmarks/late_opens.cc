@@ -1,4 +1,4 @@
-// Storage that answers late: an open of a file below LATE_FOLDER waits LATE_MICROSECONDS first.
+// Storage with latency: each open of a file below LATE_FOLDER first waits LATE_MICROSECONDS.
 //
 // Preloaded into a process (LD_PRELOAD). A build opens each frame once, so a frame waits once.
 #include <cstdarg>

@@ -1,7 +1,7 @@
-// Storage that answers late: each pread of a file waits LATE_MICROSECONDS before it reads.
+// Storage with latency: each pread of a file first waits LATE_MICROSECONDS.
 //
-// Preloaded into a process (LD_PRELOAD). The stream reads samples by pread, and nothing else does.
-// late_most() tells how many waited at a time.
+// Preloaded into a process (LD_PRELOAD). Only the stream's reads of samples use pread.
+// late_most() returns the largest number of reads that waited at the same time.
 #include <atomic>
 #include <cstdlib>
 #include <ctime>

@@ -1,10 +1,10 @@
-"""Storage that answers late: a preloaded library that delays files, a proxy that delays S3.
+"""Storage with latency: a preloaded library that delays files, and a proxy that delays S3 requests.
 
     python -m benchmarks.late_storage PORT MILLISECONDS
 
-is the proxy: it stands before an S3 server on loopback, says its own port, and hands each request
-on after the delay. Requests for ``…/pass_003/…`` are asked of the server as ``…/…``, so that one
-object has as many names as :func:`benchmarks.build_cases.repeated` gives a frame.
+runs the proxy to an S3 server at PORT on loopback: it prints its own port and forwards each request
+after the delay. Requests for ``…/pass_003/…`` are forwarded as ``…/…``, so that one object has all
+names that :func:`benchmarks.build_cases.repeated` gives a frame.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ BUCKET = "frames"
 
 
 def late_library(folder: Path, source: Path) -> Path:
-    """The library that delays opens or reads, of OPENS or READS, compiled into a folder.
+    """Compile the library that delays opens or reads (source OPENS or READS) into a folder.
 
     Raises:
-        RuntimeError: there is no compiler.
+        RuntimeError: no compiler is installed.
     """
     made = folder / f"{source.stem}.so"
     for command in compilers():
@@ -52,7 +52,7 @@ def late_library(folder: Path, source: Path) -> Path:
 
 @contextmanager
 def late_files(library: Path, folder: Path, milliseconds: int) -> Iterator[None]:
-    """Processes that are started within wait before each open of a file below the folder."""
+    """Processes started in this context wait before each open of a file below the folder."""
     late = {
         "LD_PRELOAD": str(library),
         "LATE_FOLDER": f"{folder}/",
@@ -67,10 +67,10 @@ def late_files(library: Path, folder: Path, milliseconds: int) -> Iterator[None]
 
 @contextmanager
 def _running(*command: str) -> Iterator[int]:
-    """A process that says a port; gives that."""
+    """Run a process that prints a port; yields the port."""
     with subprocess.Popen(
         [sys.executable, *command],
-        cwd=REPOSITORY,  # where the benchmarks are found, wherever this runs
+        cwd=REPOSITORY,  # so that python -m benchmarks.… is found
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
@@ -91,7 +91,7 @@ def _running(*command: str) -> Iterator[int]:
 
 @contextmanager
 def _emptied(pipe: int) -> Iterator[None]:
-    """Nobody reads what the process says from now on, and it need not wait for that."""
+    """Discard the further output of the process, so that it does not block on a full pipe."""
     sink = subprocess.Popen(["cat"], stdin=pipe, stdout=subprocess.DEVNULL)
     try:
         yield
@@ -102,14 +102,14 @@ def _emptied(pipe: int) -> Iterator[None]:
 
 @contextmanager
 def s3_server() -> Iterator[int]:
-    """The port of an S3 server (moto) with an empty bucket."""
+    """Run an S3 server (moto) with an empty bucket; yields its port."""
     with _running("-m", "moto.server", "-H", "127.0.0.1", "-p", "0") as port:
         put(port, "", b"")
         yield port
 
 
 def put(port: int, key: str, data: bytes) -> None:
-    """Store an object; the empty key makes the bucket."""
+    """Store an object; an empty key creates the bucket."""
     url = f"http://127.0.0.1:{port}/{BUCKET}/{key}"
     request = urllib.request.Request(url, data, _HEADERS, method="PUT")
     urllib.request.urlopen(request, timeout=60).close()
@@ -117,7 +117,7 @@ def put(port: int, key: str, data: bytes) -> None:
 
 @contextmanager
 def late_store(server: int, milliseconds: int) -> Iterator[None]:
-    """Processes that are started within reach the server through a proxy that delays requests."""
+    """Processes started in this context use the server through a proxy that delays requests."""
     with _running("-m", "benchmarks.late_storage", str(server), str(milliseconds)) as port:
         settings = {**_CREDENTIALS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         with patch.dict(os.environ, settings):
@@ -127,7 +127,7 @@ def late_store(server: int, milliseconds: int) -> Iterator[None]:
 async def _relay(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float, asks: bool
 ) -> None:
-    """Hand on what one side sends. A request of a build has no body, and comes in one piece."""
+    """Forward the bytes of one side. A build's requests have no body and arrive in one piece."""
     with suppress(ConnectionError):
         while data := await reader.read(1 << 20):
             if asks:

@@ -1,15 +1,16 @@
-"""How each dataset lies on disk: where its frames and npz are, and which keys the npz has."""
+"""The layout of each dataset on disk: places of frames and npz, and the arrays of the npz."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Frames of one kind. ``size`` is (W, H) of the labels' frame, px; ``people`` is (min, max).
+    """Frames of one kind.
 
-    ``imgname`` may use {nth} (in the scene), {number} (1, 6, 11 .. over the dataset), {seq} and
-    {shot}. Without a ``focal`` range (px) the focal length is the frame's diagonal. ``turned``:
-    the file is stored rotated, 90 degrees clockwise gives the labels' frame.
+    ``size``: (W, H) of the labels' frame, px. ``people``: (min, max). ``imgname`` may use {nth} (in
+    the scene), {number} (1, 6, 11 … over the dataset), {seq} and {shot}. ``focal``: range, px;
+    without it the focal length is the frame's diagonal. ``turned``: the file is stored rotated, so
+    that a rotation by 90 degrees clockwise gives the labels' frame.
     """
 
     imgname: str
@@ -21,7 +22,9 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One dataset: frame i belongs to scene i modulo their number; ``keys`` are its npz's own."""
+    """One dataset. Frame i belongs to scene i modulo the number of scenes; ``keys``: its npz's
+    arrays.
+    """
 
     root: str
     npz: str

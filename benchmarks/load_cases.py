@@ -1,4 +1,4 @@
-"""What :mod:`benchmarks.bench_load` measures, as functions. Each runs in a fresh process."""
+"""The cases of :mod:`benchmarks.bench_load` as functions; each runs in a fresh process."""
 
 import os
 import time
@@ -16,12 +16,12 @@ from refit_shard.loaders.measure import decoding
 from refit_shard.shards_spec import jpeg
 from refit_shard.shards_spec.records import OpenTars, RecordReader
 
-_EPOCH_SAMPLES = 1 << 40  # one epoch holds every measurement
+_EPOCH_SAMPLES = 1 << 40  # so long that no epoch ends during a measurement
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Bare decode of the stored bytes in ``threads`` threads; or, without ``markers``, of the same
+    """Bare decoding of the stored JPEGs in ``threads`` threads; with ``markers`` False, of the same
     crops encoded again without restart markers.
     """
 
@@ -31,7 +31,7 @@ class Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """The loader, with as many workers as the whole process may use cores."""
+    """The loader, with as many workers as the process may use cores."""
 
     image: Kind
     cores: int
@@ -39,7 +39,7 @@ class Loading:
 
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
-    """How much is measured: ``warm_up`` batches before, then at least ``seconds``."""
+    """Length of a measurement: ``warm_up`` batches before it, then at least ``seconds``."""
 
     batch: int
     warm_up: int
@@ -47,7 +47,7 @@ class Amounts:
 
 
 def options(image: Kind, crops: Crops, batch: int, workers: int) -> StreamOptions:
-    """ReFit's augmentation with occluders, of the crops."""
+    """A stream's options with ReFit's augmentation and the crops' occluders."""
     return StreamOptions(
         image=image,
         batch_size=batch,
@@ -58,7 +58,7 @@ def options(image: Kind, crops: Crops, batch: int, workers: int) -> StreamOption
 
 
 def pin(count: int) -> None:
-    """Let this process, and those that it starts, use ``count`` cores."""
+    """Limit this process and its children to ``count`` cores."""
     os.sched_setaffinity(0, set(cores()[-count:]))
     cv2.setNumThreads(1)
 
@@ -67,20 +67,20 @@ def pin(count: int) -> None:
 
 
 def stored_jpegs(crops: Crops) -> list[bytes]:
-    """Every stored JPEG, in memory."""
+    """The bytes of every stored JPEG."""
     reader = RecordReader(ShardSet.open(str(crops.shards)), OpenTars())
     return [reader.read(row).jpeg for row in range(crops.rows)]
 
 
 def without_markers(data: bytes, quality: int) -> bytes:
-    """A JPEG decoded and encoded again with the same options but for restart markers."""
+    """A JPEG decoded and encoded again with the same options, but without restart markers."""
     bgr = cv2.cvtColor(jpeg.decode(data), cv2.COLOR_RGB2BGR)
     plain = (*encoder_options(quality), cv2.IMWRITE_JPEG_RST_INTERVAL, 0)
     return cv2.imencode(".jpg", bgr, plain)[1].tobytes()
 
 
 def decoding_rate(case: Decoding, crops: Crops, amounts: Amounts) -> float:
-    """Samples/s of bare decode, each thread on its own part, on as many cores as threads."""
+    """Samples/s of bare decoding, each thread on its own part, on as many cores as threads."""
     pin(case.threads)
     jpegs = stored_jpegs(crops)
     if not case.markers:
@@ -93,10 +93,10 @@ def decoding_rate(case: Decoding, crops: Crops, amounts: Amounts) -> float:
 
 
 def loading_rate(case: Loading, crops: Crops, amounts: Amounts) -> float:
-    """Samples/s of the loader, after a warm-up: the first touch of a batch's memory is slow.
+    """Samples/s of the loader after a warm-up, because the first use of a batch's memory is slow.
 
-    Workers deliver in turns, so what is counted is whole turns of theirs. They end with
-    this process, which may use as many cores as it has workers.
+    Workers deliver in turns, so only whole turns of all workers are counted. The process may use as
+    many cores as it has workers.
     """
     pin(case.cores)
     made = options(case.image, crops, amounts.batch, case.cores)

@@ -1,7 +1,7 @@
-"""Where a sample's time goes on one core.
+"""Time of a sample on one core, by stage.
 
-A worker's own function makes batches of consecutive positions, so of rows in the stream's order,
-while the functions that it calls are timed: each without those of the others that it calls.
+A worker's own function makes batches of consecutive positions, so rows come in the stream's order.
+The functions that it calls are timed, each without the time of other timed functions in it.
 """
 
 import time
@@ -23,7 +23,8 @@ from refit_shard.loaders.native import Drawer, ImageKind, Reader
 from refit_shard.loaders.stream import batches
 from refit_shard.loaders.stream.batches import BatchMaker
 
-# Functions by stage, in the order of a sample's way; read() and make() themselves are what is left.
+# Functions by stage, in the order in which a sample passes them; read() and make() get the
+# remaining time.
 STAGES: dict[str, list[tuple[Any, str]]] = {
     "draws and order": [(BatchMaker, "_draws"), (BatchMaker, "_rows")],
     "places in the tars": [(BatchMaker, "_places")],
@@ -36,7 +37,7 @@ STAGES: dict[str, list[tuple[Any, str]]] = {
 
 
 class StageClock:
-    """Seconds by stage. One stage is open at a time: the one that was entered last."""
+    """Seconds by stage. Time counts for the stage that was entered last."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
@@ -44,7 +45,7 @@ class StageClock:
         self._since = 0.0
 
     def timed(self, stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, counting its time to the stage."""
+        """The function wrapped so that its time counts for the stage."""
 
         def wrapped(*arguments: Any, **named: Any) -> Any:
             self._count()
@@ -65,7 +66,7 @@ class StageClock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Time every stage while this is open."""
+        """Time every stage within this context."""
         with ExitStack() as stack:
             for stage, functions in STAGES.items():
                 for owner, name in functions:
@@ -76,7 +77,7 @@ class StageClock:
 
 @dataclass
 class Positions:
-    """Makes one batch of the stream after the other."""
+    """Makes consecutive batches of the stream."""
 
     maker: BatchMaker
     batch: int
@@ -93,8 +94,9 @@ class Positions:
 
 
 class DecodeAlone:
-    """Draws two pixels a side instead, in the same corners: the same MCUs are decoded, and hardly
-    anything is warped. This is what no loader of these shards could do without.
+    """Draws 2x2 pixels with the same corners: decodes the same MCUs, but warps almost nothing.
+
+    This measures the decoding that every loader of these shards needs.
     """
 
     def __init__(self, batch: int) -> None:
@@ -104,7 +106,7 @@ class DecodeAlone:
         self._draw = Drawer.draw
 
     def draw(self, drawer: Drawer, jpegs: Any, sides: Any, maps: Any, *rest: Any, **_: Any) -> Any:
-        """In the place of :meth:`Drawer.draw`."""
+        """Replacement of :meth:`Drawer.draw`."""
         corners = maps.copy()
         corners[:, :, :2] *= drawer.res - 1
         factors, places = rest[0], np.arange(len(maps))
@@ -115,7 +117,7 @@ class DecodeAlone:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Draw so while this is open."""
+        """Draw this way within this context."""
 
         def draw(drawer: Drawer, *given: Any, **named: Any) -> Any:
             return self.draw(drawer, *given, **named)
@@ -127,11 +129,11 @@ class DecodeAlone:
 def measure_stages(
     image: Kind, crops: Crops, *, batch: int, batches_a_round: int, rounds: int
 ) -> dict[str, Any]:
-    """Microseconds a sample: of bare decode, of a whole sample, of each of its stages, and of the
-    decoding of what is shown, alone.
+    """Microseconds per sample of bare decoding, of a whole sample, of each stage, and of decoding
+    only the shown part.
 
-    ``whole`` is measured without the clocks of the stages, which cost some microseconds.
-    In turns, after one unmeasured round.
+    ``whole`` is measured without the clocks of the stages, which cost some microseconds. All are
+    measured in turns, after one unmeasured round.
     """
     pin(1)
     jpegs = stored_jpegs(crops)

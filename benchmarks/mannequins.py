@@ -1,4 +1,4 @@
-"""Mannequins: seeded bodies placed before a pinhole camera, and painted.
+"""Mannequins: random bodies (by seed) in front of a pinhole camera, painted into a frame.
 
 Camera axes everywhere: x right, y down, z away from the camera; metres. Pixels: x right, y down.
 A mannequin's 30 joints are SPIN's 24 and the six foot points of OpenPose's body-25, in the order
@@ -45,14 +45,14 @@ _FOOT = np.array([[0.03, 0.07, -0.17], [0.09, 0.07, -0.13], [0.01, 0.06, 0.05]])
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera whose axis meets the middle of a (W, H) frame; focal in px."""
+    """A pinhole camera with its principal point in the middle of a (W, H) frame; focal in px."""
 
     width: int
     height: int
     focal: float
 
     def project(self, points: Floats) -> Floats:
-        """(N,3) m in camera axes to (N,2) px."""
+        """Project points (N,3) in camera axes, m, to (N,2) px."""
         middle = np.array([self.width / 2, self.height / 2])
         pixels: Floats = self.focal * points[:, :2] / points[:, 2:] + middle
         return pixels
@@ -60,7 +60,9 @@ class Camera:
 
 @dataclass(frozen=True)
 class Person:
-    """``joints`` (30,3) m in camera axes, ``pixels`` (30,2), the box in px, SMPL ``pose`` (72)."""
+    """A person: ``joints`` (30,3) m in camera axes, ``pixels`` (30,2), box in px, SMPL ``pose``
+    (72,).
+    """
 
     joints: Floats
     pixels: Floats
@@ -70,7 +72,7 @@ class Person:
 
 
 def rotation(x: float, y: float, z: float) -> Floats:
-    """(3,3): rotate about x, then z, then y; radians."""
+    """The rotation matrix (3,3) about x, then z, then y; angles in radians."""
     about_x = np.array([[1, 0, 0], [0, cos(x), -sin(x)], [0, sin(x), cos(x)]])
     about_y = np.array([[cos(y), 0, sin(y)], [0, 1, 0], [-sin(y), 0, cos(y)]])
     about_z = np.array([[cos(z), -sin(z), 0], [sin(z), cos(z), 0], [0, 0, 1]])
@@ -82,8 +84,8 @@ def _limb(
 ) -> tuple[Floats, Floats]:
     """Middle and end joint (3,) m of a limb hanging from ``start``.
 
-    ``spread`` leads sideways (positive: to +x), ``swing`` forward, ``bend`` forward after the
-    middle joint; radians.
+    Angles in radians: ``spread`` sideways (positive: to +x), ``swing`` forward, ``bend`` forward
+    after the middle joint.
     """
 
     def bone(angle: float) -> Floats:
@@ -95,7 +97,9 @@ def _limb(
 
 
 def _body(rng: np.random.Generator) -> Floats:
-    """A standing, walking or arms-out body facing the camera, pelvis at 0: (30,3) m."""
+    """Joints (30,3) m of a body that stands, walks or holds its arms out, facing the camera; the
+    pelvis is at the origin.
+    """
     joints = np.zeros((30, 3))
     lean = rotation(rng.normal(0.0, 0.07), rng.normal(0.0, 0.1), rng.normal(0.0, 0.06))
     for joint, position in _TRUNK.items():
@@ -130,7 +134,7 @@ def _box(pixels: Floats) -> tuple[Floats, float]:
 
 
 def _place(body: Floats, camera: Camera, center: Floats, side: float) -> Floats:
-    """``body`` (30,3) m moved to where its box is ``center``, ``side`` px: (30,3) m."""
+    """``body`` (30,3) m moved so that its box has this ``center`` and ``side``, px: (30,3) m."""
     extent = float(np.ptp(body[:24, :2], axis=0).max())
     position: Floats = np.array([0.0, 0.0, camera.focal * extent * _BOX_MARGIN / side])
     for _ in range(8):
@@ -142,7 +146,9 @@ def _place(body: Floats, camera: Camera, center: Floats, side: float) -> Floats:
 
 
 def _targets(count: int, camera: Camera, rng: np.random.Generator) -> Floats:
-    """Boxes (count,3): middle x, y and side, px. Side by side; some leave the frame a bit."""
+    """Boxes (count,3): middle x, y and side, px. They are side by side; some exceed the frame a
+    bit.
+    """
     size = np.array([camera.width, camera.height], dtype=np.float64)
     low, high = (log(side * size.min() / 720) for side in _BOX_SIDES)
     side = np.exp(rng.uniform(low, high, count))
@@ -157,7 +163,7 @@ def _targets(count: int, camera: Camera, rng: np.random.Generator) -> Floats:
 
 
 def _smpl_pose(turn: float, rng: np.random.Generator) -> Floats:
-    """SMPL axis-angles (72,) rad, a body upright in camera axes and turned by ``turn`` rad."""
+    """SMPL axis-angles (72,) rad of an upright body, rotated by ``turn`` rad about the vertical."""
     root, _ = cv2.Rodrigues(rotation(0.0, turn, 0.0) @ rotation(pi, 0.0, 0.0))
     pose: Floats = rng.normal(0.0, 0.15, 72)
     pose[:3] = np.ravel(root)
@@ -165,7 +171,7 @@ def _smpl_pose(turn: float, rng: np.random.Generator) -> Floats:
 
 
 def make_people(count: int, camera: Camera, rng: np.random.Generator) -> list[Person]:
-    """``count`` people before the camera."""
+    """``count`` people in front of the camera."""
     people = []
     for x, y, wished in _targets(count, camera, rng):
         turn = rng.normal(0.0, 0.6) + (pi if rng.random() < 0.15 else 0.0)
@@ -179,7 +185,8 @@ def make_people(count: int, camera: Camera, rng: np.random.Generator) -> list[Pe
 
 # --------------------------------------------------------------------------------- painting
 
-# (joints, radii around them in metres, colour): each part is the hull of its joints' circles.
+# (joints, radii around them in metres, colour): each part is the convex hull of its joints'
+# circles.
 _PARTS: tuple[tuple[tuple[int, ...], tuple[float, ...], str], ...] = (
     ((8, 9, 3, 2), (0.06, 0.06, 0.085, 0.085), "shirt"),
     ((2, 3), (0.1, 0.1), "trousers"),
@@ -234,7 +241,7 @@ def _fill_hull(frame: Image, centers: Floats, radii: Floats, color: Floats) -> N
 
 
 def paint(frame: Image, person: Person, focal: float, rng: np.random.Generator) -> None:
-    """Paint a mannequin onto the frame, its farther parts first."""
+    """Paint a mannequin onto the frame, parts farther from the camera first."""
     clothes = _clothes(rng)
     depth = person.joints[:, 2]
     for joints, radii, color in sorted(_PARTS, key=lambda part: -depth[list(part[0])].mean()):

@@ -1,10 +1,11 @@
-"""Large data sets of finished shards for the benchmark of the start, made in a minute.
+"""Large datasets of finished shards, made in a minute, for benchmarks of starts, queries and
+reports.
 
-Every shard has an Arrow index of its own: true columns, sealed, with keys, names and rows of the
-npz that no other shard has. The tars are hard links of a few that are really written, with stored
-crops of :mod:`benchmarks.crops` and their records. So what shards share is the tar: its JPEGs,
-their checksums and labels, at the offsets that the index states. The loader takes only offsets from
-the index and all else from the tar, and cannot tell; ``refit-shard verify`` would, by the keys.
+Every shard has its own valid Arrow index, with keys, names and rows of the npz that no other shard
+has. The tars are hard links to a few written ones, which hold stored crops of
+:mod:`benchmarks.crops` and their records. So shards share tars: JPEGs, checksums and labels at the
+offsets that the indexes state. The loader reads only offsets from an index and everything else from
+the tar, so it works as with real shards; ``refit-shard verify`` would find that the keys differ.
 """
 
 import hashlib
@@ -37,7 +38,7 @@ _ROWS_A_FRAME = 2
 
 @dataclass(frozen=True)
 class Written:
-    """A tar that was really written, and the index that belongs to it."""
+    """A written tar and its index."""
 
     path: Path
     sha256: str
@@ -46,7 +47,7 @@ class Written:
 
 
 def _write_tar(path: Path, crops: Crops, rows: Sequence[int]) -> Written:
-    """A tar of the given crops, one after the other; a crop may be there more than once."""
+    """Write a tar of the given crops in order; a crop may be given more than once."""
     data_set = ShardSet.open(str(crops.shards))
     reader = RecordReader(data_set, OpenTars())
     with path.open("wb") as stream:
@@ -62,7 +63,7 @@ def _write_tar(path: Path, crops: Crops, rows: Sequence[int]) -> Written:
 
 
 def _write_index(path: Path, tar: Written, manifest: Manifest, first_row: int) -> ShardEntry:
-    """The index of a shard that is ``tar`` under another name, its rows from ``first_row`` on."""
+    """The index of a shard that is ``tar`` under another name, with rows from ``first_row`` on."""
     rows = range(first_row, first_row + tar.index.num_rows)
     own = {
         "key": [sample_key(manifest.dataset, row) for row in rows],
@@ -113,7 +114,7 @@ def _make_set(folder: Path, crops: Crops, tars: Sequence[Written], shards: int) 
 def cached_sets(
     crops: Crops, *, shards: Sequence[int], rows_a_shard: int, tars: int
 ) -> dict[int, Path]:
-    """Folders of data sets of so many shards each, by that number, of ``tars`` tars; made once."""
+    """Folders of datasets by number of shards, which are links to ``tars`` tars; made once."""
     key = made_by([Path(__file__)])
     sizes = "-".join(map(str, shards))
     folder = crops.shards.parent / f"many-{sizes}-{rows_a_shard}-{tars}-{key}"

@@ -1,6 +1,6 @@
-"""What :mod:`benchmarks.bench_peers` measures: each loader over the same crops, as functions.
+"""The cases of :mod:`benchmarks.bench_peers` as functions: each loader on the same crops.
 
-A measurement runs in a fresh process, which ends with its workers.
+Each measurement runs in a fresh process.
 """
 
 import shutil
@@ -30,7 +30,9 @@ _EPOCH_SAMPLES = 200_000
 
 @dataclass(frozen=True)
 class Peer:
-    """A loader with a format of its own. ``package`` is what is imported, ``module`` ours to it."""
+    """A loader with its own format. ``package``: its import name; ``module``: our module that uses
+    it.
+    """
 
     title: str
     package: str
@@ -38,7 +40,7 @@ class Peer:
 
     @property
     def sources(self) -> list[Path]:
-        """What its copy of the crops depends on."""
+        """The code and versions that its copy of the crops depends on."""
         folder = Path(records.__file__).parent
         return [folder / f"{self.module.rpartition('.')[2]}.py", folder / "records.py"]
 
@@ -69,12 +71,12 @@ class Case:
 
 
 def _copy_of(name: str, crops: Crops) -> Path:
-    """Where a peer's copy of the crops is."""
+    """Folder of a peer's copy of the crops."""
     return crops.shards.parent / f"{name}-{made_by(PEERS[name].sources)}"
 
 
 def _write(name: str, crops: Crops) -> str:
-    """Write a peer's copy of the crops, once; returns why it cannot be used, or nothing."""
+    """Write a peer's copy of the crops once; returns why the peer cannot be used, or ''."""
     try:
         module = import_module(PEERS[name].module)
     except Exception as error:
@@ -90,9 +92,9 @@ def _write(name: str, crops: Crops) -> str:
 
 
 def prepare(name: str, crops: Crops) -> str:
-    """Write a peer's copy of the crops, once, in a process of its own.
+    """Write a peer's copy of the crops once, in another process.
 
-    Returns why the peer cannot be used, or nothing.
+    Returns why the peer cannot be used, or an empty text.
     """
     if find_spec(PEERS[name].package) is None:
         return "not installed"
@@ -104,7 +106,7 @@ def prepare(name: str, crops: Crops) -> str:
 
 
 def open_loader(case: Case, crops: Crops, batch: int) -> Iterable[Batch]:
-    """The case's batches, more than will be asked for."""
+    """The batches of a case, more than a measurement takes."""
     options = LoaderOptions(batch=batch, workers=case.workers, samples=_EPOCH_SAMPLES)
     if case.contender == OURS:
         stream = StreamOptions(
@@ -126,7 +128,11 @@ def open_loader(case: Case, crops: Crops, batch: int) -> Iterable[Batch]:
 
 
 def check(case: Case, batch: Batch, size: int) -> None:
-    """Refuse to time a loader that gives something else."""
+    """Check that a loader's batch has the expected shape and dtype.
+
+    Raises:
+        RuntimeError: it has not.
+    """
     shape, dtype = (size, 3, RES, RES), torch.float32
     if case.image == "uint8":
         shape, dtype = (size, RES, RES, 3), torch.uint8
@@ -136,9 +142,9 @@ def check(case: Case, batch: Batch, size: int) -> None:
 
 
 def rate(case: Case, crops: Crops, batch: int, seconds: float) -> float:
-    """Samples/s in the steady state: over at least ``seconds``, once each worker made two batches.
+    """Steady samples/s over at least ``seconds``, once each worker has made two batches.
 
-    Workers deliver in turns, so what is counted is whole turns of theirs.
+    Workers deliver in turns, so only whole turns of all workers are counted.
     """
     batches = iter(open_loader(case, crops, batch))
     for _ in range(2 * case.workers):

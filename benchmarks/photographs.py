@@ -1,4 +1,4 @@
-"""Photographic texture: frames put together from the photographs inside the scikit-image wheel."""
+"""Frames with photographic texture, made from the photographs in the scikit-image wheel."""
 
 from functools import cache
 from importlib.resources import files
@@ -38,13 +38,13 @@ def _bytes(data: bytes) -> Image:
 
 
 def as_image(pixels: Any) -> Image:
-    """What OpenCV returned, as uint8."""
+    """An array returned by OpenCV as uint8."""
     return np.asarray(pixels, dtype=np.uint8)
 
 
 @cache
 def _grain_table() -> NDArray[np.int8]:
-    """Normal noise by the byte: (256,) quantiles, rounded."""
+    """A table (256,) from random bytes to normal noise: rounded quantiles."""
     normal = NormalDist(0.0, _GRAIN_SIGMA)
     return np.array([round(normal.inv_cdf((i + 0.5) / 256)) for i in range(256)], dtype=np.int8)
 
@@ -57,9 +57,9 @@ def grain(frame: Image, rng: np.random.Generator) -> Image:
 
 
 def _view(width: int, height: int, rng: np.random.Generator) -> Image:
-    """One photograph, randomly scaled, mirrored and moved, filling the frame: uint8 (H,W,3).
+    """One photograph, randomly scaled, mirrored and moved, that fills the frame: uint8 (H,W,3).
 
-    It covers the frame's height, so nothing stands on its head; sideways it repeats as in mirrors.
+    It covers the frame's height, so nothing is upside down; sideways it is repeated mirrored.
     """
     photos = _photos()
     photo = photos[int(rng.integers(len(photos)))]
@@ -87,5 +87,5 @@ def backdrop(width: int, height: int, rng: np.random.Generator) -> Image:
 
 
 def photo_frame(width: int, height: int, rng: np.random.Generator) -> Image:
-    """A frame full of photographic texture with a camera's noise: uint8 (H,W,3), RGB."""
+    """A frame of photographic texture with camera noise: uint8 (H,W,3) RGB."""
     return grain(backdrop(width, height, rng), rng)

@@ -1,17 +1,18 @@
-"""The long run: does the stream stay as it is for an hour, does a build survive twenty kills?
+"""Long test: the stream must be stable for an hour, and a build must survive twenty kills.
 
     python -m benchmarks.soak
 
-*Stream*: a process of its own reads batches of 64 with all augmentation, epoch after epoch. Sampled
-meanwhile, over it and its workers: memory (PSS, so that what they share counts once), open files,
-threads, processes and samples/s. After a fifth of the time each line's robust slope (the median
-of the slopes between any two samples) must stay below its bound.
+*Stream*: another process reads batches of 64 with all augmentation, epoch after epoch. Meanwhile
+the memory (PSS, which counts shared memory once), open files, threads, number of processes and
+samples/s of it and its workers are sampled. From a fifth of the time on, each quantity's robust
+slope (the median of the slopes between any two samples) must stay below its bound.
 
-*Build*: a large set (many names for the same frames) is built quietly; then again, while its
-command or one of its workers is killed twenty times, each time when so many shards stand and a
-random moment later. A killed command is given again. All files must be those of the quiet build.
+*Build*: a large dataset (many names for the same frames) is built without interruption; then again,
+while its command or one of its workers is killed twenty times, each time a random moment after a
+certain number of shards is finished. A killed command is run again. All files must equal those of
+the uninterrupted build.
 
-Exit code 1: a line grows, or the build differs.
+Exit code 1: a quantity grows, or the build differs.
 """
 
 import shutil
@@ -32,14 +33,14 @@ from benchmarks.soak_stream import Samples, soak_stream, trend
 
 PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "pyarrow", "torch", "ray")
 PLOT = REPOSITORY / "docs" / "how" / "soak.png"
-# What a line may grow by over the whole run, as a share of its median.
+# Allowed growth of each quantity over the whole run, as a share of its median.
 BOUNDS = {"memory_bytes": 0.03, "open_files": 0.01, "threads": 0.01, "processes": 0.01}
 LEAST_SAMPLES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Sizes of the run. ``batches``: of the stream, at most. ``gigabytes``: of the built shards."""
+    """Sizes of the run. ``batches``: limit of the stream; ``gigabytes``: size of built shards."""
 
     seconds: float = 3600.0
     batches: int | None = None
@@ -71,9 +72,9 @@ QUICK = Settings(
 
 
 def judge(samples: Samples) -> list[str]:
-    """What grows beyond its bound, a line each.
+    """Quantities that grow beyond their bounds, one line each.
 
-    The first fifth of the samples, in which memory is first used, does not count.
+    The first fifth of the samples, in which memory is first used, is ignored.
     """
     if len(samples["seconds"]) < LEAST_SAMPLES:
         return [f"the stream gave {len(samples['seconds'])} samples: too few to judge"]
@@ -89,7 +90,7 @@ def judge(samples: Samples) -> list[str]:
 
 
 def run(settings: Settings, cache: Path, parts: Sequence[str]) -> dict[str, Any]:
-    """Both parts, or one."""
+    """Run both parts, or one."""
     cache.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
         "benchmark": "soak",
@@ -152,16 +153,22 @@ def report(results: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, print, and keep the results."""
+    """Run, print and store the results."""
     parser = command_line("soak", __doc__)
-    parser.add_argument("--seconds", type=float, help="of the stream (default 3600)")
-    parser.add_argument("--batches", type=int, help="of the stream, at most (default no limit)")
+    parser.add_argument("--seconds", type=float, help="duration of the stream (default 3600)")
     parser.add_argument(
-        "--gigabytes", type=float, help="of built shards (default half the free disk, at most 20)"
+        "--batches", type=int, help="limit of the stream's batches (default: no limit)"
     )
-    parser.add_argument("--kills", type=int, help="of the build (default 20)")
-    parser.add_argument("--samples-per-shard", type=int, help="of the build (default 2048)")
-    parser.add_argument("--seed", type=int, help="of the kills (default 0)")
+    parser.add_argument(
+        "--gigabytes",
+        type=float,
+        help="size of the built shards (default: half the free disk space, at most 20)",
+    )
+    parser.add_argument("--kills", type=int, help="kills during the build (default 20)")
+    parser.add_argument(
+        "--samples-per-shard", type=int, help="samples of each shard of the build (default 2048)"
+    )
+    parser.add_argument("--seed", type=int, help="seed of the kills (default 0)")
     parser.add_argument("--part", choices=("stream", "build"), help="only this one")
     parser.add_argument("--plot", type=Path, help="default docs/how/soak.png")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The build's part of :mod:`benchmarks.soak`: a build that is killed again and again."""
+"""The build of :mod:`benchmarks.soak`, which is killed repeatedly."""
 
 import hashlib
 import os
@@ -35,7 +35,9 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _command(
     tree: Tree, folder: Path, passes: int, *, workers: int, samples_per_shard: int
 ) -> list[str]:
-    """The build of a tree ``passes`` times over, from ``folder`` into ``folder/shards``."""
+    """The command of a build of a tree repeated ``passes`` times, from ``folder`` to
+    ``folder/shards``.
+    """
     many = repeated(tree, folder / "dataset_extras", passes)
     config = make_config(folder, [many])
     where = ["--dataset", _NAME, "--data-config", config, "--out", folder / "shards"]
@@ -50,7 +52,7 @@ def _run(command: list[str]) -> float:
 
 
 def _passes(tree: Tree, scratch: Path, gigabytes: float) -> int:
-    """How many times over the tree's shards have the wanted size; by building it once."""
+    """How often to repeat the tree so that its shards have the wanted size; builds it once."""
     _run(_command(tree, scratch, 1, workers=0, samples_per_shard=2048))
     size = sum(path.stat().st_size for path in (scratch / "shards" / _NAME).iterdir())
     shutil.rmtree(scratch)
@@ -58,7 +60,7 @@ def _passes(tree: Tree, scratch: Path, gigabytes: float) -> int:
 
 
 class _Killed:
-    """A build whose command is given again until ``kills`` kills are done and it is finished."""
+    """A build whose command is run again until ``kills`` kills are done and it is finished."""
 
     def __init__(self, command: list[str], out: Path, shards: int, seed: int) -> None:
         self.done: list[str] = []
@@ -80,7 +82,7 @@ class _Killed:
         return self._chance.choice(workers) if workers else None
 
     def _wait_for(self, standing: int) -> float:
-        """Until so many shards stand; how long the last one took, seconds."""
+        """Wait until this many shards are finished; returns the seconds that the last one took."""
         before, moments = self._standing(), [0.0, 0.0]
         while self._process.poll() is None and before < standing:
             time.sleep(0.01)
@@ -89,7 +91,7 @@ class _Killed:
         return moments[1] - moments[0] if moments[0] else 0.0
 
     def kill_at(self, standing: int) -> None:
-        """Kill the command or a worker once so many shards stand, at any moment of the next."""
+        """Kill the command or a worker at a random moment after this many shards are finished."""
         time.sleep(self._chance.random() * self._wait_for(standing))
         what = self._chance.choice(("command", "worker"))
         while self._process.poll() is None:
@@ -103,7 +105,7 @@ class _Killed:
             self._process = self._start()
 
     def run(self, kills: int) -> int:
-        """All kills, at even distances of shards; the last command's exit code."""
+        """Run with all kills, evenly spread over the shards; returns the last exit code."""
         for number in range(kills):
             self.kill_at((number + 1) * self._shards // (kills + 1))
         return self._process.wait()
@@ -119,7 +121,7 @@ def soak_build(
     samples_per_shard: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Build quietly and with kills; figures, and what is ``wrong``, a line each."""
+    """Build without and with kills; returns figures, and failures as lines of ``wrong``."""
     passes = _passes(tree, scratch / "once", gigabytes)
     folder = scratch / "many"
     out = folder / "shards"

@@ -1,4 +1,4 @@
-"""The picture of :mod:`benchmarks.soak`: every sampled line over time."""
+"""The plot of :mod:`benchmarks.soak`: every sampled quantity over time."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 
 def draw(samples: dict[str, list[float]], path: Path) -> None:
-    """Write a PNG: a panel a line."""
+    """Write a PNG with one panel for each quantity."""
     lines = [name for name in samples if name != "seconds"]
     figure = Figure(figsize=(8, 2 * len(lines)), layout="constrained")
     FigureCanvasAgg(figure)

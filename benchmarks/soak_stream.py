@@ -1,4 +1,6 @@
-"""The stream's part of :mod:`benchmarks.soak`: one process reads it, this one samples that."""
+"""The stream of :mod:`benchmarks.soak`: another process reads it while this one samples that
+process.
+"""
 
 import re
 import time
@@ -17,20 +19,20 @@ from refit_shard import StreamingLoader, StreamOptions
 
 Samples = dict[str, list[float]]
 
-_COUNT = 120  # samples of a run
+_COUNT = 120  # number of samples in a run
 _LINES = ("memory_bytes", "open_files", "threads", "processes", "samples_per_second")
 
 
 @dataclass(frozen=True)
 class Trend:
-    """A line's median, and its robust slope times the time that it was seen for."""
+    """A quantity's median, and its growth: robust slope times duration."""
 
     median: float
     growth: float
 
 
 def trend(samples: Samples, name: str) -> Trend:
-    """Theil and Sen's slope of a line, without the first fifth of the samples."""
+    """The trend of a quantity by Theil and Sen's slope, without the first fifth of the samples."""
     first = len(samples["seconds"]) // 5
     when = np.array(samples["seconds"][first:])
     values = np.array(samples[name][first:])
@@ -41,7 +43,7 @@ def trend(samples: Samples, name: str) -> Trend:
 
 
 def _read(crops: Crops, limit: int | None, received: Any, options: dict[str, Any]) -> None:
-    """In a child: read for ever, or so many batches; ``received`` counts samples."""
+    """In a child process: read without end, or a number of batches; ``received`` counts samples."""
     sources = {"bedlam": (str(crops.shards), 1.0)}
     loader = StreamingLoader(sources, StreamOptions(occluders=str(crops.occluders), **options))
     batches = 0
@@ -54,7 +56,7 @@ def _read(crops: Crops, limit: int | None, received: Any, options: dict[str, Any
 
 
 def _sample(processes: Sequence[int]) -> list[float]:
-    """Memory (PSS), open files and threads of processes together, and how many there are."""
+    """Memory (PSS), open files and threads of some processes together, and their number."""
     memory = files = threads = found = 0
     for process in processes:
         folder = Path(f"/proc/{process}")
@@ -63,7 +65,7 @@ def _sample(processes: Sequence[int]) -> list[float]:
             opened = sum(1 for _ in (folder / "fd").iterdir())
             status = (folder / "status").read_text(encoding="utf-8")
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended meanwhile
+            continue  # the process has ended meanwhile
         kib = re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)
         count = re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)
         if kib and count:
@@ -77,7 +79,8 @@ def _sample(processes: Sequence[int]) -> list[float]:
 def soak_stream(
     crops: Crops, *, seconds: float, batches: int | None, batch: int, **options: Any
 ) -> Samples:
-    """Read for so long; every line's values, and ``seconds``, from the first batch on.
+    """Read for a duration; returns the values of every quantity and ``seconds`` since the first
+    batch.
 
     Raises:
         RuntimeError: the reading process died.

@@ -1,4 +1,4 @@
-"""The picture of :mod:`benchmarks.bench_peers`: throughput by the number of workers."""
+"""The plot of :mod:`benchmarks.bench_peers`: throughput by the number of workers."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ _STYLES = {"uint8": "-", "normalized": "--"}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Write a PNG: a line a loader and kind of image, with the least and the most."""
+    """Write a PNG with one line for each loader and kind of image, and its lowest and highest
+    value.
+    """
     figure = Figure(figsize=(10, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

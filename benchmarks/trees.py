@@ -1,8 +1,8 @@
-"""Small seeded dataset trees in their true layouts, for the demo, the tests and the benchmarks.
+"""Small generated datasets in the layouts of the real ones, for demo, tests and benchmarks.
 
-The pictures are real photographs (:mod:`benchmarks.photographs`) with mannequins painted into them
-(:mod:`benchmarks.mannequins`, which has the axes and the joints' order); the labels are the
-mannequins' own joints, so a wrong or rotated crop is seen at once.
+The pictures are photographs (:mod:`benchmarks.photographs`) with mannequins painted into them
+(:mod:`benchmarks.mannequins`, which defines the axes and the order of joints). The labels are the
+mannequins' joints, so a wrong or rotated crop is seen at once.
 """
 
 import zlib
@@ -60,7 +60,9 @@ class Tree:
 
 
 def _keypoints(person: Person, camera: Camera, zeroed: bool) -> Floats:
-    """(30,3): x, y px and confidence, 0 out of the frame, there ``zeroed`` x and y as well."""
+    """Keypoints (30,3): x, y px and confidence, which is 0 outside the frame; with ``zeroed`` x and
+    y are 0 there too.
+    """
     right, bottom = camera.width, camera.height
     x, y = person.pixels.T
     inside = (x >= 0) & (y >= 0) & (x < right) & (y < bottom)
@@ -71,7 +73,7 @@ def _keypoints(person: Person, camera: Camera, zeroed: bool) -> Floats:
 def _label(
     person: Person, dataset: str, scene: int, camera: Camera, rng: np.random.Generator
 ) -> Row:
-    """Every annotation that some dataset has, but imgname; the layout's keys select."""
+    """All annotations that any dataset has, except imgname; a layout's keys select some of them."""
     keypoints = _keypoints(person, camera, zeroed=dataset == "agora")
     in_the_wild = dataset in ("coco", "mpii")
     fitted = float(not in_the_wild or rng.random() < 0.75)
@@ -113,7 +115,7 @@ def _encode(frame: Image, suffix: str) -> bytes:
 def _make_frame(dataset: str, root: Path, seed: int, i: int) -> list[tuple[int, int, int, Row]]:
     """Write frame i; return (scene, nth in the scene, person, labels) of its people.
 
-    Its random numbers depend on the dataset, the seed and i alone.
+    Its random numbers depend only on the dataset, the seed and i.
     """
     rng = np.random.default_rng([seed, zlib.crc32(dataset.encode()), i])
     scenes = LAYOUTS[dataset].scenes
@@ -140,7 +142,7 @@ def _make_frame(dataset: str, root: Path, seed: int, i: int) -> list[tuple[int, 
 def make_tree(dataset: str, folder: Path, *, frames: int, seed: int = 0) -> Tree:
     """Write ``frames`` images of a dataset and their npz below ``folder``.
 
-    The same arguments give the same tree, and more frames only add to it.
+    The same arguments give the same tree; a larger ``frames`` only adds to it.
     """
     layout = LAYOUTS[dataset]
     root = folder / layout.root

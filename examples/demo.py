@@ -1,6 +1,6 @@
-"""The main job from end to end, on small synthetic datasets: build, verify, look, read, stream.
+"""The whole workflow on small generated datasets: build, verify, preview, read back, stream.
 
-Everything happens in ``demo/``, which is emptied first. Run it with ``make demo``.
+All files are written to ``demo/``, which is emptied first. Run it with ``make demo``.
 """
 
 import os
@@ -24,13 +24,15 @@ FRAMES = {"bedlam": 12, "agora": 9, "coco": 18, "3dpw": 6}
 
 
 def heading(text: str) -> None:
-    """Say what comes next."""
+    """Print the heading of the next step."""
     print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n== {text}", flush=True)
 
 
 def make_data() -> Path:
-    """Make the datasets in their true layouts; returns the ``data_config.py`` that names them."""
-    heading("Synthetic datasets, in the layouts of the real ones")
+    """Make datasets in the layouts of the real ones; returns the ``data_config.py`` that names
+    them.
+    """
+    heading("Make small datasets in the layouts of the real ones")
     trees: list[Tree] = []
     for dataset, frames in FRAMES.items():
         tree = make_tree(dataset, DEMO, frames=frames)
@@ -38,22 +40,22 @@ def make_data() -> Path:
         trees.append(tree)
     pack_bedlam(trees[0])
     config = make_config(DEMO, trees)
-    print(f"ROOTs and npz files are named in {config}")
+    print(f"{config} states their ROOTs and npz files")
     return config
 
 
 def pack_bedlam(tree: Tree) -> None:
-    """Put each scene into a tar, as BEDLAM is downloaded, in place of its folder."""
+    """Replace each scene's folder by a tar, as BEDLAM is downloaded."""
     scenes = sorted(folder for folder in tree.root.iterdir() if folder.is_dir())
     for scene in scenes:
         with tarfile.open(tree.root / f"{scene.name}.tar", "w") as tar:
             tar.add(scene, scene.name)
         shutil.rmtree(scene)
-    print(f"{tree.name}: packed into {len(scenes)} tars, one a scene, as it is downloaded")
+    print(f"{tree.name}: packed into {len(scenes)} tars, one for each scene, as downloaded")
 
 
 def refit_shard(*arguments: object) -> None:
-    """Run the command line as a user would; leaves with its exit code if it fails."""
+    """Print and run a command; exits with its exit code if it fails."""
     words = [str(argument) for argument in arguments]
     print(f"\n$ refit-shard {shlex.join(words)}", flush=True)
     roots = {dataset.root_variable for dataset in DATASETS.values()}  # they would override the demo
@@ -66,7 +68,7 @@ def refit_shard(*arguments: object) -> None:
 
 
 def read_back() -> None:
-    """Read the tars with webdataset alone; this does not use refit_shard."""
+    """Read the tars with webdataset alone, without code of this project."""
     heading("Read the tars with webdataset alone")
     for dataset in FRAMES:
         tars = sorted(str(tar) for tar in (SHARDS / dataset).glob("*.tar"))
@@ -85,8 +87,8 @@ def read_back() -> None:
 
 
 def stream_batches() -> None:
-    """Stream an epoch in the ratios of ``config_bedlam.yaml`` and draw a batch of it."""
-    heading("Stream batches in the ratios of configs/config_bedlam.yaml")
+    """Stream an epoch with the ratios of ``config_bedlam.yaml`` and draw a batch of it."""
+    heading("Stream batches with the ratios of configs/config_bedlam.yaml")
     config = "configs/config_bedlam.yaml"
     loader = StreamingLoader.from_config(
         config, shards=str(SHARDS), batch_size=8, num_workers=2, epoch_samples=160
@@ -106,7 +108,7 @@ def stream_batches() -> None:
 
 
 def main() -> None:
-    """Run every step in turn."""
+    """Run all steps."""
     os.chdir(REPOSITORY)
     shutil.rmtree(DEMO, ignore_errors=True)
     config = make_data()
@@ -115,7 +117,7 @@ def main() -> None:
     chosen = [word for dataset in FRAMES for word in ("--dataset", dataset)]
     refit_shard("build", *chosen, "--data-config", config, "--out", SHARDS)
 
-    heading("Check them, and look at them")
+    heading("Verify and preview the shards")
     refit_shard("verify", SHARDS)
     refit_shard("info", SHARDS)
     for dataset in FRAMES:

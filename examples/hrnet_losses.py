@@ -1,7 +1,7 @@
 """ReFit's losses of 2D keypoints, 3D joints and SMPL parameters, weighted by its config's LOSS.
 
-Means are taken as in ReFit, so that its weights have the same effect. Unlabelled data add nothing:
-rows without ``has_smpl`` or ``has_pose_3d``, and points of confidence 0.
+Means are taken as in ReFit, so the weights of its configs have the same effect. Unlabelled data add
+nothing: rows without ``has_smpl`` or ``has_pose_3d``, points of confidence 0.
 """
 
 import math
@@ -15,12 +15,12 @@ from torch import Tensor
 from examples.hrnet_model import HIPS, SMPL_JOINTS, Prediction, from_hips
 from refit_shard.shards_spec.errors import UsageError
 
-OPENPOSE_JOINTS = 25  # come first in ``keypoints``, and have weight 0 in ReFit
+OPENPOSE_JOINTS = 25  # the first joints of ``keypoints``, which have weight 0 in ReFit
 _BETAS_WEIGHT = 0.001
 
 
 class Losses(NamedTuple):
-    """``total`` is the weighted sum, the others are before weighting; scalars, float32."""
+    """Scalar float32 losses: ``total`` is the weighted sum of the others, which are unweighted."""
 
     total: Tensor
     kpt2d: Tensor
@@ -30,10 +30,10 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """The config's LOSS: KPT2D, KPT3D and SMPL; a missing one is 0.
+    """Weights of the losses, from the config's LOSS: KPT2D, KPT3D and SMPL; a missing one is 0.
 
     Raises:
-        UsageError: a weight is no number of at least 0, or all are 0.
+        UsageError: a weight is not a number of at least 0, or all are 0.
     """
 
     kpt2d: float = 0.0
@@ -54,7 +54,7 @@ class LossWeights:
         """The weights of a config's LOSS, and the names in it that this example cannot use.
 
         Raises:
-            UsageError: it is no section, or its weights are wrong.
+            UsageError: LOSS is not a section, or its weights are wrong.
         """
         if not isinstance(section, Mapping):
             raise UsageError(f"LOSS: must be a section with KPT2D, KPT3D and SMPL, got {section!r}")
@@ -63,7 +63,7 @@ class LossWeights:
         return weights, [str(key) for key in section if key not in known]
 
     def __call__(self, predicted: Prediction, batch: Mapping[str, Any]) -> Losses:
-        """The losses of a batch of the training loader that lies on the prediction's device."""
+        """The losses of a training batch, which must be on the prediction's device."""
         kpt2d = keypoint_loss(predicted, batch)
         kpt3d = joint_loss(predicted, batch)
         smpl = parameter_loss(predicted, batch)
@@ -72,7 +72,9 @@ class LossWeights:
 
 
 def rotations_from_axis_angle(pose: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) from axis-angle vectors (..., 3), radians; Rodrigues, exact at 0."""
+    """Rotations (..., 3, 3) from axis-angle vectors (..., 3), rad, by Rodrigues' formula; exact at
+    0.
+    """
     x, y, z = pose.unbind(-1)
     nought = torch.zeros_like(x)
     cross = torch.stack([nought, -z, y, z, nought, -x, -y, x, nought], dim=-1)
@@ -91,7 +93,9 @@ def _mean_of_rows(squares: Tensor, known: Tensor) -> Tensor:
 
 
 def keypoint_loss(predicted: Prediction, batch: Mapping[str, Any]) -> Tensor:
-    """Squares in half crops, times confidence: SPIN's 24 points, a mean over all 49."""
+    """Squared distances of SPIN's 24 points in half crops, times confidence; mean over all 49
+    points.
+    """
     labels: Tensor = batch["keypoints"]
     spin = labels[:, OPENPOSE_JOINTS:]
     squares = (predicted.projected() - spin[:, :, :2]) ** 2 * spin[:, :, 2:]
@@ -99,9 +103,9 @@ def keypoint_loss(predicted: Prediction, batch: Mapping[str, Any]) -> Tensor:
 
 
 def joint_loss(predicted: Prediction, batch: Mapping[str, Any]) -> Tensor:
-    """Squares in m², times confidence, both sides from the middle of their hips.
+    """Squared distances in m², times confidence, of joints relative to the middle of the hips.
 
-    A row with an unknown hip has no such middle and counts as unlabelled.
+    A row with an unknown hip counts as unlabelled.
     """
     labels: Tensor = batch["pose_3d"]
     confidence = labels[:, :, 3:]
@@ -111,7 +115,7 @@ def joint_loss(predicted: Prediction, batch: Mapping[str, Any]) -> Tensor:
 
 
 def parameter_loss(predicted: Prediction, batch: Mapping[str, Any]) -> Tensor:
-    """Squares of the rotation matrices' entries, and a thousandth of the betas' squares."""
+    """Mean squared error of rotation matrices, plus a thousandth of that of betas."""
     truth = rotations_from_axis_angle(batch["pose"].reshape(-1, SMPL_JOINTS, 3))
     known = batch["has_smpl"] == 1
     pose = _mean_of_rows((predicted.rotations - truth) ** 2, known)

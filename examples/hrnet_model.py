@@ -1,4 +1,4 @@
-"""HRNet with a small head: pose, shape, camera and joints of the person in a crop."""
+"""HRNet with a small head that predicts pose, shape, camera and joints of the person in a crop."""
 
 import importlib
 import pickle
@@ -14,26 +14,28 @@ from torch import Tensor, nn
 from refit_shard.shards_spec.errors import UsageError
 
 PRETRAIN = Path("data/pretrain")
-CROPS = ("256x192", "384x288")  # of the published pose models, the nearest to 256 px first
+CROPS = ("256x192", "384x288")  # input sizes of the published pose models, preferred first
 
 SMPL_JOINTS = 24
 SPIN_JOINTS = 24
 BETAS = 10
-HIPS = (2, 3)  # of SPIN's joints: right, left
+HIPS = (2, 3)  # right and left hip in SPIN's joints
 _HIDDEN = 1024
 _PARTS = (SMPL_JOINTS * 6, BETAS, 3, SPIN_JOINTS * 3)
-# First two columns of a rotation: the root upright before a camera whose y points down.
+# First two columns of rotations: an upright root in a camera frame with y down, and the rest pose.
 _ROOT_6D = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
 _REST_6D = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-_MEAN_SCALE = 0.9  # a person of 1.8 m fills most of the crop
+_MEAN_SCALE = 0.9  # half crops per metre: a person of 1.8 m fills most of the crop
 
 
 class Prediction(NamedTuple):
-    """The prediction for each crop.
+    """The model's output for each crop.
 
-    ``rotations`` (B, 24, 3, 3): SMPL's joints, the root in the camera frame. ``betas`` (B, 10).
-    ``camera`` (B, 3): weak perspective s, tx, ty; s in half crops a metre, t in half crops.
-    ``joints`` (B, 24, 3): SPIN's joints, metres from the middle of the hips, camera frame.
+    Attributes:
+        rotations: (B, 24, 3, 3) of SMPL's joints, the root in the camera frame.
+        betas: (B, 10).
+        camera: (B, 3) weak perspective s, tx, ty; s in half crops per metre, t in half crops.
+        joints: (B, 24, 3) SPIN's joints, metres from the middle of the hips, camera frame.
     """
 
     rotations: Tensor
@@ -42,18 +44,18 @@ class Prediction(NamedTuple):
     joints: Tensor
 
     def projected(self) -> Tensor:
-        """The joints in the crop: (B, 24, 2), x and y from -1 to 1, edge to edge."""
+        """The joints in the crop, (B, 24, 2): x and y from -1 to 1, from edge to edge."""
         points: Tensor = self.camera[:, None, :1] * self.joints[:, :, :2] + self.camera[:, None, 1:]
         return points
 
 
 def from_hips(joints: Tensor) -> Tensor:
-    """Joints (B, J, 3) in SPIN's order, moved so that the middle of the hips is the origin."""
+    """Joints (B, J, 3), J in SPIN's order, relative to the middle of the hips."""
     return joints - joints[:, HIPS, :].mean(dim=1, keepdim=True)
 
 
 def rotations_from_6d(columns: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) from two columns (..., 6), made orthonormal first."""
+    """Rotations (..., 3, 3) from their first two columns (..., 6), which are made orthonormal."""
     first = nn.functional.normalize(columns[..., :3], dim=-1)
     along = (first * columns[..., 3:]).sum(-1, keepdim=True)
     second = nn.functional.normalize(columns[..., 3:] - along * first, dim=-1)
@@ -64,16 +66,16 @@ def rotations_from_6d(columns: Tensor) -> Tensor:
 
 
 def import_timm() -> Any:
-    """The timm package.
+    """The timm package, imported.
 
-    timm imports torchvision, and torchvision registers a shape rule for its operator ``nms`` when
-    it is imported. A torchvision for CUDA beside a torch for the CPU (what pip gives on Linux when
-    torch alone comes from the CPU index) cannot load its operators, so there is nothing to register
-    for, and it fails. HRNet needs none of them: there their names are declared without a body;
-    calling one is refused by torchvision itself.
+    timm imports torchvision, which registers a shape rule for its operator ``nms`` on import. A
+    torchvision for CUDA beside a torch for the CPU (as pip installs on Linux if only torch comes
+    from the CPU index) cannot load its operators, so the registration fails. HRNet needs none of
+    these operators, so they are declared without an implementation here; torchvision refuses to
+    call them.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: timm is not installed.
     """
     try:
         try:
@@ -92,10 +94,10 @@ def import_timm() -> Any:
 
 
 def make_backbone(name: str) -> Any:
-    """timm's HRNet without its classifier; it gives the maps of its four branches.
+    """timm's HRNet without its classifier; its output is the feature maps of its four branches.
 
     Raises:
-        UsageError: timm has none of that name, or is not installed.
+        UsageError: timm has no HRNet of that name, or is not installed.
     """
     timm = import_timm()
     known = timm.list_models("hrnet_*")
@@ -107,10 +109,10 @@ def make_backbone(name: str) -> Any:
 
 
 class HumanModel(nn.Module):
-    """Means of the backbone's four branches, then two linear layers; see :class:`Prediction`.
+    """HRNet's four branches, averaged over pixels, then two linear layers; see :class:`Prediction`.
 
-    SMPL's meshes need a licensed body model, so the joints are regressed beside its parameters,
-    not from them.
+    SMPL's meshes need a licensed body model, so the joints are predicted separately, not computed
+    from SMPL's parameters.
 
     Raises:
         UsageError: timm has no such backbone.
@@ -130,7 +132,7 @@ class HumanModel(nn.Module):
         self.head = nn.Sequential(nn.Linear(channels, _HIDDEN), nn.ReLU(inplace=True), last)
 
     def forward(self, images: Tensor) -> Prediction:
-        """``images`` (B, 3, H, W), ImageNet-normalised; the head works in float32."""
+        """Predict from ``images`` (B, 3, H, W), ImageNet-normalised; the head uses float32."""
         maps: list[Tensor] = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
             means = torch.cat([branch.float().mean(dim=(2, 3)) for branch in maps], dim=1)
@@ -147,7 +149,7 @@ class HumanModel(nn.Module):
 
 
 def find_pretrained(model: str) -> Path | None:
-    """The published pose weights of a model below data/pretrain, if they are there."""
+    """The file of a model's published pose weights in data/pretrain; None if there is none."""
     for crop in CROPS:
         path = PRETRAIN / f"pose_{model}_{crop}.pth"
         if path.is_file():
@@ -156,20 +158,21 @@ def find_pretrained(model: str) -> Path | None:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """What ``torch.save`` put into a file, read without running code from it.
+    """The dictionary that ``torch.save`` wrote to a file, read without running code from it.
 
     Raises:
-        UsageError: no such file, not written by torch.save, or it holds more than plain values.
+        UsageError: the file is missing, not from torch.save, or holds more than tensors and plain
+            values.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        # torch's own text advises to load without the safeguard
+        # torch's message advises to load without the safeguard, so it is not shown.
         raise UsageError(
-            f"{path}: not a file of plain tensors by torch.save: it is damaged, or holds objects "
-            "that could run code"
+            f"{path}: not a torch.save file of plain tensors: it is damaged, or holds objects that "
+            "could run code"
         ) from error
     if not isinstance(content, dict):
         raise UsageError(f"{path}: must hold a dictionary, got {type(content).__name__}")
@@ -178,21 +181,21 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """Names of tensors: in the file and the backbone, only in one of them."""
+    """Names of tensors that are in both file and backbone, or only in one of them."""
 
     both: tuple[str, ...]
     only_model: tuple[str, ...]
     only_file: tuple[str, ...]
 
     def lines(self) -> Iterable[str]:
-        """What is printed: counts of tensors by module."""
+        """Lines to print: counts of tensors by module."""
         yield f"  matched {len(self.both)}: {_grouped(self.both, 1)}"
         yield f"  not in the file {len(self.only_model)}: {_grouped(self.only_model, 4)}"
         yield f"  not in the model {len(self.only_file)}: {_grouped(self.only_file, 4)}"
 
 
 def _grouped(names: Iterable[str], depth: int) -> str:
-    """``stage2 (120), stage3 (300)``: names by their first ``depth`` parts, counted."""
+    """Counts of names by their first ``depth`` parts, such as ``stage2 (120), stage3 (300)``."""
     groups = Counter(".".join(name.split(".")[:-1][:depth]) or name for name in names)
     return ", ".join(f"{group} ({count})" for group, count in groups.items()) or "-"
 
@@ -200,11 +203,11 @@ def _grouped(names: Iterable[str], depth: int) -> str:
 def load_pretrained(backbone: nn.Module, path: Path) -> Matched:
     """Copy the tensors of a published pose model into the backbone, by name.
 
-    The published models fuse only the last stage's first branch, so the other branches' last
-    fusions keep their random weights.
+    The published models have only the last stage's fusion into its first branch, so the fusions
+    into the other branches keep their random weights.
 
     Raises:
-        UsageError: no name matches, or a tensor has another shape; the backbone is as it was.
+        UsageError: no name matches, or a tensor has another shape; the backbone is unchanged.
     """
     content = read_tensors(path)
     given = {name: value for name, value in content.items() if isinstance(value, Tensor)}
@@ -212,8 +215,8 @@ def load_pretrained(backbone: nn.Module, path: Path) -> Matched:
     both = [name for name in own if name in given]
     if not both:
         raise UsageError(
-            f"{path}: none of its {len(content)} entries ({_some(content)}) is one of the "
-            f"backbone's ({_some(own)}); give a pose_hrnet_*.pth of HRNet's authors"
+            f"{path}: none of its {len(content)} entries ({_some(content)}) is a tensor of the "
+            f"backbone ({_some(own)}); give a pose_hrnet_*.pth of HRNet's authors"
         )
     for name in both:
         if given[name].shape != own[name].shape:
@@ -230,7 +233,7 @@ def load_pretrained(backbone: nn.Module, path: Path) -> Matched:
 
 
 def _counter(name: str) -> bool:
-    """Batch normalisation's count of batches, which old files lack and nothing here reads."""
+    """True for batch normalisation's count of batches, which old files lack and nothing uses."""
     return name.endswith("num_batches_tracked")
 
 

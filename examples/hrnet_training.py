@@ -16,9 +16,9 @@ from refit_shard.loaders.refit.trainer import TrainLoader
 from refit_shard.shards_spec.errors import RefitShardError, StorageError, UsageError
 
 CHECKPOINT_VERSION = 1
-MAX_GRADIENT = 4.0  # norm, as ReFit's CLIP_NORM
+MAX_GRADIENT = 4.0  # largest norm, as ReFit's CLIP_NORM
 
-# Where SPIN's first 14 joints are among the 17 of H36M's regressor.
+# Positions of SPIN's first 14 joints in the 17 joints of H36M's regressor.
 H36M_TO_SPIN = (6, 5, 4, 1, 2, 3, 16, 15, 14, 11, 12, 13, 8, 10)
 
 Batch = dict[str, Any]
@@ -26,7 +26,10 @@ Batch = dict[str, Any]
 
 @dataclass
 class Trainer:
-    """A model, what trains it, and how many steps it had. ``amp``: bfloat16 in the backbone."""
+    """A model in training: with its optimizer, losses, loader, and the number of finished steps.
+
+    ``amp``: use bfloat16 in the backbone.
+    """
 
     model: HumanModel
     optimizer: torch.optim.Optimizer
@@ -47,7 +50,7 @@ class Trainer:
         lr: float,
         amp: bool,
     ) -> "Trainer":
-        """A new one; the model moves to the device."""
+        """A trainer with a new Adam optimizer; moves the model to the device."""
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(model.parameters(), lr=lr)
         return cls(model, optimizer, weights, loader, device, amp)
@@ -60,7 +63,7 @@ class Trainer:
             return predicted
 
     def train_step(self, batch: Batch) -> Losses:
-        """One step on a uint8 batch of the loader; its losses, detached."""
+        """Train one step on a uint8 batch of the loader; returns its losses, detached."""
         self.model.train()
         ready = finalize(batch, self.device)
         losses = self.weights(self.predict(ready["img"]), ready)
@@ -74,7 +77,7 @@ class Trainer:
     def run(
         self, steps: int, *, checkpoint: Path | None = None, save_every: int, log_every: int
     ) -> None:
-        """Train until ``steps`` steps are done, through as many epochs as that takes.
+        """Train until ``steps`` steps are done, in as many epochs as needed.
 
         Raises:
             RefitShardError: the loss is no longer finite.
@@ -90,7 +93,7 @@ class Trainer:
                     break
 
     def _log(self, losses: Losses, steps: int) -> None:
-        """One line; speed and waiting are means since the program began."""
+        """Print one line; speed and waiting are means since the start of the program."""
         total, kpt2d, kpt3d, smpl = torch.stack(list(losses)).tolist()
         stats = self.loader.stats()
         print(
@@ -105,10 +108,10 @@ class Trainer:
             )
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; by a rename at the end, so never a partial one.
+        """Write a checkpoint and rename it when it is complete.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the checkpoint cannot be written.
         """
         content = {
             "version": CHECKPOINT_VERSION,
@@ -118,7 +121,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "loader": self.loader.state_dict(),
         }
-        part = path.with_name(f".{path.name}.part")  # of a run that was killed: written anew
+        part = path.with_name(f".{path.name}.part")  # replaces that of a run that was killed
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as stream:
@@ -132,14 +135,16 @@ class Trainer:
             part.unlink(missing_ok=True)
 
     def resume(self, path: Path) -> None:
-        """Go on where a checkpoint was saved.
+        """Continue from a checkpoint.
 
         Raises:
-            UsageError: it is no checkpoint of this program, this model or these shards.
+            UsageError: the checkpoint is not of this program, this model or these shards.
         """
         content = read_tensors(path)
         if content.get("version") != CHECKPOINT_VERSION:
-            raise UsageError(f"--checkpoint {path}: not a checkpoint of this program's version")
+            raise UsageError(
+                f"--checkpoint {path}: not a checkpoint of this version of the program"
+            )
         if content["backbone"] != self.model.name:
             raise UsageError(
                 f"--checkpoint {path}: must be of --model {self.model.name}, got "
@@ -153,11 +158,12 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(trainer: Trainer, batches: Iterable[Batch]) -> tuple[float, int]:
-    """Mean joint error in mm, relative to the middle of the hips, and the number of labelled rows.
+    """Mean error of joints in mm, relative to the middle of the hips, and the number of labelled
+    rows.
 
-    Labels of 17 joints are H36M's, regressed from SMPL's mesh; the first 14 of SPIN's joints are
-    compared with them, though these are not quite the same points. Otherwise the labels are SPIN's
-    24 joints.
+    Labels of 17 joints are H36M's, regressed from the mesh; the first 14 of SPIN's joints are
+    compared with them, although the two define joints slightly differently. Labels of 24 joints are
+    SPIN's.
     """
     trainer.model.eval()
     distances, joints, rows = 0.0, 0.0, 0

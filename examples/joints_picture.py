@@ -46,7 +46,7 @@ text { fill: var(--ink); }
 
 
 def place(name: str) -> tuple[float, float]:
-    """Where a joint is, beside the body's midline; the bare name of OpenPose's too."""
+    """Position of a joint: x from the body's midline, y down, px; a prefix ``op_`` is ignored."""
     bare = name.removeprefix("op_")
     for side, sign in (("left_", 1), ("right_", -1)):
         if bare.startswith(side):
@@ -56,13 +56,13 @@ def place(name: str) -> tuple[float, float]:
 
 
 def side_of(name: str) -> str:
-    """Whose side a joint is on: ``left`` and ``right`` are the person's."""
+    """The person's side that a joint is on: ``left``, ``right`` or ``middle``."""
     bare = name.removeprefix("op_")
     return bare.split("_")[0] if bare.startswith(("left_", "right_")) else "middle"
 
 
 def spread(wished: Sequence[float]) -> list[float]:
-    """Ascending heights, at least a line apart, near those that are wished for."""
+    """Ascending heights for labels, at least a line apart, near the wished ones."""
     made: list[float] = []
     for y in wished:
         made.append(max(y, made[-1] + _GAP) if made else y)
@@ -71,7 +71,7 @@ def spread(wished: Sequence[float]) -> list[float]:
 
 
 def figure(names: Sequence[str], title: str, x0: float) -> Iterator[str]:
-    """One person with dots, numbers and names."""
+    """SVG elements of one person with dots, numbers and names."""
     middle = x0 + _MIDDLE
     yield f'<text x="{x0 + 24}" y="28" class="title">{title}</text>'
     for first, second in _BONES:

@@ -3,11 +3,12 @@
     data = ShardData("configs/config_bedlam.yaml", shards="data/shards", num_workers=8)
     Trainer(max_epochs=20, use_distributed_sampler=False).fit(model, data, ckpt_path="last")
 
-Two things in Lightning (since 2.2; this was run with 2.6) need care. It saves and loads the state
-of a training loader that has one, but not in a checkpoint saved between two epochs, so the stream
-would begin again. And after a resume it takes ``len(loader)`` for the length of the whole epoch,
-including the batches before the checkpoint. So here the data module keeps the state, and the
-loader's length is always that of a whole epoch: Lightning decides where an epoch ends.
+Lightning (since 2.2; this was run with 2.6) saves and loads the state of a training loader that has
+one, but not in a checkpoint that is saved between two epochs: training would start from the
+beginning. After a resume it also takes the loader's ``len`` as the whole epoch, although it has
+already counted the batches before the checkpoint. So the data module saves the state here, and the
+loader's length is always that of a whole epoch: Lightning decides where an epoch ends, the stream
+goes on.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,11 +24,11 @@ State = dict[str, Any]
 
 
 class EndlessBatches(Iterator[Batch]):
-    """The batches of a loader, one epoch after the other; ``len`` is the length of an epoch.
+    """The batches of a loader, one epoch after another; ``len`` is the length of one epoch.
 
-    ``steps_done`` counts the steps that the trainer has finished. If a state is saved in the middle
-    of a step (by Slurm's signal, or after an error), it is the state before that step's batch,
-    because the resumed trainer asks for this batch again.
+    ``steps_done`` returns the number of steps that the trainer has finished. A state that is saved
+    during a step (on Slurm's signal, or after an error) is that before the step's batch, because
+    the trainer will request this batch again.
     """
 
     def __init__(self, loader: StreamingLoader, steps_done: Callable[[], int]) -> None:
@@ -50,12 +51,12 @@ class EndlessBatches(Iterator[Batch]):
             return next(self._batches)
 
     def state_dict(self) -> State:
-        """Where the trainer is: after the batches whose steps it has finished."""
+        """The stream's state after the batches whose steps the trainer has finished."""
         within_step = self._steps_done() == self._step
         return self._before_batch if within_step else self._loader.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Go on where the state was saved.
+        """Continue from a state.
 
         Raises:
             UsageError: the state is of a stream with other items.
@@ -65,10 +66,13 @@ class EndlessBatches(Iterator[Batch]):
 
 
 class ShardData(LightningDataModule):
-    """Training batches in the ratios of ReFit's YAML, and each row of ``validation`` once.
+    """Training batches with the ratios of a training YAML, and each row of ``validation`` once.
 
-    ``shards``: folder or URL with a folder for each dataset. ``validation``: the name of a dataset,
-    or None. ``options``: those of :class:`refit_shard.StreamOptions`; ``batch_size`` is per rank.
+    Args:
+        config: path of the training YAML.
+        shards: folder or URL that holds the datasets' folders.
+        validation: the dataset for validation, or None.
+        options: fields of :class:`refit_shard.StreamOptions`; ``batch_size`` is that of one rank.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class ShardData(LightningDataModule):
         self._batches: EndlessBatches | None = None
 
     def setup(self, stage: str) -> None:
-        """Called by Lightning once the ranks are known, and before it loads a state."""
+        """Open the loader; called by Lightning once ranks are known, before it loads a state."""
         del stage
         if self._batches is None:
             self._loader = StreamingLoader.from_config(
@@ -101,12 +105,12 @@ class ShardData(LightningDataModule):
         return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.state_dict()["processed"])
 
     def train_dataloader(self) -> EndlessBatches:
-        """The same object each time, because it keeps the position in the stream."""
+        """The batches; always the same object, because it holds the stream's position."""
         assert self._batches is not None
         return self._batches
 
     def val_dataloader(self) -> list[EvaluationLoader]:
-        """Each row once, in order and without augmentation; each rank gets a part of the rows."""
+        """The validation rows in order, without augmentation, split over the ranks."""
         if self._validation is None:
             return []
         where = f"{self._shards.rstrip('/')}/{self._validation}"
@@ -114,11 +118,11 @@ class ShardData(LightningDataModule):
         return [EvaluationLoader(self._validation, where, options)]
 
     def state_dict(self) -> State:
-        """What Lightning puts into its checkpoints: the stream's state, a few KB of JSON."""
+        """The stream's state for Lightning's checkpoints, a few KB of JSON values."""
         assert self._batches is not None
         return self._batches.state_dict()
 
     def load_state_dict(self, state: State) -> None:
-        """Called by Lightning with the state from a checkpoint."""
+        """Continue from the state in a checkpoint; called by Lightning."""
         assert self._batches is not None
         self._batches.load_state_dict(state)

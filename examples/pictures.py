@@ -1,9 +1,11 @@
-"""The pictures of the page *Start*: a synthetic frame, stored crops, and a batch of the stream.
+"""Makes the pictures of the page *Start*: a generated frame, stored crops, and a batch of the
+stream.
 
     python -m examples.pictures            writes docs/pictures/*.jpg
 
-The people are painted mannequins and the backgrounds free photographs (``benchmarks/trees.py``), so
-nothing in them belongs to a real dataset. Every run gives the same pictures.
+The people are painted mannequins and the backgrounds are free photographs
+(``benchmarks/trees.py``), so no picture contains data of a real dataset. The pictures are the same
+in every run.
 """
 
 import sys
@@ -25,7 +27,7 @@ _QUALITY = 82
 
 
 def save(image: Image, name: str) -> None:
-    """Write a BGR picture of :data:`WIDTH` pixels or less as a JPEG."""
+    """Write a BGR picture as a JPEG, scaled down to at most :data:`WIDTH` pixels."""
     factor = min(1.0, WIDTH / image.shape[1])
     small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     options = [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
@@ -34,12 +36,12 @@ def save(image: Image, name: str) -> None:
 
 
 def read(path: Path) -> Image:
-    """A picture file, BGR."""
+    """Read a picture file as BGR."""
     return np.asarray(cv2.imread(str(path)), np.uint8)
 
 
 def main() -> int:
-    """Make all three."""
+    """Make the three pictures."""
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

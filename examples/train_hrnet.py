@@ -1,9 +1,10 @@
-"""Train HRNet with a pose, shape and camera head on shards: an example to start from.
+"""Train HRNet with a head for pose, shape, camera and joints on shards: a simple baseline to start
+from.
 
     python -m examples.train_hrnet --config configs/config_bedlam.yaml --shards data/shards
 
-Images are copied to the device as uint8 and normalised there. A checkpoint holds the model, the
-optimizer and the loader's state: the same command again goes on at the next unseen batch.
+Images are loaded as uint8 and normalised on the device. A checkpoint holds the model, the optimizer
+and the loader's state; the same command with it continues at the next unseen batch.
 """
 
 import argparse
@@ -53,50 +54,92 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="YAML", help="ReFit's YAML: datasets, ratios, LOSS")
-    add("--shards", metavar="DIR|URL", help="default the config's DATASET.SHARDS, else data/shards")
-    add("--steps", type=positive, default=80_000, help="in all, including the checkpoint's (80000)")
+    add(
+        "--config",
+        required=True,
+        metavar="YAML",
+        help="a training config such as ReFit's: datasets, ratios, LOSS",
+    )
+    add(
+        "--shards",
+        metavar="DIR|URL",
+        help="folder of the datasets (default: DATASET.SHARDS of the config, else data/shards)",
+    )
+    add(
+        "--steps",
+        type=positive,
+        default=80_000,
+        metavar="N",
+        help="steps in all, including those of the checkpoint (default %(default)s)",
+    )
     add("--model", default="hrnet_w48", help="one of timm's hrnet_* (default %(default)s)")
     add(
         "--pretrained",
         metavar="FILE",
-        help="weights of the backbone, or none; default the published "
-        f"{PRETRAIN}/pose_MODEL_{{{','.join(CROPS)}}}.pth, if it is there",
+        help="weights of the backbone, or none (default: the published "
+        f"{PRETRAIN}/pose_MODEL_{{{','.join(CROPS)}}}.pth if it exists)",
     )
-    add("--device", help="default cuda if there is one, else cpu")
-    add("--checkpoint", type=Path, metavar="FILE", help="resume from it, if it exists")
-    add("--save-every", type=positive, default=1000, metavar="STEPS")
-    add("--log-every", type=positive, default=10, metavar="STEPS")
-    add("--batch-size", type=positive, help="default the config's TRAIN.BATCH_SIZE")
+    add("--device", help="torch device (default: cuda if available, else cpu)")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint to write; if it exists, training continues from it",
+    )
+    add(
+        "--save-every",
+        type=positive,
+        default=1000,
+        metavar="STEPS",
+        help="steps between two checkpoints (default %(default)s)",
+    )
+    add(
+        "--log-every",
+        type=positive,
+        default=10,
+        metavar="STEPS",
+        help="steps between two lines of the log (default %(default)s)",
+    )
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="default: TRAIN.BATCH_SIZE of the config",
+    )
     add(
         "--workers",
         type=int,
         metavar="N",
-        help="loader threads; default the config's NUM_WORKERS",
+        help="threads of the loader (default: NUM_WORKERS of the config)",
     )
-    add("--lr", type=above_zero, default=1e-4, help="learning rate of Adam (default %(default)s)")
+    add(
+        "--lr",
+        type=above_zero,
+        default=1e-4,
+        help="learning rate of Adam (default %(default)s)",
+    )
     add(
         "--amp",
         action=argparse.BooleanOptionalAction,
-        help="bfloat16 in the backbone; default on CUDA, as many CPUs are slower with it",
+        help="use bfloat16 in the backbone (default: only on CUDA; many CPUs are slower with it)",
     )
     add(
         "--eval-joints",
         choices=("smpl", "none"),
         default="none",
-        help="what validation rows are measured against at the end: SMPL's meshes, or the "
-        "labels' own joints (default)",
+        help="joints that validation is measured against at the end: those of SMPL's meshes, or "
+        "those of the labels (none, the default)",
     )
     return parser
 
 
 def read_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The config file, with what the command line says instead.
+    """The config, with the values that the command line overrides.
 
     Raises:
-        UsageError: the file is missing, not YAML, or says nothing usable of the data.
+        UsageError: the file is missing, not YAML, or does not state the data correctly.
     """
-    read_config(args.config)  # it says what is wrong with the file
+    read_config(args.config)  # raises an error that says what is wrong with the file
     content: dict[str, Any] = yaml.safe_load(Path(args.config).read_text(encoding="utf-8"))
     if args.shards:
         content["DATASET"]["SHARDS"] = args.shards
@@ -108,10 +151,12 @@ def read_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare_checkpoint(path: Path | None) -> bool:
-    """Whether there is one to go on from; else its folder is made now, not after an hour.
+    """True if there is a checkpoint to continue from.
+
+    The folder is made now, so that an error is raised before the training, not at the first save.
 
     Raises:
-        UsageError: there can be no such file.
+        UsageError: the folder cannot be made.
     """
     if path is None:
         return False
@@ -123,41 +168,41 @@ def prepare_checkpoint(path: Path | None) -> bool:
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of that name, else CUDA's if there is one, else the CPU.
+    """The device of that name; without a name CUDA if available, else the CPU.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: the device is not available.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
         reason = str(error).split("\n", 1)[0]
-        raise UsageError(f"--device {name}: not to be had here: {reason}") from error
+        raise UsageError(f"--device {name}: not available: {reason}") from error
     return device
 
 
 def make_model(args: argparse.Namespace, *, resumed: bool) -> HumanModel:
-    """The model, with pretrained weights unless a checkpoint is there to give all.
+    """The model, with pretrained weights in the backbone unless a checkpoint will be loaded.
 
     Raises:
-        UsageError: no such model, or the pretrained weights do not fit.
+        UsageError: timm has no such model, or the pretrained weights do not fit.
     """
     model = HumanModel(args.model)
     if resumed or args.pretrained == "none":
         return model
     path = Path(args.pretrained) if args.pretrained else find_pretrained(args.model)
     if path is None:
-        print(f"no {PRETRAIN}/pose_{args.model}_*.pth: the backbone begins with random weights")
+        print(f"no {PRETRAIN}/pose_{args.model}_*.pth: the backbone starts with random weights")
         return model
-    print(f"backbone's weights from {path}")
+    print(f"backbone weights from {path}")
     for line in load_pretrained(model.backbone, path).lines():
         print(line)
     return model
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train, and measure the validation rows at the end.
+    """Train, then measure the error on the validation rows.
 
     Raises:
         RefitShardError: see its message.
@@ -172,7 +217,7 @@ def run(args: argparse.Namespace) -> None:
         device=device,
     )
     if unused:
-        print(f"LOSS: {', '.join(unused)} left out, this example has no such loss")
+        print(f"LOSS: {', '.join(unused)} ignored, because this example has no such loss")
     torch.manual_seed(train_loader.options.seed)
     resumed = prepare_checkpoint(args.checkpoint)
     model = make_model(args, resumed=resumed)
@@ -180,7 +225,7 @@ def run(args: argparse.Namespace) -> None:
     trainer = Trainer.make(model, weights, train_loader, device, lr=args.lr, amp=amp)
     if resumed:
         trainer.resume(args.checkpoint)
-        print(f"{args.checkpoint}: going on after step {trainer.step}")
+        print(f"{args.checkpoint}: continuing after step {trainer.step}")
     trainer.run(
         args.steps,
         checkpoint=args.checkpoint,
@@ -188,11 +233,11 @@ def run(args: argparse.Namespace) -> None:
         log_every=args.log_every,
     )
     error, rows = evaluate(trainer, test_loader)
-    print(f"validation: {error:.1f} mm a joint, over {rows} rows with 3D joints")
+    print(f"validation: mean joint error {error:.1f} mm, {rows} rows with 3D joints")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code. An error of ours is one line on stderr."""
+    """Run the program and return its exit code; expected errors are one line on stderr."""
     args = make_parser().parse_args(argv)
     try:
         run(args)

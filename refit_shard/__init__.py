@@ -1,7 +1,6 @@
-"""Training data for human mesh recovery: sharded data sets, and a stream of batches from them.
+"""Training data for human mesh recovery: sharded datasets, and a stream of batches from them.
 
-What a training program needs is here; it is imported when it is first asked for, so that
-``import refit_shard`` itself is quick.
+The public classes and functions. Each is imported on first use, so ``import refit_shard`` is quick.
 """
 
 from importlib import import_module
@@ -63,12 +62,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, imported from its home."""
+    """A public class or function, imported from the module that defines it."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    """The public names, also those that were not asked for yet."""
+    """All public names, including those that are not imported yet."""
     return sorted({*globals(), *__all__})

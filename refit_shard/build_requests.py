@@ -1,4 +1,4 @@
-"""The builds that ``refit-shard build`` is asked for, from its arguments."""
+"""Build requests from the arguments of ``refit-shard build``."""
 
 import argparse
 import dataclasses
@@ -15,14 +15,15 @@ from refit_shard.shards_spec.storage.paths import location
 
 
 def build_requests(args: argparse.Namespace) -> list[BuildRequest]:
-    """A request for each data set that the arguments name.
+    """One build request for each dataset that the arguments name.
 
     Raises:
-        UsageError: they contradict each other, or a data set's place is not configured.
+        UsageError: the arguments contradict each other, or a dataset's npz or root is not
+            configured.
     """
     out = location(args.out, "--out").rstrip("/")
     if out.endswith(":"):
-        raise UsageError(f"--out {args.out!r}: must be a folder, or a URL with a bucket")
+        raise UsageError(f"--out {args.out!r}: must be a folder or a URL with a bucket")
     options = BuildOptions(
         box_px=args.box_px,
         envelope=args.envelope,
@@ -54,7 +55,7 @@ def build_requests(args: argparse.Namespace) -> list[BuildRequest]:
 
 
 def _places(args: argparse.Namespace) -> list[tuple[Dataset, str, str]]:
-    """The data sets that the arguments name, each with its npz and root."""
+    """The datasets that the arguments name, each with its npz and root."""
     own = any((args.npz, args.root, args.name))
     if bool(args.dataset or args.config) == own:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""What ``refit-shard build`` says: of the annotations, of the plan and of what was built."""
+"""The output of ``refit-shard build``: the annotations, the plan, and the built datasets."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -12,16 +12,16 @@ from refit_shard.converter.doctor.findings import Finding
 from refit_shard.converter.doctor.labels import unusable_rows
 from refit_shard.shards_spec.names import OVERWRITE
 
-Built = tuple[Summary, float]  # with the seconds that it took
+Built = tuple[Summary, float]  # a build's summary and its duration in seconds
 
 
 def print_annotations(prepared: Prepared) -> None:
-    """Say what the npz holds and what it does not."""
+    """Print which arrays the npz has and lacks, and how many rows cannot be used."""
     source, plan = prepared.source, prepared.plan
     name = prepared.recipe.dataset.name
     lines = [
         f"{name}: {source.rows} rows, {plan.frames} frames, {plan.shards} shards from {source.npz}",
-        f"{name}: found {', '.join(source.found)}; not there: {', '.join(source.absent) or 'none'}"
+        f"{name}: found {', '.join(source.found)}; missing: {', '.join(source.absent) or 'none'}"
         + (f"; not used: {', '.join(source.unused)}" if source.unused else ""),
     ]
     if source.kept.fields:
@@ -34,7 +34,7 @@ def print_annotations(prepared: Prepared) -> None:
 
 
 def checked_json(prepared: Prepared, findings: Iterable[Finding]) -> dict[str, Any]:
-    """What --json says of the rows and the checks of a data set."""
+    """A dataset's unusable rows and findings of the checks, for --json."""
     return {
         "dataset": prepared.recipe.dataset.name,
         "unusable": [dataclasses.asdict(one) for one in unusable_rows(prepared.source)],
@@ -43,7 +43,7 @@ def checked_json(prepared: Prepared, findings: Iterable[Finding]) -> dict[str, A
 
 
 def planned_json(prepared: Prepared, findings: Iterable[Finding], plan: Estimate) -> dict[str, Any]:
-    """What --dry-run --json says of a data set."""
+    """A dataset's plan and findings of the checks, for --dry-run --json."""
     return {
         **checked_json(prepared, findings),
         **dataclasses.asdict(plan),
@@ -52,10 +52,10 @@ def planned_json(prepared: Prepared, findings: Iterable[Finding], plan: Estimate
 
 
 def print_planned(found: Sequence[tuple[Prepared, Estimate]]) -> None:
-    """The table of a dry run, and the frames that are missing."""
+    """Print the table of a dry run, and examples of missing frames."""
     print_table(
         "plan (nothing was written)",
-        ["data set", "rows", "frames", "shards", "size", "time", "missing"],
+        ["dataset", "rows", "frames", "shards", "size", "time", "missing"],
         [
             [
                 one.recipe.dataset.name,
@@ -78,16 +78,16 @@ def print_planned(found: Sequence[tuple[Prepared, Estimate]]) -> None:
 
 
 def built_json(summary: Summary, seconds: float) -> dict[str, Any]:
-    """What --json says of a data set that was built."""
+    """The summary of a finished build, for --json."""
     return {**dataclasses.asdict(summary), "seconds": round(seconds, 3)}
 
 
 def print_built(done: Sequence[Built], checked: Iterable[dict[str, Any]]) -> None:
-    """The table of what was built, and what the user should know of it.
+    """Print the table of built datasets, then notes and warnings on each.
 
-    ``checked``: :func:`checked_json` of each data set that was looked at.
+    ``checked``: :func:`checked_json` of each dataset that was checked.
     """
-    columns = ["data set", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
+    columns = ["dataset", "rows", "frames", "shards", "kept", "size", "quarantined", "time"]
     print_table("built", columns, [_cells(summary, seconds) for summary, seconds in done])
     for summary, _ in done:
         _print_notes(summary)
@@ -118,7 +118,7 @@ def _print_notes(summary: Summary) -> None:
         say(f"{summary.dataset}: {summary.left_out} rows of the npz were left out (--limit)")
     if summary.overwriting:
         say(
-            f"{summary.dataset}: an --overwrite that did not end waits: give it again, or "
-            f"drop it by deleting {summary.out}/{OVERWRITE}"
+            f"{summary.dataset}: an earlier --overwrite is not finished: run it again to go on, or "
+            f"delete {summary.out}/{OVERWRITE} to give it up"
         )
     say(f"{summary.dataset}: {summary.out}")

@@ -1,4 +1,4 @@
-"""The entry point. Each command imports what it needs when it runs, so ``--help`` is quick."""
+"""The command line. Commands import heavy modules only when they run, so ``--help`` is quick."""
 
 import argparse
 import io
@@ -35,7 +35,7 @@ from refit_shard.shards_spec.storage.paths import absolute
 
 INTERRUPTED = 130
 DEBUG = "REFIT_SHARD_DEBUG"
-# What the extras bring and the plain install does not, by the names of the imports.
+# Modules (by import name) that the plain install lacks, and the extra that installs each.
 BUILD_MODULES = {"PIL", "cv2", "kornia_rs", "ray", "rich", "webdataset"}
 _EXTRAS = {
     **dict.fromkeys(BUILD_MODULES, "build"),
@@ -46,23 +46,23 @@ _EXTRAS = {
 }
 
 DESCRIPTION = """\
-Training data for human mesh recovery: data sets become pre-cropped shards.
+Training data for human mesh recovery: datasets become pre-cropped shards.
 
   refit-shard import-annotations SOURCE --out FILE.npz   downloaded annotations -> npz
-  refit-shard doctor                       is the data folder ready?
+  refit-shard doctor                       is the data folder ready for a build?
   refit-shard build --dataset bedlam       images and annotations -> data/shards/bedlam
-  refit-shard add-labels data/shards/bedlam my.npz --keep contact   labels of your own
-  refit-shard verify data/shards/bedlam    re-read and check everything
+  refit-shard add-labels data/shards/bedlam my.npz --keep contact   add labels of your own
+  refit-shard verify data/shards/bedlam    read the shards again and check everything
   refit-shard info data/shards             rows, bytes, box sizes
   refit-shard preview data/shards/bedlam --out sheet.png   crops with skeletons
   refit-shard report data/shards --out report.html   distributions, duplicates, crops
-  refit-shard query data/shards --where "scale > 0.5" --count   how many rows
+  refit-shard query data/shards --where "scale > 0.5" --count   count rows
   refit-shard show data/shards/bedlam KEY  one crop, its skeleton and its labels
-  refit-shard export data/shards/bedlam --format json --out DIR   for other readers
-  refit-shard simulate config.yaml --cache 200GB   what a run would download
-  refit-shard bench config.yaml --gpu 1000   how fast the loader is on this machine
-  refit-shard extract-frames --dataset h36m   the frames that an npz names, out of videos
-  refit-shard subset-3dpw                  crops of ReFit's validation subset
+  refit-shard export data/shards/bedlam --format json --out DIR   formats of other readers
+  refit-shard simulate config.yaml --cache 200GB   bytes that a training run would download
+  refit-shard bench config.yaml --gpu 1000   the loader's speed on this machine
+  refit-shard extract-frames --dataset h36m   the frames that an npz names, from videos
+  refit-shard subset-3dpw                  crops of ReFit's 3DPW validation subset
 """
 
 
@@ -72,7 +72,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="refit-shard",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="exit codes: 0 fine, 1 something was found wrong, 2 wrong use, 130 interrupted",
+        epilog="exit codes: 0 success, 1 an error or a problem in the data, 2 wrong arguments, 130 "
+        "interrupted",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -103,11 +104,11 @@ def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code. What goes wrong is one line on stderr."""
+    """Run a command and return its exit code. An error is printed as one line on stderr."""
     _settle_streams()
     try:
         args = make_parser().parse_args(argv)
-    except SystemExit as ended:  # help, or wrong use
+    except SystemExit as ended:  # argparse printed help, or an error in the arguments
         if ended.code == 0 and _outcome(_flush):
             return RefitShardError.exit_code
         raise
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    absolute(".")  # libraries abort the process where the current folder was deleted
+    absolute(".")  # raises if the current folder was deleted: libraries would abort the process
     try:
         code: int = args.run(args)
     except ModuleNotFoundError as error:
@@ -127,28 +128,28 @@ def _run(args: argparse.Namespace) -> int:
         if extra is None:
             raise
         raise UsageError(
-            f"{args.command} needs more than the loader ({error}): "
+            f"{args.command} needs modules that are not installed ({error}): "
             f"pip install 'refit-shard[{extra}]'"
         ) from error
     return code
 
 
 def _flush() -> int:
-    """Write what was printed; 0."""
+    """Flush stdout; returns exit code 0."""
     try:
-        if sys.stdout is not None:  # it may be closed
+        if sys.stdout is not None:  # None if the process was started with stdout closed
             sys.stdout.flush()
     except OSError:
         from refit_shard.console import flush
 
-        flush()  # fails again, and says why
+        flush()  # fails again, and raises an OutputError with the reason
     return 0
 
 
 def _settle_streams() -> None:
-    """Have all standard streams open, and able to print every name.
+    """Open closed standard streams on /dev/null, and let stdout print any name.
 
-    Where one is closed, a file that is opened later would take its place and its output.
+    If a standard stream is closed, a file opened later gets its descriptor and with it the output.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -160,7 +161,7 @@ def _settle_streams() -> None:
 
 
 def _outcome(work: Callable[[], int]) -> int:
-    """The exit code of some work, whose error is said."""
+    """Do some work and return its exit code; an error is printed as one line."""
     try:
         return work()
     except RefitShardError as error:
@@ -177,16 +178,16 @@ def _outcome(work: Callable[[], int]) -> int:
 
 
 def _unforeseen(error: Exception) -> str:
-    """The line for an error that nothing else turned into one."""
+    """The line for an error that is not a ``RefitShardError``."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, (MemoryError, RecursionError)):
         return f"the input is too large or too deep{_memory_limit()}: {error}"
     if isinstance(error, OSError) and error.errno is not None:
         return str(explain(error, str(error.filename or "refit-shard")))
     if isinstance(error, ImportError):
-        return f"a module cannot be loaded{_memory_limit()}: {error}"
+        return f"a module cannot be imported{_memory_limit()}: {error}"
     if isinstance(error, UnicodeError):
-        return f"a name or text that is not UTF-8: {error}"
+        return f"a name or text is not UTF-8: {error}"
     return (
         f"internal error{_memory_limit()}: {said:.500}; please report this with the traceback that "
         f"{DEBUG}=1 shows"
@@ -197,7 +198,7 @@ def _memory_limit() -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return ""
-    return f" (this process may use {limit / 1e9:.1f} GB of addresses: ulimit -v)"
+    return f" (the address space is limited to {limit / 1e9:.1f} GB: ulimit -v)"
 
 
 def _say(line: str) -> None:
@@ -205,5 +206,5 @@ def _say(line: str) -> None:
         from refit_shard.console import say
 
         say(f"refit-shard: {line}", error=True)
-    except (MemoryError, ImportError):  # there is no room for more than this
+    except (MemoryError, ImportError):  # too little memory to import the console module
         print(f"refit-shard: {line!r}", file=sys.stderr)

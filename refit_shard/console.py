@@ -1,8 +1,8 @@
-"""What a person sees: tables, and progress as a bar or, off a terminal and without rich, as plain
-lines.
+"""Output of commands: lines, tables, JSON, and progress.
 
-Everything that a command prints goes through here. A reader who left (``… | head``) is no error:
-the command goes on to its own exit code. A full disk is one.
+Everything that a command prints goes through this module. Progress is a bar on a terminal, and
+plain lines elsewhere or without rich. A pipe that its reader closed (``… | head``) is no error: the
+command goes on to its own exit code. A full disk is an error.
 """
 
 import os
@@ -25,7 +25,7 @@ _LATE_SECONDS = 1.0
 
 
 def human_bytes(count: float) -> str:
-    """Bytes in decimal units."""
+    """A number of bytes in decimal units, such as ``1.4 MB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -34,7 +34,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_seconds(seconds: float) -> str:
-    """A duration to two units."""
+    """A duration in at most two units, such as ``3 min 05 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -43,12 +43,12 @@ def human_seconds(seconds: float) -> str:
 
 
 def plain(text: str) -> str:
-    """The text with everything escaped that could steer a terminal or end the line."""
+    """The text with control characters and line breaks escaped."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def cell_width(text: str) -> int:
-    """The columns of a terminal that a printable text takes: two for a wide character."""
+    """Width of a printable text in terminal columns: a wide character takes two."""
     return sum(
         0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
         for one in text
@@ -56,7 +56,9 @@ def cell_width(text: str) -> int:
 
 
 def terminal_of(stream: TextIO | None) -> ModuleType | None:
-    """The module that draws on terminals, if the stream is one and rich is installed."""
+    """The module :mod:`refit_shard.terminal` if the stream is a terminal and rich is installed,
+    else None.
+    """
     if stream is None or not stream.isatty():
         return None
     try:
@@ -67,30 +69,30 @@ def terminal_of(stream: TextIO | None) -> ModuleType | None:
 
 
 class OutputError(StorageError):
-    """What the command printed could not be written."""
+    """Standard output cannot be written."""
 
 
 @contextmanager
 def _written() -> Iterator[None]:
-    """Translate failures to write to stdout; what is printed after one goes nowhere.
+    """Turn a failure to write to stdout into an OutputError; later output is discarded.
 
     Raises:
-        OutputError: anything but a reader who left.
+        OutputError: any failure except a closed pipe, which is ignored.
     """
     try:
         yield
     except OSError as error:
         with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # or Python writes it again at its end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # else Python tries again when it exits
         if not isinstance(error, BrokenPipeError):
             raise OutputError(str(explain(error, "standard output"))) from error
 
 
 def flush() -> None:
-    """Write what was printed.
+    """Flush standard output.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: standard output cannot be written.
     """
     with _written():
         if sys.stdout is not None:
@@ -98,13 +100,13 @@ def flush() -> None:
 
 
 def say(line: str, *, error: bool = False) -> None:
-    """Print one line, which may quote data that nobody vouches for.
+    """Print one line on stdout, or on stderr with ``error``; control characters are escaped.
 
     Raises:
         OutputError: standard output cannot be written.
     """
     if error:
-        with suppress(OSError):  # nobody is left to hear of it
+        with suppress(OSError):  # there is no other place to report a failure of stderr
             print(plain(line), file=sys.stderr, flush=True)
         return
     with _written():
@@ -112,7 +114,7 @@ def say(line: str, *, error: bool = False) -> None:
 
 
 def write(text: str) -> bool:
-    """Print lines that are safe for a terminal as they are; False once their reader has left.
+    """Print text that is already escaped; returns False if the reader has closed the pipe.
 
     Raises:
         OutputError: standard output cannot be written.
@@ -124,10 +126,10 @@ def write(text: str) -> bool:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; numbers to the right.
+    """Print a table on stdout; all columns but the first are aligned right.
 
-    On a terminal the columns that do not fit beside the others follow in a table below. Off a
-    terminal a row is one line of plain text.
+    On a terminal, columns that do not fit its width follow in a second table below. Elsewhere each
+    row is one line of plain text.
 
     Raises:
         OutputError: standard output cannot be written.
@@ -146,7 +148,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_finding(status: str, mark: str, what: str, fix: str, line: str) -> None:
-    """One of doctor's findings on stdout: ``line``, or on a terminal in colour with its fix apart.
+    """Print one of doctor's findings on stdout: ``line``, or on a terminal in colour, with the fix
+    on a line below.
 
     Raises:
         OutputError: standard output cannot be written.
@@ -165,7 +168,7 @@ def _padded(cell: str, width: int, column: int) -> str:
 
 
 class Meter:
-    """Progress of long work, on stderr; a context manager. ``total`` is counted in ``unit``."""
+    """A context manager that shows progress of long work on stderr. ``total`` is in ``unit``."""
 
     def __init__(
         self, title: str, total: int, *, quiet: bool = False, unit: str = "samples"
@@ -198,11 +201,11 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Time since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def advance(self, samples: int, size: int = 0, bad: int = 0) -> None:
-        """Count units done, bytes handled and rows quarantined."""
+        """Add ``samples`` units, ``size`` bytes and ``bad`` quarantined rows to what is done."""
         self._done += samples
         self._bytes += size
         self._bad += bad
@@ -224,7 +227,10 @@ class Meter:
 
 @contextmanager
 def late_meter(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Progress that is shown once the work has taken a second: takes how many more are done."""
+    """Progress that is shown only if the work takes more than a second.
+
+    Yields a function that takes how many more units are done.
+    """
     meter, shown = Meter(title, total, quiet=quiet), False
 
     def advance(more: int) -> None:
@@ -243,9 +249,10 @@ def late_meter(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int
 
 @contextmanager
 def listing_meter(name: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Progress through the archives of a data set: takes the bytes that are done, and all bytes.
+    """Progress of listing a dataset's archives.
 
-    Nothing is shown before it is first called.
+    Yields a function that takes the bytes done so far and all bytes; its first call shows the
+    meter.
     """
     meters: list[Meter] = []
     shown = 0
@@ -270,7 +277,7 @@ def as_json(content: Any) -> None:
     """Print one JSON document on stdout.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: standard output cannot be written.
     """
     import json
 

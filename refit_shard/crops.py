@@ -1,4 +1,4 @@
-"""What training sees of a sample, as a picture with its skeleton."""
+"""Pictures of augmented samples, as training sees them, with their skeletons."""
 
 from dataclasses import fields
 from typing import Any
@@ -15,14 +15,17 @@ from refit_shard.loaders.items.policy import AugmentationPolicy, draw
 from refit_shard.shards_spec.reader import Sample
 from refit_shard.sheet import Image, Points, draw_skeleton, fit
 
-# Parts of an augmentation that are said in words of their own, or seen by everybody.
+# Fields that in_words() prints in its own form (flip, rot, sc, occluders), or leaves out because
+# the picture shows them (pn).
 _SAID = ("flip", "rot", "sc", "pn", "occluders")
 
 
 def item_crop(image: NDArray[np.float32], keypoints: Points) -> Image:
-    """An item's tensors as a cell of a sheet.
+    """An item's image with its skeleton, as a cell of a contact sheet.
 
-    ``image`` (3, res, res): normalised. ``keypoints`` (49, 3): x, y in -1 … 1, confidence.
+    Args:
+        image: (3, res, res) RGB, normalised with the mean and standard deviation of ImageNet.
+        keypoints: (49, 3) x and y in -1 … 1, confidence.
     """
     pixels = image.transpose(1, 2, 0) * STD + MEAN
     cell, factor = fit(np.clip(np.round(pixels * 255), 0, 255).astype(np.uint8))
@@ -35,11 +38,11 @@ def item_crop(image: NDArray[np.float32], keypoints: Points) -> Image:
 def augmented_crop(
     sample: Sample, augmentation: Augmentation, res: int, occluders: Occluders | None
 ) -> Image:
-    """What training sees of a sample under the given parameters, in a cell of a sheet.
+    """A sample augmented with the given parameters and its skeleton, as a cell of a contact sheet.
 
     Raises:
         ShardError, FrameError: the labels or the image are damaged.
-        UsageError: the stored crop does not hold what the parameters show.
+        UsageError: the augmented crop reaches beyond the stored crop.
     """
     item: dict[str, Any] = render(sample, augmentation, RenderOptions(res=res), occluders=occluders)
     return item_crop(item["img"].numpy(), item["keypoints"].numpy())
@@ -53,13 +56,13 @@ def augmentations(
     occluders: Occluders | None,
     res: int,
 ) -> list[Augmentation]:
-    """What is drawn at positions first … first + count - 1 of a stream with this seed."""
+    """The augmentations at positions first … first + count - 1 of a stream with this seed."""
     draws = draw(policy, seed, first, count, objects=len(occluders or ()), res=res)
     return [single(select(draws, [number])) for number in range(count)]
 
 
 def in_words(augmentation: Augmentation) -> str:
-    """The parameters that can be named in a line: ``+12° ×0.93 flip, 3 occluders``."""
+    """An augmentation as a short line, such as ``+12° ×0.93 flip, 3 occluders``."""
     flip = " flip" * augmentation.flip
     pasted = len(augmentation.occluders)
     said = [f"{round(augmentation.rot):+d}° ×{augmentation.sc:.2f}{flip}"]

@@ -1,7 +1,7 @@
-"""Finding and reading the user's ``data_config.py``, which may be ReFit's own.
+"""The user's ``data_config.py``, which may be ReFit's own: finding and reading it.
 
-The file is found by path, never by import, which could pick up another project's. It is the
-user's own program and is run as one.
+The file is found by path, never by import, which could pick up another project's file. It is run as
+a Python program.
 """
 
 import os
@@ -22,9 +22,13 @@ FILE_NAME = "data_config.py"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The names that the file defines, and the data sets that it or a training YAML declares.
+    """The names that the file defines, and the datasets that it or a training YAML declares.
 
-    ``missing``: what is said where there is no such file and a registered data set is asked for.
+    Attributes:
+        path: the file.
+        names: its variables.
+        own: declared datasets by name.
+        missing: the error message for a registered dataset if the file does not exist; else empty.
     """
 
     path: Path
@@ -34,29 +38,29 @@ class DataConfig:
 
     @property
     def datasets(self) -> dict[str, Dataset]:
-        """Every data set that is known, by name."""
+        """All known datasets by name: registered and declared ones."""
         return DATASETS | {name: one.dataset for name, one in self.own.items()}
 
     def find(self, name: str, where: str = "") -> Dataset:
-        """The data set of this name. ``where``: what names it, for the error.
+        """The dataset of this name. ``where``: the start of the error message.
 
         Raises:
-            UsageError: there is none.
+            UsageError: no dataset has this name.
         """
         try:
             return self.datasets[name]
         except KeyError:
             raise UsageError(
-                f"{where}unknown data set {name!r}; known: {', '.join(self.datasets)}. For your "
+                f"{where}unknown dataset {name!r}; known: {', '.join(self.datasets)}. For your "
                 f"own, add an entry to DATASETS in {self.path} or to datasets: in the training "
                 "YAML, or pass --npz FILE --root DIR --name NAME"
             ) from None
 
     def _declared(self, dataset: Dataset) -> OwnSet | None:
-        """The entry that says where a data set is; None for a registered one.
+        """The entry that declares a dataset; None for a registered one.
 
         Raises:
-            UsageError: it is registered, and there is no data_config.py.
+            UsageError: the dataset is registered, and there is no data_config.py.
         """
         if dataset.name not in DATASETS:
             return self.own[dataset.name]
@@ -65,13 +69,13 @@ class DataConfig:
         return None
 
     def is_set(self, dataset: Dataset) -> bool:
-        """Whether a data set's root is filled in, wherever it leads."""
+        """True if a dataset's root is configured; it need not exist."""
         if dataset.name not in DATASETS:
             return True
         return bool(self._stated_root(dataset)[0])
 
     def _stated_root(self, dataset: Dataset) -> tuple[Any, bool]:
-        """What is stated as a registered data set's root, and whether in the environment."""
+        """A registered dataset's configured root, and True if an environment variable sets it."""
         variable = dataset.root_variable
         folders = self.names.get("DATASET_FOLDERS")
         folder = folders.get(dataset.name) if isinstance(folders, dict) else None
@@ -80,14 +84,14 @@ class DataConfig:
 
     @property
     def base(self) -> Path:
-        """Folder that the npz paths are relative to: the file's."""
+        """The folder of ``data_config.py``, to which its paths are relative."""
         return self.path.parent
 
     def root(self, dataset: Dataset) -> str:
-        """Folder or URL of the data set's frames.
+        """Folder or URL of the dataset's frames.
 
         Raises:
-            UsageError: it is not filled in, or is not there.
+            UsageError: the root is not configured, or is not a folder.
         """
         declared, variable = self._declared(dataset), dataset.root_variable
         if declared is not None:
@@ -95,25 +99,25 @@ class DataConfig:
         value, by_environment = self._stated_root(dataset)
         where = f"environment variable {variable}" if by_environment else str(self.path)
         if not value:
-            page = f"; the data set: {dataset.page}" if dataset.page else ""
+            page = f"; the dataset: {dataset.page}" if dataset.page else ""
             raise UsageError(
                 f"{variable} is empty in {self.path}: set it to the folder that holds the images "
-                f"of {dataset.name!r} (imgname is looked for below it){page}"
+                f"of {dataset.name!r} (imgname is relative to it){page}"
             )
         variable = f"{variable} ({where})"
         return _folder(self._place(value, variable), variable, str(value), dataset.name)
 
     def _place(self, value: Any, what: str) -> str:
-        """An absolute path, or a URL, of one that may be relative to the file."""
+        """A configured path as an absolute path, or a URL unchanged."""
         place = location(value, what)
         return place if "://" in place else absolute(str(self.base / place))
 
     def npz(self, dataset: Dataset) -> str:
-        """Path or URL of the data set's annotations.
+        """Path or URL of the dataset's annotations.
 
         Raises:
-            UsageError: the file is not listed, or is not there.
-            StorageError: its object store cannot be asked.
+            UsageError: the npz is not listed, or does not exist.
+            StorageError: its object store does not answer.
         """
         declared = self._declared(dataset)
         if declared is not None:
@@ -136,8 +140,8 @@ class DataConfig:
         return path
 
     def listed_npz(self, dataset: Dataset) -> str | None:
-        """Path or URL of a registered data set's annotations in ``DATASET_FILES``, whether they are
-        there or not; None where it has no entry.
+        """Path or URL of a registered dataset's npz in ``DATASET_FILES``, which need not exist;
+        None if it has no entry.
         """
         files = self.names.get("DATASET_FILES")
         for split in files if isinstance(files, (list, tuple)) else []:
@@ -147,10 +151,10 @@ class DataConfig:
 
 
 def _folder(root: str, variable: str, value: str, name: str) -> str:
-    """A root that is a folder, if it is on this machine.
+    """The root, checked to be a folder unless it is a URL.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a folder.
     """
     if "://" not in root and not Path(root).is_dir():
         raise UsageError(
@@ -161,13 +165,13 @@ def _folder(root: str, variable: str, value: str, name: str) -> str:
 
 
 def find_data_config(path: str | None, yaml: str | None = None) -> DataConfig:
-    """The file at ``path``, else ``./data_config.py``, and the data sets that it or the training
+    """The file at ``path``, else ``./data_config.py``, and the datasets that it or the training
     config ``yaml`` declares.
 
-    That ``./data_config.py`` is missing is an error only where a registered data set is asked for.
+    A missing ``./data_config.py`` is an error only once a registered dataset is requested.
 
     Raises:
-        UsageError: a file is missing, does not run, or declares what is wrong.
+        UsageError: a file is missing, does not run, or declares a dataset wrongly.
     """
     chosen = Path(absolute(str(local_path(path or FILE_NAME, "--data-config")))).resolve()
     declared = _declared_in(yaml) if yaml is not None else {}
@@ -181,17 +185,19 @@ def find_data_config(path: str | None, yaml: str | None = None) -> DataConfig:
         return DataConfig(chosen, {}, declared, missing)
     try:
         names = runpy.run_path(str(chosen))
-    except (Exception, SystemExit) as error:  # whatever the user's file raises is theirs to read
+    except (Exception, SystemExit) as error:  # the user's program may raise anything
         raise UsageError(f"{chosen}: does not run: {type(error).__name__}: {error}") from error
     own = parse_own_sets(names.get("DATASETS"), python_section(chosen))
     twice = next((name for name in declared if name in own), None)
     if twice is not None:
-        raise UsageError(f"{declared[twice].where}: {own[twice].where} is the same name; drop one")
+        raise UsageError(
+            f"{declared[twice].where}: {own[twice].where} declares the same name; remove one entry"
+        )
     return DataConfig(chosen, names, own | declared)
 
 
 def _declared_in(yaml: str) -> dict[str, OwnSet]:
-    """The data sets that a training config declares."""
+    """The datasets that a training config declares."""
     from refit_shard.loaders.stream.config import config_value, read_yaml
 
     try:
@@ -203,10 +209,10 @@ def _declared_in(yaml: str) -> dict[str, OwnSet]:
 
 
 def names_of_config(path: str) -> tuple[str, ...]:
-    """The data sets that ``DATASET.LIST`` of a YAML config names.
+    """The names of the datasets in ``DATASET.LIST`` of a YAML config.
 
     Raises:
-        UsageError: a loader would refuse the file.
+        UsageError: the loader would refuse the config.
     """
     from refit_shard.loaders.stream.config import read_config
 

@@ -1,6 +1,5 @@
-"""Data sets of one's own: the ``datasets:`` of a training YAML, and ``DATASETS`` of a
-``data_config.py``, whose entries say where a data set is and what is peculiar to it; and the one
-that ``--npz``, ``--root`` and ``--name`` of a command declare.
+"""Datasets that a user declares: in ``datasets:`` of a training YAML, in ``DATASETS`` of a
+``data_config.py``, or with ``--npz``, ``--root`` and ``--name`` of a command.
 """
 
 from collections.abc import Mapping
@@ -27,8 +26,13 @@ KEYS = (*PLACES, *FLAGS, *TEXTS, *LISTS)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnSet:
-    """A data set as an entry declares it. ``npz``, ``root``: absolute paths or URLs; empty for a
-    registered one, to which an entry only adds. ``where``: the entry, for errors.
+    """A dataset that the user declares.
+
+    Attributes:
+        dataset: its name and peculiarities.
+        npz: absolute path or URL; empty for a registered dataset, to which an entry only adds.
+        root: absolute path or URL; empty for a registered dataset.
+        where: names the entry in error messages.
     """
 
     dataset: Dataset
@@ -39,38 +43,40 @@ class OwnSet:
 
 @dataclass(frozen=True)
 class Section:
-    """Where entries stand: a file, the name of the section, and how the file writes a key of it."""
+    """A section of a file that declares datasets: the file, the section's name, and how a key of it
+    is written there.
+    """
 
     path: Path
     name: str
     key: str
 
     def where(self, *keys: object) -> str:
-        """An entry, or one of its keys."""
+        """An entry or one of its keys as the file writes it, for error messages."""
         return self.name + "".join(self.key.format(plain(f"{key!s:.80}")) for key in keys)
 
 
 def yaml_section(path: Path) -> Section:
-    """Of a training YAML."""
+    """The section of a training YAML."""
     return Section(path, "datasets", ".{}")
 
 
 def python_section(path: Path) -> Section:
-    """Of a ``data_config.py``."""
+    """The section of a ``data_config.py``."""
     return Section(path, "DATASETS", "['{}']")
 
 
 def parse_own_sets(content: Any, section: Section) -> dict[str, OwnSet]:
-    """The data sets that a section declares, by name. Paths are relative to the file's folder.
+    """The datasets that a section declares, by name. Paths are relative to the file's folder.
 
     Raises:
-        UsageError: with the key that is wrong.
+        UsageError: a key or value is wrong; the message names it.
     """
     if content is None:
         return {}
     if not isinstance(content, Mapping):
         raise UsageError(
-            f"{section.path}: {section.name} must hold an entry for each data set of your own, got "
+            f"{section.path}: {section.name} must hold an entry for each dataset of your own, got "
             f"{content!r:.60}"
         )
     return {str(name): _parse_entry(name, entry, section) for name, entry in content.items()}
@@ -93,7 +99,7 @@ def _parse_entry(name: Any, entry: Any, section: Section) -> OwnSet:
             why = f"; known: {', '.join(allowed)}"
             if registered is not None and key in KEYS:
                 why = (
-                    f": {name!r} is a registered data set, to which an entry adds only "
+                    f": {name!r} is a registered dataset, to which an entry adds only "
                     f"{' and '.join(LISTS)}; give yours another name"
                 )
             raise UsageError(f"{section.path}: {section.where(name, key)}{why}")
@@ -118,7 +124,7 @@ def _parse_entry(name: Any, entry: Any, section: Section) -> OwnSet:
 
 
 def _value(key: str, value: Any, name: str, section: Section) -> Any:
-    """A key's value, checked."""
+    """A key's value, checked and converted."""
     where = f"{section.path}: {section.where(name, key)}"
     base = section.path.parent
     if key in FLAGS:
@@ -143,19 +149,18 @@ def _value(key: str, value: Any, name: str, section: Section) -> Any:
 
 
 def own_set_of_options(npz: str | None, root: str | None, name: str | None) -> OwnSet:
-    """The data set that ``--npz``, ``--root`` and ``--name`` declare.
+    """The dataset that ``--npz``, ``--root`` and ``--name`` declare.
 
     Raises:
-        UsageError: one of them is not given, a path is not there, or the name is not to be had.
+        UsageError: an option or a file is missing, or the name is not allowed.
     """
     if not npz or not root or not name:
         raise UsageError("--npz, --root and --name go together")
     check_dataset_name(name)
     if name in DATASETS:
         raise UsageError(
-            f"--name {name}: is a registered data set, which has rules of its own; give it as "
-            f"--dataset {name} (its npz and root stand in data_config.py), or give yours another "
-            "name"
+            f"--name {name}: is a registered dataset, which has rules of its own: use "
+            f"--dataset {name} (data_config.py states its npz and root), or choose another name"
         )
     return OwnSet(
         dataset=Dataset(name=name, root_variable="--root"),
@@ -181,7 +186,7 @@ def root_of_option(given: str) -> str:
     """The absolute path or URL of ``--root``.
 
     Raises:
-        UsageError: it is on this machine, and there is no such folder.
+        UsageError: it is a path, and there is no such folder.
     """
     root = absolute(location(given, "--root"))
     if "://" not in root and not Path(root).is_dir():

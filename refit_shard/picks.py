@@ -1,4 +1,4 @@
-"""Samples picked at random from data sets, to be looked at."""
+"""Random samples of datasets, for pictures."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,10 +9,10 @@ from refit_shard.shards_spec.reader import Sample, ShardSet
 
 
 def choose(sets: Sequence[ShardSet], where: str | None) -> Iterator[Chosen]:
-    """Which rows of which shards meet a condition, or all of them, in the order of the sets.
+    """The rows that meet a condition, or all rows if it is None, in the order of the datasets.
 
     Raises:
-        UsageError: ``where`` is no condition on these rows.
+        UsageError: ``where`` is not a valid condition on these rows.
         ShardError: an index is missing or damaged.
     """
     if where is not None:
@@ -24,7 +24,7 @@ def choose(sets: Sequence[ShardSet], where: str | None) -> Iterator[Chosen]:
 
 
 def pick(chosen: Sequence[Chosen], count: int, seed: int) -> list[Sample]:
-    """``count`` of these rows, or all, taken at random by the seed, in their order."""
+    """At most ``count`` of these rows, chosen at random by the seed, in their original order."""
     ends = np.cumsum([len(one.rows) for one in chosen], dtype=np.int64)
     total = int(ends[-1]) if len(ends) else 0
     numbers = np.random.default_rng(seed).choice(total, min(count, total), replace=False)
@@ -37,8 +37,9 @@ def pick(chosen: Sequence[Chosen], count: int, seed: int) -> list[Sample]:
 
 
 def share_out(counts: Sequence[int], wanted: int) -> list[int]:
-    """How many of each data set are shown of ``wanted`` samples in all: as equally as there are
-    ``counts`` of each.
+    """How many samples of each dataset to show so that they are ``wanted`` in all.
+
+    The shares are as equal as the datasets' ``counts`` of samples allow.
     """
     given = [0] * len(counts)
     for _ in range(min(wanted, sum(counts))):

@@ -1,4 +1,4 @@
-"""ReFit's trainer on shards: ``from refit_shard.refit import get_dataloaders``."""
+"""Shards in ReFit's trainer: ``from refit_shard.refit import get_dataloaders``."""
 
 from refit_shard.loaders.refit.trainer import TrainLoader, get_dataloaders
 

@@ -19,15 +19,19 @@ _LONGEST = 200
 
 
 def json_lines(batch: pa.RecordBatch, shapes: Shapes) -> str:
-    """One JSON object a row and line: arrays nested as ``shapes`` says, null for what is missing or
-    not finite. A float32 has the digits that tell it from its neighbours.
+    """Rows as JSON objects, one per line.
+
+    Arrays are nested by their ``shapes``; missing and non-finite values are null. A float32 is
+    printed with just enough digits to tell it from every other float32.
     """
     return "".join(f"{line}\n" for line in json_rows(batch, shapes))
 
 
 def csv_lines(batch: pa.RecordBatch, shapes: Shapes, *, header: bool = False) -> str:
-    """Lines of CSV: an array is a cell of JSON, a joint three columns. Characters that could end a
-    line or steer a terminal are escaped.
+    """Rows as lines of CSV.
+
+    An array is one cell of JSON, a joint is three columns. Control characters and line breaks are
+    escaped.
     """
     columns: dict[str, pa.Array] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -50,13 +54,13 @@ def csv_lines(batch: pa.RecordBatch, shapes: Shapes, *, header: bool = False) ->
 
 
 def cells(batch: pa.RecordBatch) -> list[list[str]]:
-    """The cells of a table for people, row by row: long arrays are cut, numbers rounded."""
+    """Rows as cells of a printed table: long arrays are cut, numbers rounded."""
     columns = [[cell(value) for value in _values(column, ())] for column in batch.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def cell(value: Any) -> str:
-    """A value for people: long ones are cut, a number is rounded."""
+    """A value as a table's cell: long arrays and texts are cut, numbers rounded."""
     if value is None:
         return "-"
     if isinstance(value, dict):
@@ -77,13 +81,13 @@ def _escaped(text: str | None) -> str | None:
 
 
 def _values(column: pa.Array, shape: tuple[int, ...]) -> list[Any]:
-    """A column as what JSON can hold."""
+    """A column as values that JSON can hold."""
     if pa.types.is_struct(column.type):
         parts = [_values(part, ()) for part in column.flatten()]
         names = [field.name for field in column.type]
         return [dict(zip(names, row, strict=True)) for row in zip(*parts, strict=True)]
     if pa.types.is_fixed_size_list(column.type):
-        if column.null_count:  # a set has a label in all of its rows or in none
+        if column.null_count:  # a dataset has a label in all of its rows or in none
             return [None] * len(column)
         numbers = np.array(_numbers(column.flatten()), object)
         nested: list[Any] = numbers.reshape(

@@ -1,5 +1,6 @@
-"""The rows of shards as one table, whatever the number of sets: chosen by a text, and read a piece
-at a time, so that memory does not grow with the number of rows.
+"""Rows of the shards of one or more datasets as one table, filtered by a condition in text.
+
+Rows are read a few shards at a time, so memory does not grow with their number.
 """
 
 import difflib
@@ -26,14 +27,20 @@ if TYPE_CHECKING:
     from refit_shard.where import Where
 
 SHARDS = "data/shards"
-# Rows that are looked at together: some shards of the usual size.
+# Rows read at a time: eight shards of the default size.
 PIECE = 1 << 14
 PARTS = ("x", "y", "conf")
 JOINT = pa.struct([(name, pa.float32()) for name in PARTS])
 
 
 class Chosen(NamedTuple):
-    """Rows of one shard: ``rows`` (n,) int64 are their numbers in the shard, rising."""
+    """Chosen rows of one shard.
+
+    Attributes:
+        data_set: the dataset.
+        shard: the shard's number in it.
+        rows: (n,) int64, the rows' numbers in the shard, ascending.
+    """
 
     data_set: ShardSet
     shard: int
@@ -41,15 +48,16 @@ class Chosen(NamedTuple):
 
 
 def find_sets(places: Iterable[AnyPath], *, shards: str = SHARDS) -> list[ShardSet]:
-    """The data sets at some places, each once.
+    """The finished datasets at some places, each once.
 
     Args:
-        places: each a set's folder or URL, a folder of sets, or the name of a set in ``shards``.
-        shards: the folder or URL where sets are looked for by name.
+        places: each is a dataset's folder or URL, a folder of datasets, or the name of a dataset in
+            ``shards``.
+        shards: the folder or URL that holds the datasets given by name.
 
     Raises:
-        ShardError: there is none at a place, or one is not finished or is damaged.
-        FormatError: one is of another format version.
+        ShardError: a place holds no dataset, or one that is unfinished or damaged.
+        FormatError: a dataset has another format version.
     """
     found: dict[str, ShardSet] = {}
     for place in places:
@@ -60,13 +68,15 @@ def find_sets(places: Iterable[AnyPath], *, shards: str = SHARDS) -> list[ShardS
 
 
 def _urls(place: str, shards: str) -> list[str]:
-    """The sets at one place, which may be a name."""
+    """The URLs of the datasets at one place, which may be a name."""
     if "/" in place or Path(place).exists():
         return find_data_sets(place)
     try:
         return find_data_sets(f"{shards}/{place}")
     except ShardError as error:
-        raise ShardError(f"{place}: no such folder, and no set of that name: {error}") from error
+        raise ShardError(
+            f"{place}: no such folder, and no dataset of that name: {error}"
+        ) from error
 
 
 def rows(
@@ -77,25 +87,27 @@ def rows(
     quarantine: bool = False,
     on_rows: Callable[[int], None] | None = None,
 ) -> pa.RecordBatchReader:
-    """The rows of some sets that meet a condition, in the order of the sets and of their shards.
+    """The rows of some datasets that meet a condition, by dataset and shard in their order.
 
     Args:
-        sets: open sets, or places as :func:`find_sets` takes them.
+        sets: open datasets, or places as in :func:`find_sets`.
         where: a condition in DuckDB's SQL, such as ``"scale > 0.5 and left_heel.conf > 0.5"``; None
             for all rows, which needs no DuckDB. Lists are counted from 1: ``betas[1]``.
         columns: names of :data:`~refit_shard.shards_spec.fields.FIELDS`, of own labels, of joints
             (``left_heel``: a struct of x, y, conf) and of parts of joints (``left_heel.conf``), or
-            ``dataset`` and ``shard``; None for all but joints. A set that lacks one gives nulls.
-        quarantine: the rows that did not become samples instead: dataset, source_row, imgname,
-            reason and detail.
-        on_rows: called with how many more rows were looked at.
+            ``dataset`` and ``shard``; None for all but joints. A dataset that lacks a column has
+            nulls in it.
+        quarantine: True for the quarantined rows instead of the samples; their columns are dataset,
+            source_row, imgname, reason and detail.
+        on_rows: called with how many more rows were read.
 
     Returns:
-        A reader of record batches, each of at most some shards' rows.
+        A reader of record batches, each with the rows of at most a few shards.
 
     Raises:
-        UsageError: the condition or a column is none of these rows.
-        ShardError: as :func:`find_sets`; while reading, an index is missing or damaged.
+        UsageError: the condition is not valid, or names a column that does not exist, or
+            ``columns`` does.
+        ShardError: as in :func:`find_sets`; while reading, an index is missing or damaged.
     """
     source = _Source(_opened(sets), quarantine=quarantine)
     schema = source.schema(source.kinds if columns is None else columns, "columns")
@@ -110,9 +122,9 @@ def rows(
 
 
 def selected(sets: Sequence[ShardSet | AnyPath], where: str | None = None) -> Iterator[Chosen]:
-    """Which rows of which shards meet a condition; shards without any are left out.
+    """The rows that meet a condition, by shard; shards without such rows are left out.
 
-    ``sets``, ``where``: as :func:`rows` takes them, which has the errors too.
+    ``sets``, ``where`` and errors are those of :func:`rows`.
     """
     found = _Source(_opened(sets)).found(where)
 
@@ -133,7 +145,7 @@ def counts(
     quarantine: bool = False,
     on_rows: Callable[[int], None] | None = None,
 ) -> list[int]:
-    """How many rows of each set meet a condition; see :func:`rows`."""
+    """The number of rows of each dataset that meet a condition; see :func:`rows`."""
     found = dict.fromkeys(map(id, sets), 0)
     for piece, places in _Source(sets, quarantine=quarantine).found(where, on_rows):
         found[id(piece.data_set)] += len(places)
@@ -141,8 +153,8 @@ def counts(
 
 
 def named(sets: Sequence[ShardSet], name: str) -> list[Chosen]:
-    """The rows whose key or imgname is ``name``; where there are none, those whose imgname ends so,
-    after a slash.
+    """The rows whose key or imgname is ``name``; if there are none, those whose imgname ends with
+    ``/name``.
 
     Raises:
         ShardError: an index is missing or damaged.
@@ -161,25 +173,25 @@ def named(sets: Sequence[ShardSet], name: str) -> list[Chosen]:
 
 
 def shapes(sets: Sequence[ShardSet]) -> dict[str, tuple[int, ...]]:
-    """The shape that a row has in each column, which the reader of :func:`rows` has flattened."""
+    """The shape of one row in each column by name; the reader of :func:`rows` flattens these."""
     return {field.name: field.shape for one in sets for field in one.manifest.fields}
 
 
 def _opened(sets: Sequence[ShardSet | AnyPath]) -> list[ShardSet]:
-    """The sets, those that are given as places opened."""
+    """Open datasets; those given as places are opened here."""
     if isinstance(sets, (str, bytes, Path, ShardSet)):
-        raise UsageError(f"sets: must be a list of data sets, got {sets!r:.80}")
+        raise UsageError(f"sets: must be a list of datasets, got {sets!r:.80}")
     opened: list[ShardSet] = []
     for one in sets:
         opened += [one] if isinstance(one, ShardSet) else find_sets([one])
     if not opened:
-        raise UsageError("sets: must name a data set or more")
+        raise UsageError("sets: must name at least one dataset")
     return opened
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
-    """Some rows of a set: one batch of columns a shard, from the shard number ``first`` on."""
+    """Rows of some consecutive shards of a dataset: one batch for each, from shard ``first`` on."""
 
     data_set: ShardSet
     first: int
@@ -187,12 +199,12 @@ class _Piece:
 
     @property
     def ends(self) -> list[tuple[int, int]]:
-        """Where each shard's rows begin and end in the piece."""
+        """The begin and end of each shard's rows in the piece."""
         ends = np.cumsum([0, *(batch.num_rows for batch in self.batches)]).tolist()
         return list(pairwise(ends))
 
     def table(self, schema: pa.Schema) -> pa.Table:
-        """Columns of the piece by name."""
+        """The columns of the schema, with the rows of the piece."""
         columns = [self._column(field.name, field.type) for field in schema]
         return pa.table(columns, schema=schema)
 
@@ -217,14 +229,14 @@ class _Piece:
 
 
 def _joint(keypoints: pa.Array, place: int) -> pa.Array:
-    """One of the 49 joints of every row, as a struct."""
+    """The joint at ``place`` of the 49 keypoints, as a struct of x, y and conf for each row."""
     points = keypoints.flatten().to_numpy().reshape(len(keypoints), -1, len(PARTS))[:, place]
     parts = [pa.array(np.ascontiguousarray(points[:, one])) for one in range(len(PARTS))]
     return pa.StructArray.from_arrays(parts, PARTS)
 
 
 class _Source:
-    """What the rows of some sets hold, and the rows themselves a piece at a time."""
+    """The columns of some datasets, and their rows a piece at a time."""
 
     def __init__(self, sets: Sequence[ShardSet], *, quarantine: bool = False) -> None:
         self._sets = sets
@@ -238,27 +250,29 @@ class _Source:
 
     @property
     def kinds(self) -> dict[str, pa.DataType]:
-        """Every column but joints, by name."""
+        """The Arrow type of every column by name, without joints."""
         return {name: kind for _, kinds in self._in_set for name, kind in kinds.items()}
 
     def schema(self, names: Iterable[str], what: str) -> pa.Schema:
-        """The columns of these names, joints too. ``what`` asks for them, for errors.
+        """The schema of the columns with these names, which may be joints.
+
+        ``what``: the argument that names them, for errors.
 
         Raises:
-            UsageError: there is no such column, or it is of another kind in another set.
+            UsageError: a column does not exist, or has different types in two datasets.
         """
         if isinstance(names, str):
             raise UsageError(f"{what}: must be a list of names, got {names!r:.80}")
         fields = [(name, self._kind(name, what)) for name in dict.fromkeys(names)]
         if not fields:
-            raise UsageError(f"{what}: must name a column or more")
+            raise UsageError(f"{what}: must name at least one column")
         return pa.schema(fields)
 
     def _kind(self, name: str, what: str) -> pa.DataType:
         found = {kinds[name]: url for url, kinds in self._in_set if name in kinds}
         if len(found) > 1:
             listed = ", ".join(f"{kind} in {url}" for kind, url in found.items())
-            raise UsageError(f"{what}: {name!r} is {listed}: ask one data set at a time")
+            raise UsageError(f"{what}: {name!r} is {listed}: query one dataset at a time")
         if found:
             return next(iter(found))
         joint, dot, part = name.partition(".")
@@ -270,30 +284,33 @@ class _Source:
         raise UsageError(f"{what}: no column {name!r:.80}{self._instead_of(name, what)}")
 
     def _instead_of(self, name: str, what: str) -> str:
-        """What may have been meant by a name that no column has."""
+        """The end of the error for an unknown column: a similar name, and all columns."""
         joints = () if self._quarantine else PLACE
         known = {one.lower(): one for one in (*self.kinds, *joints)}
         near = difflib.get_close_matches(name.lower(), known, 1)
         hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
         if what == "where" and not near:
-            hint = f" (a text stands in single quotes: {name!r:.80})"
+            hint = f" (write a text in single quotes: {name!r:.80})"
         more = " and joints such as left_heel.conf" if joints else ""
-        return f"{hint}; there are {', '.join(self.kinds)}{more}"
+        return f"{hint}; the columns are {', '.join(self.kinds)}{more}"
 
     def found(
         self, where: str | None, on_rows: Callable[[int], None] | None = None
     ) -> "Iterator[tuple[_Piece, NDArray[np.int64]]]":
-        """Each piece with the places in it of the rows that meet a condition, rising.
+        """Each piece with the numbers of its rows that meet a condition, ascending.
 
         Raises:
-            UsageError: the text states no condition on these rows.
+            UsageError: the text is not a valid condition on these rows.
         """
         condition = None if where is None else _parse(where)
         names = () if condition is None else condition.names
         if len({name.lower() for name in names}) < len(names):
             listed = ", ".join(sorted(names))
-            raise UsageError(f"where: of {listed} DuckDB takes two for one another; drop one")
-        schema = self.schema(("source_row", *names), "where")  # one at least: it has the length
+            raise UsageError(
+                f"where: two of the names {listed} differ only in upper and lower case, which "
+                "DuckDB does not tell apart: use one of them"
+            )
+        schema = self.schema(("source_row", *names), "where")  # a table needs at least one column
 
         def found() -> "Iterator[tuple[_Piece, NDArray[np.int64]]]":
             for piece in self.pieces():
@@ -306,7 +323,7 @@ class _Source:
         return found()
 
     def pieces(self) -> Iterator[_Piece]:
-        """The rows of all sets in their order.
+        """The rows of all datasets in their order.
 
         Raises:
             ShardError: an index or a quarantine is missing or damaged.
@@ -326,7 +343,7 @@ def _parse(where: str) -> "Where":
 
 
 def _pieces(data_set: ShardSet) -> Iterator[_Piece]:
-    """The rows of a set, some shards at a time."""
+    """The rows of a dataset, a few shards at a time."""
     first, batches = 0, []
     entries = data_set.manifest.shards
     for number, entry in enumerate(entries, 1):

@@ -1,4 +1,4 @@
-"""Contact sheets: crops with their skeleton, box and name, so that a wrong crop is seen at once."""
+"""Contact sheets: crops with their skeleton, box and key, so that a wrong crop is seen at once."""
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ COLUMNS = 6
 
 RIGHT, LEFT, MIDDLE = (255, 96, 64), (64, 208, 255), (255, 224, 64)
 _MOST_TEXT = 64
-# OpenCV draws ASCII alone.
+# OpenCV draws only ASCII.
 _ASCII = str.maketrans({"°": " deg", "×": "x"})
 
 WHITE, BOX = (255, 255, 255), (96, 255, 96)
@@ -52,7 +52,7 @@ def _pixel(point: Points) -> tuple[int, int]:
 
 
 def draw_skeleton(image: Image, keypoints: Points) -> None:
-    """Draw 49 keypoints (x, y in the image's pixels, confidence) onto the image."""
+    """Draw keypoints (49, 3), x and y in the image's pixels and confidence, onto the image."""
     openpose, spin = np.split(keypoints, [len(OPENPOSE)])
     for first, second, colour in BONES:
         if keypoints[first, 2] > 0 and keypoints[second, 2] > 0:
@@ -65,7 +65,7 @@ def draw_skeleton(image: Image, keypoints: Points) -> None:
 
 
 def draw_box(image: Image, corners: Points) -> None:
-    """Draw the box: x0, y0, x1, y1 in the image's pixels."""
+    """Draw a box onto the image; ``corners`` (4,): x0, y0, x1, y1 in the image's pixels."""
     cv2.rectangle(image, _pixel(corners[:2]), _pixel(corners[2:]), BOX, 1, cv2.LINE_AA)
 
 
@@ -78,7 +78,7 @@ def label(image: Image, text: str) -> Image:
 
 
 def fit(image: Image, side: int = CELL) -> tuple[Image, float]:
-    """The image in a square cell, top left, and the factor it was scaled by."""
+    """The image resized into the top left of a square cell, and the scale factor."""
     height, width = image.shape[:2]
     factor = side / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -92,7 +92,7 @@ def draw_sample(sample: Sample, side: int = CELL) -> Image:
     """A stored crop with its box, skeleton and key, ``side`` pixels wide.
 
     Raises:
-        ShardError: its labels or its image are damaged.
+        ShardError: the labels or the image are damaged.
     """
     return label(draw_crop(sample, side), sample["key"])
 
@@ -101,7 +101,7 @@ def draw_crop(sample: Sample, side: int = CELL) -> Image:
     """A stored crop with its box and skeleton, ``side`` pixels wide and high.
 
     Raises:
-        ShardError: its labels or its image are damaged.
+        ShardError: the labels or the image are damaged.
     """
     sample.check()
     image = checked_image(sample, f"{sample.shard_name}: {sample['key']}")
@@ -113,7 +113,7 @@ def draw_crop(sample: Sample, side: int = CELL) -> Image:
         mapped: Points = (points + 0.5 - np.array([x0, y0])) * scale - 0.5
         return mapped
 
-    with np.errstate(over="ignore", invalid="ignore"):  # labels may be any numbers
+    with np.errstate(over="ignore", invalid="ignore"):  # labels may be huge or not finite
         half = box_side(float(sample["scale"])) / 2
         corners = np.array([sample["center"] - half, sample["center"] + half])
         draw_box(cell, to_cell(corners).ravel())
@@ -124,7 +124,7 @@ def draw_crop(sample: Sample, side: int = CELL) -> Image:
 
 
 def compose(cells: list[Image]) -> Image:
-    """Equal cells in rows of six."""
+    """One image of cells of equal size, six to a row."""
     columns = min(COLUMNS, len(cells))
     blank = np.zeros_like(cells[0])
     padded = cells + [blank] * (-len(cells) % columns)
@@ -133,6 +133,6 @@ def compose(cells: list[Image]) -> Image:
 
 
 def png(image: Image) -> bytes:
-    """Encode (H, W, 3) RGB as PNG."""
+    """An (H, W, 3) RGB image as PNG bytes."""
     _, data = cv2.imencode(".png", image[:, :, ::-1])
     return data.tobytes()

@@ -1,6 +1,6 @@
-"""What a terminal shows beyond plain lines, drawn by rich: tables, a progress bar, findings.
+"""Tables, progress bars and findings on a terminal, drawn by rich.
 
-Imported where a command writes to a terminal and rich is installed; without it, and off a terminal,
+Imported only if a command writes to a terminal and rich is installed; otherwise
 :mod:`~refit_shard.console` prints plain lines.
 """
 
@@ -24,9 +24,9 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def draw_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]
 ) -> None:
-    """A table on stdout; the columns that do not fit beside the others follow in a table below.
+    """Print a table on stdout; columns that do not fit the terminal follow in a table below.
 
-    ``widths``: of each column, in character cells.
+    ``widths``: the width of each column, in character cells.
     """
     console = Console()
     for index, chosen in enumerate(_beside(widths, console.width)):
@@ -41,7 +41,7 @@ def draw_table(
 
 
 def _beside(widths: Sequence[int], room: int) -> list[list[int]]:
-    """The columns of each table: the first one, and as many others as there is room for."""
+    """The columns of each table: the first column, and as many others as fit into ``room``."""
     tables: list[list[int]] = []
     border = 3  # a line and a space on either side
     left = 0
@@ -55,7 +55,7 @@ def _beside(widths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def draw_finding(status: str, mark: str, what: str, fix: str) -> None:
-    """One of doctor's findings on stdout, its fix on a line of its own, to be copied."""
+    """Print one of doctor's findings on stdout, its fix on a separate line to copy."""
     console = Console(highlight=False)
     text = Text(f"{mark:4}  ", style=COLOURS[status])
     console.print(text.append(what, style="default"), soft_wrap=True)
@@ -69,7 +69,7 @@ class Bar:
     def __init__(self, title: str, total: int) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None, table_column=Column(ratio=1)),  # what is left
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),  # takes the remaining width
             MofNCompleteColumn(),
             TextColumn("{task.fields[rates]}"),
             TimeRemainingColumn(),
@@ -79,13 +79,13 @@ class Bar:
         self._task: TaskID = self._progress.add_task(title, total=total, rates="")
 
     def start(self) -> None:
-        """Show it."""
+        """Show the bar."""
         self._progress.start()
 
     def stop(self) -> None:
-        """Leave it as it is."""
+        """Stop updating the bar; its last state stays on the screen."""
         self._progress.stop()
 
     def update(self, done: int, rates: str) -> None:
-        """Show ``done`` samples and a text of rates."""
+        """Set the samples done and the text of rates."""
         self._progress.update(self._task, completed=done, rates=rates)

@@ -1,7 +1,7 @@
-"""Which rows, said as a text: ``scale > 0.5 and has_smpl and dataset == 'bedlam'``.
+"""Conditions on rows as text: ``scale > 0.5 and has_smpl and dataset == 'bedlam'``.
 
-The text is one condition on a row, in the SQL of DuckDB, which parses and evaluates it. This module
-alone knows DuckDB, of the extra ``query``.
+The text is one condition on a row in DuckDB's SQL; DuckDB parses and evaluates it. Only this module
+imports DuckDB, which the extra ``query`` installs.
 """
 
 import json
@@ -22,7 +22,7 @@ from refit_shard.shards_spec.fields import FIELD
 
 MAX_TEXT = 20_000
 _LONGEST = 300
-# Nothing but the rows that it is given, and nothing that the text could change.
+# A condition can read only the rows registered for it: no files, no network, no extensions.
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -31,7 +31,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": "1",
     "lock_configuration": "true",
 }
-# What a condition on one row is made of: no subquery, no window, no parameter, no star.
+# Expressions allowed in a condition on one row: no subquery, window function, parameter or star.
 _PARTS = {
     *("BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION"),
     *("CONSTANT", "FUNCTION", "OPERATOR", "TYPE"),
@@ -46,25 +46,30 @@ _PLACE, _TABLE = '"#"', '"_"'
 
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory, of which each condition has a connection of its own."""
+    """An empty database in memory; each condition has its own connection to it."""
     return duckdb.connect(config=_CONFIG)
 
 
 @cache
 def _volatile() -> frozenset[str]:
-    """Functions that give another answer each time, or do something."""
+    """DuckDB functions whose result changes from call to call, or that have side effects."""
     query = "SELECT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
     return frozenset(name for (name,) in _database().cursor().execute(query).fetchall())
 
 
 class Where:
-    """A condition on rows. ``text``: as it was given; ``names``: the columns that it mentions."""
+    """A condition on rows.
+
+    Attributes:
+        text: the condition as given.
+        names: the columns that it mentions.
+    """
 
     def __init__(self, text: str) -> None:
         """Parse the text.
 
         Raises:
-            UsageError: it is no condition on one row.
+            UsageError: it is not a valid condition on one row.
         """
         if not isinstance(text, str):
             raise UsageError(
@@ -77,7 +82,7 @@ class Where:
         self.names = tuple(dict.fromkeys(self._names(self._condition())))
 
     def _tree(self, text: str) -> Any:
-        """How DuckDB understands a condition: its statements, or its error."""
+        """DuckDB's syntax tree of a query with this condition, or its parse error."""
         query = f"{_BEFORE}{text}\n)"
         (found,) = self._duck.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[
             0
@@ -96,16 +101,16 @@ class Where:
         (condition,) = (one["node"].pop("where_clause", None) for one in tree["statements"][:1])
         plain["statements"][0]["node"].pop("where_clause")
         if condition is None or tree != plain:
-            raise UsageError(f"where: {self.text:.200}: must be one condition and nothing after it")
+            raise UsageError(f"where: {self.text:.200}: must be a single condition")
         return condition
 
     def _complaint(self, tree: Any) -> str:
-        """The line for a text that DuckDB cannot parse, up to the place where it fails."""
+        """The error line for a text that DuckDB cannot parse; it marks the place of the error."""
         at = int(tree.get("position") or 0) - len(_BEFORE)
         said = " ".join(str(tree["error_message"]).split())
         text = self.text.encode()
         if at >= len(text):
-            return f"{self.text:.200}: breaks off, or has a parenthesis too many"
+            return f"{self.text:.200}: is incomplete, or has a parenthesis too many"
         if at < 0:
             return f"{self.text:.200}: {said:.{_LONGEST}}"
         before, after = (part.decode(errors="replace") for part in (text[:at], text[at:]))
@@ -114,16 +119,17 @@ class Where:
         return f"{said:.{_LONGEST}}, here: {before[-100:].rstrip()} >>> {after[:100]}{fix}"
 
     def _names(self, condition: Any) -> Iterator[str]:
-        """The columns that the condition mentions, once all its parts are allowed ones.
+        """The columns that the condition mentions; checks that all its expressions are allowed.
 
         Raises:
-            UsageError: a part is none of a condition on one row.
+            UsageError: an expression is not allowed in a condition on one row.
         """
         for part in _parts(condition):
             kind = part["class"]
             if kind not in _PARTS:
                 raise UsageError(
-                    f"where: {self.text:.200}: {kind.lower()} is no part of a condition on one row"
+                    f"where: {self.text:.200}: {kind.lower()} is not allowed in a condition on one "
+                    "row"
                 )
             if kind == "COLUMN_REF":
                 yield str(part["column_names"][0])
@@ -131,13 +137,13 @@ class Where:
                 self._check_index(part)
             if kind == "COMPARISON" and part["type"] in _ORDERED and _is_chain(part):
                 raise UsageError(
-                    f"where: {self.text:.200}: a < b < c compares a truth with c; write a < b and "
-                    "b < c"
+                    f"where: {self.text:.200}: a < b < c compares the truth value of a < b with c; "
+                    "write a < b and b < c"
                 )
             if kind == "FUNCTION" and part["function_name"] in _volatile():
                 raise UsageError(
-                    f"where: {part['function_name']}() gives another answer each time; for a part "
-                    "of the rows write hash(key) % 10 == 0"
+                    f"where: {part['function_name']}() gives a different result each time; to "
+                    "choose a part of the rows write hash(key) % 10 == 0"
                 )
             if kind == "FUNCTION" and part["function_name"] == "isnan":
                 raise UsageError("where: isnan(x): a NaN is a missing value here; write x is null")
@@ -157,12 +163,12 @@ class Where:
             raise UsageError(f"where: {name}[{text}]: lists are counted from 1{last}")
 
     def places(self, table: pa.Table) -> NDArray[np.int64]:
-        """The rows of a table, with the columns ``names``, that meet the condition; rising.
+        """The numbers of a table's rows that meet the condition, (n,) int64, ascending.
 
-        A NaN is a missing value: what is compared with it is not met.
+        The table has the columns ``names``. A NaN is a missing value and meets no comparison.
 
         Raises:
-            UsageError: a column is of a kind that the condition cannot be asked of.
+            UsageError: DuckDB cannot evaluate the condition on columns of these types.
         """
         columns = {name: _nan_to_null(table[name]) for name in self.names}
         numbers = pa.array(np.arange(table.num_rows))
@@ -202,19 +208,19 @@ def _is_chain(comparison: Any) -> bool:
 
 
 def _line(error: Exception) -> str:
-    """What DuckDB says, without the lines that show the query."""
+    """DuckDB's error message without the lines that show the query."""
     return " ".join(str(error).partition("\nLINE")[0].split())[:_LONGEST]
 
 
 def _nan_to_null(column: Any) -> Any:
-    """The column with missing values for NaN, and with a kind that DuckDB has for float16."""
+    """The column with nulls for NaN, and with float32 for float16, which DuckDB lacks."""
     if isinstance(column, pa.ChunkedArray):
         return pa.chunked_array(map(_nan_to_null, column.chunks))
     kind = column.type
     if pa.types.is_struct(kind):
         parts = map(_nan_to_null, column.flatten())
         return pa.StructArray.from_arrays(list(parts), [field.name for field in kind])
-    if pa.types.is_fixed_size_list(kind) and column.null_count:  # a set lacks a label in all rows
+    if pa.types.is_fixed_size_list(kind) and column.null_count:  # the dataset lacks this label
         return pa.nulls(len(column), pa.list_(pa.float32(), kind.list_size))
     if pa.types.is_fixed_size_list(kind):
         return pa.FixedSizeListArray.from_arrays(_nan_to_null(column.flatten()), kind.list_size)

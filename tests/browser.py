@@ -1,7 +1,7 @@
-"""Headless Chromium, driven by its DevTools protocol: pages as a reader sees them.
+"""Headless Chromium for tests of pages, controlled by its DevTools protocol.
 
-The browser hears commands on a pipe, so there is no port and no driver to install; Debian's package
-``chromium`` is enough. Messages are JSON, each ended by a zero byte.
+The browser reads commands from a pipe, so no port is used and no driver is installed; Debian's
+package ``chromium`` is enough. Messages are JSON, each ended by a zero byte.
 """
 
 import base64
@@ -33,7 +33,7 @@ Scheme = Literal["light", "dark"]
 
 
 class Browser:
-    """A browser of its own process and profile; one page is open at a time."""
+    """A browser process with its own profile; one page is open at a time."""
 
     def __init__(self, program: str, folder: Path) -> None:
         hear, self._write = os.pipe()
@@ -58,7 +58,7 @@ class Browser:
 
     def close(self) -> None:
         """End the browser and wait for it."""
-        os.close(self._write)  # it ends with its pipe
+        os.close(self._write)  # the browser ends when its pipe is closed
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -70,7 +70,7 @@ class Browser:
         """The next message.
 
         Raises:
-            TimeoutError: none came.
+            TimeoutError: no message came in time.
             EOFError: the browser has ended.
         """
         while b"\0" not in self._pending:
@@ -85,10 +85,10 @@ class Browser:
         return message
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """The result of a DevTools command.
+        """Send a DevTools command and return its result.
 
         Raises:
-            RuntimeError: the browser refuses it.
+            RuntimeError: the browser refuses the command.
         """
         number = next(self._numbers)
         message: dict[str, Any] = {"id": number, "method": method, "params": params}
@@ -112,7 +112,7 @@ class Browser:
     ) -> "Page":
         """Open a page, without network, and wait until it is loaded.
 
-        ``width``, ``height``: of the window, CSS pixels; ``scheme``: what the reader prefers.
+        ``width``, ``height``: of the window, CSS pixels; ``scheme``: the preferred colour scheme.
         """
         previous, self._session = self._target, None
         self._target = self.send("Target.createTarget", url="about:blank")["targetId"]
@@ -138,13 +138,13 @@ class Browser:
         return page
 
     def wait(self, event: str) -> None:
-        """Wait until an event came."""
+        """Wait until the browser has sent an event."""
         until = time.monotonic() + _SECONDS
         while all(one.get("method") != event for one in self._events):
             self._events.append(self._message(until))
 
     def events(self, method: str) -> list[dict[str, Any]]:
-        """The parameters of the page's events of one kind, until now."""
+        """The parameters of all events of one kind since the page was opened."""
         self.run("0")
         return [one["params"] for one in self._events if one.get("method") == method]
 
@@ -152,7 +152,7 @@ class Browser:
         """The value of a JavaScript expression in the page.
 
         Raises:
-            RuntimeError: it throws.
+            RuntimeError: the expression throws.
         """
         found = self.send(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
@@ -163,13 +163,13 @@ class Browser:
 
 
 class Page:
-    """What is open in the browser."""
+    """The page that is open in the browser."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
 
     def prefer(self, scheme: Scheme, *, media: str = "") -> None:
-        """The colour scheme that the reader's system states; ``media``: such as ``"print"``."""
+        """Set the preferred colour scheme, and the CSS ``media`` type, such as ``"print"``."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._browser.send("Emulation.setEmulatedMedia", media=media, features=features)
 
@@ -185,12 +185,14 @@ class Page:
         return found
 
     def style(self, selector: str, name: str) -> str:
-        """A computed style of the first element that is found."""
+        """A computed style of the first element that a CSS selector finds."""
         query = f"document.querySelector({json.dumps(selector)})"
         return str(self.run(f"getComputedStyle({query}).getPropertyValue({json.dumps(name)})"))
 
     def hover(self, selector: str, nth: int = 0) -> tuple[float, float]:
-        """Move the mouse to the middle of an element, which is scrolled into view; its place."""
+        """Scroll an element into view and move the mouse to its middle; returns x and y, CSS
+        pixels.
+        """
         query = f"document.querySelectorAll({json.dumps(selector)})[{nth}]"
         x, y = self.run(
             f"(() => {{ const e = {query}; e.scrollIntoView({{block: 'center', behavior: "
@@ -215,7 +217,7 @@ class Page:
         self._browser.send("Input.dispatchKeyEvent", type="keyUp", **known)
 
     def picture(self, path: Path, *, whole: bool = False) -> None:
-        """A screenshot as PNG: of the window, or of the ``whole`` page."""
+        """Write a screenshot of the window, or of the ``whole`` page, as PNG."""
         how: dict[str, Any] = {}
         if whole:
             size = self._browser.send("Page.getLayoutMetrics")["cssContentSize"]
@@ -225,18 +227,18 @@ class Page:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def pdf(self) -> bytes:
-        """The page as it is printed."""
+        """The page printed as PDF."""
         return base64.b64decode(self._browser.send("Page.printToPDF")["data"])
 
     @property
     def requested(self) -> list[str]:
-        """Every URL that the page asked for, but the page itself and what it holds (data:)."""
+        """Every URL that the page requested, except its own and data: URLs."""
         asked = [one["request"]["url"] for one in self._browser.events("Network.requestWillBeSent")]
         return [url for url in asked[1:] if not url.startswith("data:")]
 
     @property
     def complaints(self) -> list[str]:
-        """What the page's console shows as errors: scripts that fail, what a policy forbids."""
+        """Errors on the page's console: scripts that fail, and requests that a policy forbids."""
         thrown = self._browser.events("Runtime.exceptionThrown")
         logged = [one["entry"] for one in self._browser.events("Log.entryAdded")]
         return [str(one["exceptionDetails"]) for one in thrown] + [
@@ -250,7 +252,7 @@ def find_program() -> str | None:
 
 
 def started(folder: Path) -> Iterator[Browser]:
-    """A browser for a fixture; skips where there is none."""
+    """A browser for a fixture; skips the test if Chromium is not installed."""
     program = find_program()
     if program is None:
         pytest.skip("no Chromium here: apt-get install chromium")

@@ -1,4 +1,4 @@
-"""Fixtures that many tests share. Trees are made once a session and never written to."""
+"""Fixtures that many tests share. Trees are made once per session; no test may write to them."""
 
 import signal
 from collections.abc import Iterator
@@ -12,7 +12,8 @@ from tests.browser import Browser, started
 from tests.searches import register_profiles
 
 register_profiles()
-# A shell that starts a program in the background has it ignore Ctrl-C, as would all that it starts.
+# A shell starts background programs with Ctrl-C ignored, and their child processes would inherit
+# this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if not is_current():  # the library's sources were edited
     compile_library()
@@ -38,7 +39,7 @@ def pw3d_tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Headless Chromium; what asks for it is skipped where none is installed."""
+    """Headless Chromium; tests that need it are skipped if it is not installed."""
     yield from started(tmp_path_factory.mktemp("browser"))
 
 

@@ -8,8 +8,8 @@ Conventions
 - Frames are RGB uint8 (H, W, 3); points are (x, y) pixels, x right, y down.
 - `rot` is in degrees; rot > 0 turns the picture counter-clockwise as seen on screen.
 - `scale` is the SPIN scale: the square box has a side of 200 * scale pixels, before `sc`.
-- The frame is expected upright: the BEDLAM orientation fix is the caller's.
-- The order is always: rotate, then flip (except `reference_center`, as ReFit has it).
+- The frame must be upright: the caller applies the BEDLAM orientation fix.
+- The order is always: rotate, then flip (except in `reference_center`, as in ReFit).
 """
 
 import math
@@ -47,7 +47,7 @@ SMPL_FLIP: Final = _table("0 2 1 3 5 4 6 8 7 9 11 10 12 14 13 15 17 16 19 18 21 
 
 @dataclass(frozen=True)
 class ReferenceParams:
-    """One draw: flip, rot in degrees, sc (factor on the box), pn (factor per RGB channel)."""
+    """An augmentation: flip, rot (degrees), sc (factor on the box), pn (factor per RGB channel)."""
 
     flip: bool = False
     rot: float = 0.0
@@ -88,7 +88,8 @@ def reference_patch(
 
     pad = 0
     if params.rot != 0:
-        # Half the diagonal less half the side: no corner of the box is then turned out of view.
+        # Half the diagonal less half the side, so that rotation keeps every corner of the box in
+        # view.
         pad = int(np.linalg.norm(br - ul) / 2 - (br[1] - ul[1]) / 2)
     patch = _window(frame, int(ul[0]) - pad, int(ul[1]) - pad, int(br[0]) + pad, int(br[1]) + pad)
     if params.rot != 0:
@@ -126,7 +127,7 @@ def reference_keypoints(
 ) -> F32:
     """49 points (x px, y px, confidence) of the frame -> float32 (49, 3), x and y in -1..1.
 
-    whole_pixels: ReFit's own, trunc(T(p)) + 1. Otherwise T(p) itself, without either.
+    whole_pixels: True for ReFit's trunc(T(p)) + 1, False for T(p) without rounding.
     Confidence is kept; points of confidence 0 are mapped like any other.
     """
     points = np.array(keypoints, dtype=np.float64)
@@ -150,9 +151,9 @@ def reference_keypoints(
 
 
 def reference_pose(pose: ArrayLike, params: ReferenceParams) -> F32:
-    """SMPL axis-angle (72,) in rad -> float32 (72,): root turned by R_z(-rot), then flip.
+    """SMPL axis-angle (72,) in rad -> float32 (72,): root rotated by R_z(-rot), then flip.
 
-    The root comes back with an angle of at most pi, whatever it was given as.
+    The returned root has an angle of at most pi, also if the given one is larger.
     """
     joints = np.array(pose, dtype=np.float64).reshape(24, 3)
     turn = Rotation.from_euler("z", -params.rot, degrees=True)
@@ -208,8 +209,8 @@ def reference_item(
 ) -> dict[str, Any]:
     """Every numeric key of one training item, without occluders (occ = 0).
 
-    frame uint8 (H, W, 3), upright; labels: one row of the npz, by the npz's keys, of which
-    only center and scale must be there. No SMPL means a zero pose, whose root still turns.
+    frame uint8 (H, W, 3), upright; labels: one row of the npz by array name, of which only center
+    and scale are required. Without SMPL parameters the pose is zero, and its root is still rotated.
     """
     height, width = frame.shape[:2]
     center = np.asarray(labels["center"], dtype=np.float64)
@@ -264,7 +265,7 @@ def blend_occluder_reference(
     """Paste one cut-out: img (h, w, 3) 0..255, object_rgba uint8 (oh, ow, 4), straight alpha.
 
     The cut-out is resized by `factor` to round(factor * size), 1 px at least; its top left
-    corner lies at round(center_xy - size / 2). Halves round to even. Returns float64 (h, w, 3)
+    corner is at round(center_xy - size / 2). Halves round to even. Returns float64 (h, w, 3)
     in 0..255, neither rounded nor truncated: `reference_colour` comes next.
     """
     out = np.array(img, dtype=np.float64)
@@ -274,7 +275,7 @@ def blend_occluder_reference(
     x, y = np.asarray(center_xy, dtype=np.float64).tolist()
     left, top = round(x - ow / 2), round(y - oh / 2)
 
-    # Pixel by pixel, so that no slice can be wrong.
+    # Pixel by pixel, because slices would be easy to get wrong.
     for j in range(oh):
         for i in range(ow):
             if 0 <= top + j < out.shape[0] and 0 <= left + i < out.shape[1]:
@@ -286,7 +287,7 @@ def blend_occluder_reference(
 
 
 def psnr(a: U8, b: U8) -> float:
-    """Peak signal-to-noise ratio of two uint8 images of one shape, in dB; inf where equal."""
+    """Peak signal-to-noise ratio of two uint8 images of the same shape, in dB; inf if equal."""
     if a.shape != b.shape:
         raise ValueError(f"shapes differ: {a.shape}, {b.shape}")
     mse = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))

@@ -1,4 +1,4 @@
-"""How long searches look: profiles of hypothesis, one for each tier of the tests."""
+"""Hypothesis profiles: the number of examples of a search, for each tier of the tests."""
 
 from hypothesis import settings
 
@@ -7,12 +7,12 @@ _NORMAL = _EXAMPLES["test"]
 
 
 def register_profiles() -> None:
-    """Make the profiles known; ``--hypothesis-profile`` chooses one, ``test`` if it does not."""
+    """Register the profiles; ``--hypothesis-profile`` chooses one, else ``test`` is used."""
     for name, examples in _EXAMPLES.items():
         settings.register_profile(name, max_examples=examples, deadline=None)
     settings.load_profile("test")
 
 
 def examples(count: int) -> int:
-    """``max_examples`` for a test that looks at ``count`` of them in ``make test``."""
+    """``max_examples`` for a test that tries ``count`` examples in ``make test``."""
     return max(1, count * settings().max_examples // _NORMAL)

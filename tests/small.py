@@ -1,4 +1,4 @@
-"""Commands as a user types them, and a tiny data set whose every file can be spoilt."""
+"""Helpers to run commands as a user types them, and a tiny dataset whose files can be damaged."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended and what it said."""
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -43,12 +43,12 @@ def refit(*args: object) -> Result:
 
 
 def refit_command(*args: object) -> list[str]:
-    """The command line of ``refit-shard`` in a process of its own."""
+    """The command line that runs ``refit-shard`` in another process."""
     return [sys.executable, "-m", "refit_shard", *map(str, args)]
 
 
 def refit_process(*args: object, **options: Any) -> Result:
-    """Run ``refit-shard`` in a process of its own."""
+    """Run ``refit-shard`` in another process."""
     done = subprocess.run(
         refit_command(*args), capture_output=True, text=True, check=False, timeout=120, **options
     )
@@ -56,7 +56,7 @@ def refit_process(*args: object, **options: Any) -> Result:
 
 
 def error_line(result: Result) -> str:
-    """The one line that a failed command says; no traceback, no second line of ours."""
+    """The error line of a failed command; asserts that there is only one, and no traceback."""
     lines = [line for line in result.err.splitlines() if line.startswith("refit-shard:")]
     assert len(lines) == 1, result.err
     assert "Traceback" not in result.err
@@ -73,19 +73,19 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def sealed(record: NDArray[np.void]) -> NDArray[np.void]:
-    """The record with the checksum of what it now holds: another row, not a damaged one."""
+    """The record with the checksum of its present content: a valid other row, not a damaged one."""
     record["record_crc32c"] = record_crc(record.tobytes())
     return record
 
 
 def read_arrow(path: Path) -> pa.Table:
-    """An Arrow IPC file, as anyone would read it."""
+    """The table of an Arrow IPC file, read without the project's code."""
     with pa.OSFile(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
 
 
 def index_rows(folder: Path) -> list[dict[str, Any]]:
-    """Every row of every index of a data set, in the shards' order."""
+    """Every row of every index of a dataset, in the shards' order."""
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("*-??????.arrow")):
         rows += [{"shard": path.stem, **row} for row in read_arrow(path).to_pylist()]
@@ -93,14 +93,14 @@ def index_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def samples_of(folder: Path | str) -> list[Sample]:
-    """Every sample of a data set, in the npz's order."""
+    """Every sample of a dataset, in the npz's order."""
     data_set = ShardSet.open(folder)
     samples = [data_set[number] for number in range(len(data_set))]
     return sorted(samples, key=lambda sample: int(sample["source_row"]))
 
 
 def quarantine(folder: Path) -> dict[int, str]:
-    """Reason of each quarantined row by its source row."""
+    """The reason of each quarantined row by its number in the npz."""
     written = max(folder.glob("quarantine*.feather"), key=lambda path: path.stat().st_mtime_ns)
     rows = read_arrow(written).to_pylist()
     found = {row["source_row"]: row["reason"] for row in rows}
@@ -109,14 +109,14 @@ def quarantine(folder: Path) -> dict[int, str]:
 
 
 def picture(seed: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """A smooth BGR picture without symmetry: turning or mirroring it is seen."""
+    """A smooth BGR picture without symmetry, so that a rotation or a mirror changes it."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 6, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def colourful(height: int, width: int, seed: int) -> NDArray[np.uint8]:
-    """A picture with edges of all colours, so that chroma taken from elsewhere is seen."""
+    """A picture with edges of all colours, so that misplaced chroma changes it."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 9 + 1, width // 9 + 1, 3), np.uint8)
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -130,7 +130,7 @@ def encoded(suffix: str, image: NDArray[Any], *options: int) -> bytes:
 
 
 def columns(names: list[str], seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Annotations of people in 96x64 frames, one a name."""
+    """Annotations of people in 96x64 frames, one row per name."""
     rng = np.random.default_rng(seed)
     count = len(names)
     return {
@@ -148,7 +148,7 @@ def columns(names: list[str], seed: int = 0) -> dict[str, NDArray[Any]]:
 
 @dataclass
 class Own:
-    """A data set of one's own: ``names`` one a row; files and columns are free to be spoilt."""
+    """A user's own dataset with one frame name per row; tests may damage its files and columns."""
 
     folder: Path
     names: list[str]
@@ -162,17 +162,17 @@ class Own:
 
     @property
     def root(self) -> Path:
-        """Where the frames are."""
+        """Folder of the frames."""
         return self.folder / "frames"
 
     @property
     def npz(self) -> Path:
-        """The annotations."""
+        """Path of the annotations."""
         return self.folder / "own.npz"
 
     @property
     def out(self) -> Path:
-        """Where the shards go."""
+        """Folder of the shards."""
         return self.folder / "shards" / "own"
 
     def put(self, name: str, data: bytes) -> Path:
@@ -189,16 +189,16 @@ class Own:
         np.savez(self.npz, **kept)
 
     def command(self, *args: object, workers: int | None = 0) -> list[object]:
-        """The build's arguments."""
+        """The arguments of a build of this dataset."""
         what = ["build", "--npz", self.npz, "--root", self.root, "--name", "own"]
         how = [] if workers is None else ["--workers", workers]
         return [*what, "--out", self.folder / "shards", *how, *args]
 
     def build(self, *args: object) -> Result:
-        """Build in this process; more than the usual share of rows may be bad."""
+        """Build in this process; up to 90 % of the rows may be quarantined."""
         return refit(*self.command("--max-bad", 0.9, *args))
 
 
 def own(folder: Path, rows: int = 6, per_frame: int = 2, suffix: str = ".jpg") -> Own:
-    """A data set of ``rows`` people in 96x64 frames."""
+    """A dataset of ``rows`` people in 96x64 frames."""
     return Own(folder, [f"a/{row // per_frame:03d}{suffix}" for row in range(rows)])

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source: the packages stay apart and heavy ones stay lazy."""
+"""Checks of the sources' imports: which package may import which, and heavy modules stay lazy."""
 
 import ast
 import subprocess
@@ -18,7 +18,7 @@ FORBIDDEN = {
     "loaders": {"converter", "refit_shard", *OUTSIDE},
     "refit_shard": OUTSIDE,
 }
-# The folders of a package, from the ground up; "" are the modules of the package itself.
+# The folders of a package in layers, lowest first; "" are the modules of the package itself.
 FLOORS = {
     "converter": (
         *(
@@ -50,7 +50,7 @@ def sources(package: str) -> list[Path]:
 
 
 def called_name(call: ast.Call) -> str:
-    """The last part of what is called."""
+    """The last part of the name of the called function."""
     return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
 
 
@@ -65,25 +65,25 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and called_name(node) in ("import_module", "__import__"):
             (first, *_) = node.args
-            if ast.unparse(first).startswith("f'{__name__}."):  # the package's own, when asked for
+            if ast.unparse(first).startswith("f'{__name__}."):  # lazy imports of public names
                 continue
             assert isinstance(first, ast.Constant), "a computed import cannot be checked"
             yield str(first.value)
 
 
 def place(module: str) -> list[str]:
-    """The parts of a module's name; those of our packages without the name that all have."""
+    """The parts of a module's name, without the leading ``refit_shard`` of our packages."""
     parts = module.split(".")
     return parts[1:] if parts[0] == "refit_shard" and parts[1:2] and parts[1] in PACKAGES else parts
 
 
 def tops(path: Path) -> set[str]:
-    """The packages that a source imports from."""
+    """The top-level packages that a source imports from."""
     return {place(name)[0] for name in imported(ast.parse(path.read_text()))}
 
 
 def floor(package: str, parts: list[str]) -> int:
-    """On which floor of its package a module lies, by the parts of its name below the package."""
+    """The layer of a module in its package, from the parts of its name below the package."""
     folders = FLOORS[package]
     return folders.index(parts[0]) if parts and parts[0] in folders else 0
 
@@ -141,7 +141,7 @@ def test_only_the_loaders_know_torch() -> None:
 @pytest.mark.parametrize("package", ["shards_spec", "body_models", "loaders"])
 def test_what_trains_needs_nothing_that_only_a_build_has(package: str) -> None:
     heavy = {"cv2", "PIL", "rich", "ray", "webdataset", "kornia_rs", "av"}
-    of_the_build = PROJECT / "loaders/items/occluder_import.py"  # its command names the extra
+    of_the_build = PROJECT / "loaders/items/occluder_import.py"  # used only by import-occluders
     for path in sources(package):
         assert path == of_the_build or not tops(path) & heavy, path
 

@@ -1,1 +1,1 @@
-"""The stream's peers: the same crops through other loaders, each as its documentation advises."""
+"""Other loaders on the same crops, each used as its documentation advises."""

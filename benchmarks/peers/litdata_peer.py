@@ -1,4 +1,4 @@
-"""litData: chunks of records, whose arrays and numbers have its own serialisers."""
+"""litData: chunks of records, with arrays and numbers written by litData's serialisers."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -32,7 +32,7 @@ def write(shards: str, folder: Path) -> None:
 def load(
     folder: Path, transform: Callable[[Record], dict[str, Any]], options: LoaderOptions
 ) -> Iterable[Any]:
-    """Batches of one long epoch, in which samples come repeatedly."""
+    """Batches of one long epoch in which samples repeat."""
     dataset = StreamingDataset(str(folder), shuffle=True, transform=transform)
     repeats = max(1.0, options.samples / len(dataset))
     dataset = StreamingDataset(str(folder), shuffle=True, transform=transform, subsample=repeats)

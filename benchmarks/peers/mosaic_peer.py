@@ -29,7 +29,7 @@ def write(shards: str, folder: Path) -> None:
 
 
 class Crops(StreamingDataset):
-    """Stored records, transformed."""
+    """A dataset of stored records that are transformed into items."""
 
     def __init__(
         self, *, transform: Callable[[Record], dict[str, Any]], **arguments: object
@@ -44,8 +44,8 @@ class Crops(StreamingDataset):
 def load(
     folder: Path, transform: Callable[[Record], dict[str, Any]], options: LoaderOptions
 ) -> Iterable[Any]:
-    """Batches of one long epoch, in which samples come repeatedly."""
-    clean_stale_shared_memory()  # of a run that was killed
+    """Batches of one long epoch in which samples repeat."""
+    clean_stale_shared_memory()  # left by a run that was killed
     dataset = Crops(
         transform=transform,
         local=str(folder),

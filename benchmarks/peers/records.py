@@ -1,4 +1,4 @@
-"""What the peers' formats store of a crop, and what their loaders have in common."""
+"""The record that other loaders' formats store for a crop, and shared settings of their loaders."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ FLOATS = ("scale", "img_focal")
 
 
 def record_of(sample: Sample) -> Record:
-    """One stored crop: its JPEG's bytes, arrays as :data:`ARRAYS` says, plain numbers, its name."""
+    """One stored crop: JPEG bytes, the arrays of :data:`ARRAYS`, plain numbers and its name."""
     return {
         "jpeg": bytes(sample.jpeg),
         "imgname": sample["imgname"],
@@ -37,7 +37,7 @@ def record_of(sample: Sample) -> Record:
 
 
 def records(shards: str) -> Iterator[Record]:
-    """Every crop of a data set."""
+    """Every crop of a dataset."""
     data_set = ShardSet.open(shards)
     for index in range(len(data_set)):
         yield record_of(data_set[index])
@@ -45,9 +45,9 @@ def records(shards: str) -> Iterator[Record]:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
-    """What every peer is asked for: batches of ``batch`` from ``workers`` processes.
+    """Settings of every peer: batches of ``batch`` samples from ``workers`` processes.
 
-    ``samples``: of an epoch, so many that no epoch ends while it is measured.
+    ``samples``: samples of an epoch, so many that no epoch ends during a measurement.
     """
 
     batch: int
@@ -56,7 +56,7 @@ class LoaderOptions:
 
     @property
     def torch(self) -> dict[str, Any]:
-        """Arguments of torch's DataLoader, and of its subclasses, but the batch's size."""
+        """Arguments of torch's DataLoader and its subclasses, without the batch size."""
         return {
             "num_workers": self.workers,
             "prefetch_factor": 4,
@@ -66,5 +66,5 @@ class LoaderOptions:
 
 
 def one_thread(_worker: int) -> None:
-    """Leave parallel work to the workers; torch sees to its own threads."""
+    """Switch off OpenCV's threads in a worker; torch limits its own."""
     cv2.setNumThreads(0)

@@ -1,4 +1,6 @@
-"""ReFit's own way: for every person the whole frame is read, and cut with scikit-image."""
+"""Items as ReFit makes them: the whole frame is read for every person and cropped with
+scikit-image.
+"""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -34,7 +36,7 @@ _resize: Any = resize
 
 
 def read_frame(root: Path, record: Record) -> Pixels:
-    """The frame (H, W, 3) RGB; BEDLAM's closeups are stored lying on their side."""
+    """The frame (H, W, 3) RGB; BEDLAM's closeups, which are stored rotated, are turned upright."""
     bgr = cv2.imread(str(root / record["imgname"]))
     if bgr is None:
         raise FileNotFoundError(root / record["imgname"])
@@ -45,7 +47,7 @@ def read_frame(root: Path, record: Record) -> Pixels:
 
 
 def crop(frame: Pixels, record: Record, drawn: Augmentation) -> Floats:
-    """The box, turned and resized, then mirrored: (res, res, 3) in 0 … 255."""
+    """The crop of the box, rotated, resized, then mirrored: (res, res, 3) in 0 … 255."""
     half = 100.0 * drawn.sc * record["scale"]
     upper_left = np.trunc(record["center"] - half).astype(int)
     lower_right = np.trunc(record["center"] + half).astype(int)
@@ -81,7 +83,7 @@ def paste(patch: Floats, cut_out: Pixels, one: Occlusion) -> None:
 
 
 def item(root: Path, record: Record, drawn: Augmentation, cut_outs: list[Pixels]) -> Item:
-    """ReFit's item of one person with these parameters."""
+    """ReFit's training item of one person with these parameters."""
     patch = np.ascontiguousarray(crop(read_frame(root, record), record, drawn))
     for one in drawn.occluders:
         paste(patch, cut_outs[one.index], one)
@@ -92,8 +94,10 @@ def item(root: Path, record: Record, drawn: Augmentation, cut_outs: list[Pixels]
 
 
 class Frames(Dataset[Item]):
-    """One item a person of ``count``. Each worker reads the labels and the occluders itself, since
-    pyarrow's threads must not be there when it is forked.
+    """A dataset of ``count`` items, one per person.
+
+    Each worker reads labels and occluders itself, because pyarrow must not have started threads
+    when workers are forked.
     """
 
     def __init__(self, shards: str, root: Path, occluders: Path, count: int) -> None:
@@ -120,7 +124,7 @@ class Frames(Dataset[Item]):
 
 
 def load(crops: Crops, options: LoaderOptions) -> Iterable[Any]:
-    """Batches of one long epoch, in which people come repeatedly."""
+    """Batches of one long epoch in which people repeat."""
     dataset = Frames(str(crops.shards), crops.frames, crops.occluders, crops.rows)
     sampler = RandomSampler(dataset, replacement=True, num_samples=options.samples)
     return DataLoader(dataset, batch_size=options.batch, sampler=sampler, **options.torch)

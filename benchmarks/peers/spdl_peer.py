@@ -1,8 +1,8 @@
-"""SPDL: crops of one file, read and transformed by the threads of one pipeline.
+"""SPDL: crops in one file, read and transformed by the threads of one pipeline.
 
-SPDL brings no format of its own. JPEGs lie one behind the other in a file, their labels in a table
-of numpy's that is mapped: no reader takes less of the interpreter's lock. (An ``.npz`` a crop with
-SPDL's ``load_npz``, which its documentation advises for arrays, took 242 µs of processor time where
+SPDL has no storage format. JPEGs are stored one after another in a file, their labels in a
+memory-mapped numpy table, because this holds the interpreter's lock least. (One ``.npz`` per crop
+with SPDL's ``load_npz``, which its documentation advises for arrays, took 242 µs of processor time,
 this takes 20: medians of 21 rounds over 256 crops of 40 kB, in one thread.)
 """
 
@@ -66,7 +66,7 @@ def _read(descriptor: int, row: NDArray[np.void]) -> Record:
 
 
 def _shuffled(rows: int) -> Iterator[int]:
-    """Pass after pass, each in another order."""
+    """Numbers of crops without end: pass after pass, each in another order."""
     while True:
         yield from random.sample(range(rows), rows)
 
@@ -74,8 +74,10 @@ def _shuffled(rows: int) -> Iterator[int]:
 def load(
     folder: Path, transform: Callable[[Record], dict[str, Any]], options: LoaderOptions
 ) -> Iterable[Any]:
-    """Batches of one long epoch, each made by one thread: so few tasks a second that the pipeline's
-    event loop takes next to nothing of the interpreter's lock.
+    """Batches of one long epoch, each made by one thread.
+
+    This gives so few tasks per second that the pipeline's event loop hardly holds the interpreter's
+    lock.
     """
     one_thread(0)
     labels = np.load(folder / _LABELS, mmap_mode="r")

@@ -1,7 +1,7 @@
-"""ReFit's augmentation as a good user of a peer writes it: one sample at a time, with OpenCV.
+"""ReFit's augmentation as a skilled user of another loader would write it: per sample, with OpenCV.
 
-It shares no arithmetic with the loader, whose functions are made for whole batches and would
-cost a single sample several times what these do; the tests hold both to the same items.
+It shares no code with our loader, whose functions are made for whole batches and would be several
+times slower for a single sample. Tests check that both produce the same items.
 """
 
 import math
@@ -45,7 +45,7 @@ def _clipped_normal(middle: float, sigma: float, reach: float) -> float:
 def draw(objects: int) -> Augmentation:
     """ReFit's random parameters, with up to seven of ``objects`` occluders.
 
-    They are from the ``random`` that DataLoader seeds in each worker.
+    They are drawn from the module ``random``, which DataLoader seeds in each worker.
     """
     occluders: tuple[Occlusion, ...] = ()
     if random.random() < _POLICY.occlude:
@@ -72,8 +72,9 @@ def draw(objects: int) -> Augmentation:
 
 
 def output_to_source(record: Record, drawn: Augmentation) -> NDArray[np.float64]:
-    """The map (2, 3) from output to source pixels, before the flip: the box at whole pixels,
-    turned about its middle.
+    """The map (2, 3) from output pixels (before the flip) to source pixels.
+
+    The box is rounded to whole pixels and rotated about its middle.
     """
     cx, cy = record["center"].tolist()
     half = 100.0 * drawn.sc * record["scale"]
@@ -90,7 +91,7 @@ def output_to_source(record: Record, drawn: Augmentation) -> NDArray[np.float64]
 def output_to_stored(
     record: Record, drawn: Augmentation, to_source: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The map (2, 3) from output pixels, after the flip, to the stored crop's."""
+    """The map (2, 3) from output pixels (after the flip) to pixels of the stored crop."""
     affine = to_source.copy()
     if drawn.flip:
         affine[:, 2] += affine[:, 0] * (RES - 1)
@@ -105,7 +106,7 @@ def output_to_stored(
 def paste(image: Pixels, cut_out: Pixels, one: Occlusion) -> None:
     """Blend a resized cut-out (H, W, 4) into ``image`` (H, W, 3).
 
-    (OpenCV's area interpolation, which comes to mind first, would take twice the time.)
+    (OpenCV's area interpolation, the obvious choice, would take twice the time.)
     """
     height, width = cut_out.shape[:2]
     w, h = max(1, round(width * one.size)), max(1, round(height * one.size))
@@ -122,7 +123,9 @@ def paste(image: Pixels, cut_out: Pixels, one: Occlusion) -> None:
 
 
 def normalized(image: Pixels, pn: tuple[float, float, float]) -> NDArray[np.float32]:
-    """Channel factors, whole levels, mean and deviation, (3, res, res): a table a channel."""
+    """The image (3, res, res) with channel factors, truncated and normalised, by a table per
+    channel.
+    """
     out = np.empty((3, *image.shape[:2]), np.float32)
     for channel, plane in enumerate(cv2.split(image)):
         levels = np.floor(np.minimum(_LEVELS * pn[channel], 255.0))
@@ -141,14 +144,14 @@ def _mirrored(joints: NDArray[np.float32], order: NDArray[np.int64]) -> NDArray[
 
 
 def _turned(root: NDArray[np.float32], cos: float, sin: float) -> NDArray[np.float64]:
-    """Axis-angle (3,) turned in the image plane."""
+    """The axis-angle (3,) rotated in the image plane."""
     matrix = cv2.Rodrigues(root.astype(np.float64))[0]
     turn = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     return np.asarray(cv2.Rodrigues(turn @ matrix)[0], np.float64)[:, 0]
 
 
 def _center(record: Record, drawn: Augmentation, cos: float, sin: float) -> NDArray[np.float32]:
-    """The box's centre, mirrored and turned about the frame's middle."""
+    """The box's centre, mirrored and rotated about the frame's middle."""
     height, width = record["orig_shape"].tolist()
     cx, cy = record["center"].tolist()
     x, y = cx - width / 2.0, cy - height / 2.0
@@ -210,14 +213,14 @@ def read_cut_outs(path: Path) -> list[Pixels]:
 
 @dataclass(frozen=True)
 class Transform:
-    """A stored record becomes ReFit's item, with random parameters."""
+    """Turns a stored record into ReFit's item, with random parameters."""
 
     occluders: Path
     image: Kind
 
     @cached_property
     def cut_outs(self) -> list[Pixels]:
-        """Read once by each worker."""
+        """The occluders, read once by each worker."""
         return read_cut_outs(self.occluders)
 
     def __call__(self, record: Record) -> Item:

@@ -1,8 +1,8 @@
-"""What the site holds that is made from the program: run by ``mkdocs build`` (``mkdocs.yml``)."""
+"""Pages of the site that are generated from the program by ``mkdocs build`` (``mkdocs.yml``)."""
 
 from docs.generate import commands, reasons
 
 
 def pages() -> dict[str, str]:
-    """Markdown of every page that is made, by its path below ``docs/``."""
+    """Markdown of every generated page, by its path below ``docs/``."""
     return commands.pages() | reasons.pages()

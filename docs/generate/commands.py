@@ -1,4 +1,4 @@
-"""A page for each command, in Markdown, from its argparse parser."""
+"""One Markdown page per command, generated from its argparse parser."""
 
 import argparse
 import html
@@ -29,28 +29,28 @@ def command_parsers() -> dict[str, argparse.ArgumentParser]:
 
 
 def command_summaries() -> dict[str, str]:
-    """The line that ``refit-shard --help`` has of every command, by the command's name."""
+    """The line of ``refit-shard --help`` on every command, by the command's name."""
     return {action.dest: action.help or "" for action in _commands()._choices_actions}
 
 
 def options_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments and options of a command, but ``--help``."""
+    """The arguments and options of a command, without ``--help``."""
     return (action for action in parser._actions if action.dest != "help")
 
 
 def pages() -> dict[str, str]:
-    """Markdown of every page by its path below ``docs/``: an overview, and one a command."""
+    """Markdown of an overview and of one page per command, by path below ``docs/``."""
     summaries = command_summaries()
     rows = [f"| [`{name}`]({name}.md) | {summaries[name]} |" for name in summaries]
     epilog = make_parser().epilog or ""
     overview = [
         "# Commands\n",
-        "Each command's page has the text of its `--help`.\n",
+        "Every page is generated from the command's `--help`.\n",
         "| command | what it does |",
         "|---|---|",
         *rows,
-        f"\n{_sentence(epilog)} With `--json` a command prints JSON for scripts.",
-        "`REFIT_SHARD_DEBUG=1` shows the traceback of an error in the program itself.",
+        f"\n{epilog[:1].upper()}{epilog[1:]}. `--json` prints JSON for scripts;",
+        "`REFIT_SHARD_DEBUG=1` shows the traceback of an internal error.",
     ]
     made = {f"{FOLDER}/index.md": "\n".join(overview) + "\n"}
     for name, parser in command_parsers().items():
@@ -72,7 +72,7 @@ def _page(name: str, summary: str, parser: argparse.ArgumentParser) -> str:
             title = (group.title or "").removeprefix("positional ").capitalize()
             lines += [
                 f"\n## {title}\n",
-                f"| {'option' if actions[0].option_strings else 'argument'} | meaning |",
+                f"| {title.lower()} | meaning |",
                 "|---|---|",
                 *map(_row, actions),
             ]
@@ -80,7 +80,7 @@ def _page(name: str, summary: str, parser: argparse.ArgumentParser) -> str:
 
 
 def _description(text: str) -> Iterator[str]:
-    """Paragraphs as they are; indented lines, which are examples, as code."""
+    """Markdown of a description: paragraphs as text, indented lines (examples) as code."""
     for paragraph in textwrap.dedent(text).split("\n\n"):
         if paragraph.startswith("  "):
             yield f"```text\n{textwrap.dedent(paragraph).rstrip()}\n```\n"
@@ -110,7 +110,7 @@ def _help(action: argparse.Action) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text in which Markdown and HTML find nothing to interpret, but for backquotes."""
+    """Text with characters escaped that Markdown or HTML would interpret, except backquotes."""
     for char in "\\*<|_[":
         text = text.replace(char, f"\\{char}" if char != "<" else "&lt;")
     return text

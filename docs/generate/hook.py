@@ -1,4 +1,4 @@
-"""What ``mkdocs build`` calls: the commands' pages join the site and its navigation."""
+"""Hooks of ``mkdocs build`` that add generated pages to the site and its navigation."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from docs.generate import commands, pages
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Give the navigation an entry for every command, in place of their folder."""
+    """Replace the commands' folder in the navigation by one entry per command."""
     config.nav = _expanded(config.nav)
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made."""
+    """Add the generated pages to the site's files."""
     for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
     return files

@@ -1,4 +1,4 @@
-"""The page of reasons for which a row or a frame cannot be used, each with its remedy."""
+"""The page of reasons why a row or a frame cannot be used, each with its remedy."""
 
 from refit_shard.converter.doctor.remedies import FIXES
 
@@ -6,9 +6,9 @@ PATH = "reference/reasons.md"
 _TEXT = """\
 # Reasons and remedies
 
-What [`doctor`](../guides/check.md) and [`build`](../guides/build.md) report of rows and frames that
-cannot be used, and what to do. Reasons that a build stores in `quarantine.feather` are explained in
-[the format](../how/format.md#reasons-for-quarantine).
+The reasons that [`doctor`](../guides/check.md) and [`build`](../guides/build.md) report for rows
+and frames that cannot be used, and what to do about each. [The
+format](../how/format.md#reasons-for-quarantine) explains the reasons in `quarantine.feather`.
 
 | reason | what to do |
 |---|---|

@@ -1,4 +1,6 @@
-"""Sphinx's roles in docstrings, as ``:class:`refit_shard.Sample```, become links of the site."""
+"""Turns Sphinx roles in docstrings, such as ``:class:`refit_shard.Sample```, into links of the
+site.
+"""
 
 import re
 from typing import Any
@@ -11,7 +13,7 @@ _ROLE = re.compile(r":(?:class|func|meth|data|mod):`~?(?P<name>[\w.]+)`")
 
 
 def linked(text: str) -> str:
-    """The docstring with its roles as code, and as links where the name is public."""
+    """The docstring with its roles as code; roles of public names also become links."""
 
     def link(found: re.Match[str]) -> str:
         last = found["name"].rpartition(".")[2]
@@ -21,10 +23,10 @@ def linked(text: str) -> str:
 
 
 class Roles(griffe.Extension):
-    """Rewrites the docstring of everything that is loaded."""
+    """Rewrites the docstring of every object that griffe loads."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Rewrite an object's docstring, once."""
+        """Rewrite the docstring of one object."""
         del kwargs
         if obj.docstring is not None:
             obj.docstring.value = linked(obj.docstring.value)

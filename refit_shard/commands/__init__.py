@@ -1,6 +1,6 @@
-"""One module a command: ``add_parser(commands)`` declares it, ``run(args)`` does it.
+"""One module per command: ``add_parser(commands)`` declares its arguments, ``run(args)`` runs it.
 
-Commands import what they need inside ``run``, so that ``--help`` loads none of it.
+Commands import other modules inside their functions, so that ``--help`` loads none of them.
 """
 
 import argparse

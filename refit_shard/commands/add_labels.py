@@ -1,21 +1,22 @@
-"""``refit-shard add-labels``: labels of one's own for shards that stand."""
+"""``refit-shard add-labels``: add a user's labels to finished shards."""
 
 import argparse
 
 from refit_shard.commands import Subparsers
 
 HELP = """\
-Add arrays of an npz to a finished set of shards, without its frames and without decoding an image:
+Add arrays of an npz as labels to the finished shards of a dataset. The frames are not needed, and
+no image is decoded.
 
   refit-shard add-labels data/shards/bedlam contact.npz --keep contact:permute=flip.json
 
-SET is a dataset's shards, a folder or URL. FILE.npz has the same rows as the npz that the set was
-built from, in the same order; if it holds imgname, the frames' names are compared. Or it holds an
-array source_row with the number of each of its rows in that npz; then it needs only the rows of the
-set. refit-shard build --help explains --keep.
+SET is a dataset's folder or URL. FILE.npz must have the same rows in the same order as the npz that
+SET was built from; if it has an array imgname, the frames' names are compared. Or it has an array
+source_row with the number of each row in that npz; then rows that are not in SET may be missing.
+refit-shard build --help explains --keep.
 
-The new set is written beside the old one, checked, and replaces it in one rename; until then both
-take disk space. If the command was stopped, give it again and it goes on.
+The new shards are written beside the old ones, read again, and replace them with one rename; until
+then both take disk space. An interrupted command continues when you run it again.
 """
 
 
@@ -27,18 +28,18 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("set", metavar="SET", help="folder or URL of a finished set")
-    parser.add_argument("npz", metavar="FILE.npz", help="the labels, a file or URL")
+    parser.add_argument("set", metavar="SET", help="folder or URL of a finished dataset")
+    parser.add_argument("npz", metavar="FILE.npz", help="file or URL of the labels")
     parser.add_argument(
-        "--keep", action="append", required=True, metavar="LABEL,…", help="which ones to add"
+        "--keep", action="append", required=True, metavar="LABEL,…", help="arrays to add"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="threads, default all cores")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the set anew with the labels."""
+    """Write the dataset's shards again with the labels."""
     import dataclasses
 
     from refit_shard.console import Meter, as_json, human_bytes, human_seconds, say
@@ -60,18 +61,18 @@ def run(args: argparse.Namespace) -> int:
 
             summary = add_labels(plan, on_shard)
     except KeyboardInterrupt:
-        line = "stopped; the set is as it was: give the same command again to go on"
+        line = "stopped; the shards are unchanged: run the same command again to continue"
         say(f"refit-shard: {line}", error=True)
         raise
     if args.json:
         as_json({**dataclasses.asdict(summary), "seconds": round(meter.seconds, 3)})
         return 0
     if plan.done:
-        say(f"{summary.out}: has {', '.join(summary.labels)} already; nothing to do")
+        say(f"{summary.out}: already has {', '.join(summary.labels)}; nothing to do")
         return 0
     say(
         f"{summary.out}: {', '.join(summary.labels)} added to {summary.rows} rows in "
         f"{summary.shards} shards ({summary.kept_shards} kept), {human_bytes(summary.bytes)}, "
-        f"joined by {summary.joined_by}, {human_seconds(meter.seconds)}"
+        f"rows matched by {summary.joined_by}, {human_seconds(meter.seconds)}"
     )
     return 0

@@ -1,4 +1,4 @@
-"""``refit-shard bench``: how fast is the loader here?"""
+"""``refit-shard bench``: measure the loader's speed on this machine."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     Sources = dict[str, tuple[str, float]]
 
 HELP = """\
-Measure the loader on this machine: samples/s by its number of threads (num_workers), beside plain
-decoding of the same JPEGs with as many; the share of time in which the threads wait for storage,
-with the shards in the page cache and dropped from it; and the threads that a GPU needs. PATH is
-ReFit's YAML, or the folder of one dataset's shards. The last line sums it up. Nothing is written.
-The measured shards are dropped from the page cache, which other programs notice too.
+Measure the loader on this machine: samples/s for several numbers of threads (num_workers), compared
+with only decoding the same JPEGs with as many threads; the share of time in which the threads wait
+for storage, with the shards in the page cache and not in it; and the number of threads that a GPU
+needs. PATH is a training YAML such as ReFit's, or the folder of one dataset's shards. The last line
+printed is a summary for a README. Nothing is written. The measured shards are dropped from the page
+cache, which affects all users of the machine.
 
   refit-shard bench data/shards/bedlam
   refit-shard bench configs/config_bedlam.yaml --gpu 1000 --image uint8
-  taskset -c 0-7 refit-shard bench configs/config_bedlam.yaml   the cores that a rank has
+  taskset -c 0-7 refit-shard bench configs/config_bedlam.yaml   only the cores of one rank
 
-Measure on a machine that does nothing else; the output says if other programs took part of it.
+Measure on an idle machine; the output says if other processes used its cores meanwhile.
 """
 
 COLUMNS = ["threads", "samples/s", "bare decode/s", "over bare decode", "cores", "waiting"]
@@ -38,43 +39,48 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a dataset's folder")
+    parser.add_argument("path", metavar="PATH", help="a training YAML, or a dataset's folder")
     parser.add_argument(
         "--shards",
         default="data/shards",
         metavar="DIR",
-        help="shards of a YAML; default data/shards",
+        help="folder of the YAML's datasets (default data/shards)",
     )
     parser.add_argument(
-        "--gpu", type=float, metavar="N", help="images/s that a GPU takes: how many threads?"
+        "--gpu",
+        type=float,
+        metavar="N",
+        help="images/s that a GPU trains on: print how many threads deliver them",
     )
     parser.add_argument(
         "--image",
         default="normalized",
         choices=("normalized", "bfloat16", "uint8"),
-        help="kind of the images (default normalized)",
+        help="dtype of the images (default normalized: float32)",
     )
-    parser.add_argument("--occluders", metavar="FILE", help="default: the loader's")
+    parser.add_argument(
+        "--occluders", metavar="FILE", help="cut-outs to paste (default: the loader's default)"
+    )
     parser.add_argument(
         "--seconds",
         type=float,
         default=2.0,
         metavar="S",
-        help="length of a measurement (default 2)",
+        help="duration of one measurement (default 2)",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         default=3,
         metavar="N",
-        help="how often to measure everything (default 3)",
+        help="how often all measurements are repeated (default 3)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
-    """The sources and the options of the stream that is measured."""
+    """The sources and options of the stream to measure."""
     from refit_shard.loaders.stream.config import read_config
     from refit_shard.loaders.stream.options import StreamOptions
     from refit_shard.shards_spec.reader import find_data_sets
@@ -89,14 +95,14 @@ def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
     url, *more = find_data_sets(place)
     if more:
         raise UsageError(
-            f"{place}: holds {1 + len(more)} data sets; give one of them, or a YAML with their "
-            "ratios"
+            f"{place}: holds {1 + len(more)} datasets; give one of them, or a training YAML with "
+            "their ratios"
         )
     return {url.rstrip("/").rpartition("/")[2]: (url, 1.0)}, StreamOptions(**given)
 
 
 def _figure(value: "Spread", form: str) -> str:
-    """The median, and where they differ, the least and the most."""
+    """The median, with the smallest and largest value if they differ."""
     low, high = f"{value.low:{form}}", f"{value.high:{form}}"
     return f"{value.median:{form}}" + ("" if low == high else f" ({low} to {high})")
 
@@ -122,8 +128,8 @@ def _storage_line(speed: "Speed") -> str:
     storage = speed.storage
     if not storage.dropped:
         return (
-            f"from storage: not measured, as {storage.still_cached:.0%} of the files stayed in the "
-            "page cache"
+            f"from storage: not measured, because {storage.still_cached:.0%} of the files stayed "
+            "in the page cache"
         )
     line = (
         f"from storage, with {speed.threads[-1].threads} threads: "
@@ -131,7 +137,7 @@ def _storage_line(speed: "Speed") -> str:
         f"{_figure(storage.waiting, '.0%')}, over {storage.samples} samples"
     )
     if storage.still_cached is None:
-        line += "; whether the page cache was dropped, this file system does not tell"
+        line += "; this file system does not tell if the files left the page cache"
     return line
 
 
@@ -142,14 +148,14 @@ def _gpu_lines(gpu: dict[str, Any], speed: "Speed") -> list[str]:
     ]
     if not gpu["measured"]:
         lines[0] += (
-            f"; that is more than the {most.samples_per_second.median:,.0f} samples/s measured "
-            f"here, with {most.threads}: {threads} is a guess"
+            f"; this is more than the {most.samples_per_second.median:,.0f} samples/s measured "
+            f"here with {_counted(most.threads)}, so {threads} is an estimate"
         )
     if gpu["storage_keeps_up"] is False:
         given = speed.storage.samples_per_second.median
         lines.append(
-            f"storage gives {given:,.0f} samples/s: too few, where the shards do not fit into "
-            "memory; a larger prefetch, a window or another disk help"
+            f"storage delivers {given:,.0f} samples/s: too few if the shards do not fit into "
+            "memory; use a larger prefetch, a window or a faster disk"
         )
     return lines
 
@@ -161,14 +167,14 @@ def _counted(threads: int) -> str:
 def _load_line(speed: "Speed") -> str:
     load = speed.load
     return (
-        f"busy machine: others took {load.others + load.stolen:.1f} of its {load.cores} cores "
-        f"meanwhile ({load.stolen:.1f} of them other virtual machines), load average "
-        f"{load.before:.1f} before; the figures are too low"
+        f"busy machine: other processes used {load.others + load.stolen:.1f} of its {load.cores} "
+        f"cores meanwhile ({load.stolen:.1f} of them other virtual machines), load average "
+        f"{load.before:.1f} before; the measured speeds are too low"
     )
 
 
 def _gpu(wanted: float | None, speed: "Speed") -> dict[str, Any] | None:
-    """The threads that a GPU needs, by the medians."""
+    """The number of threads that a GPU needs, from the medians; None if ``--gpu`` is not given."""
     from refit_shard.loaders.measure.bench import threads_for
 
     if wanted is None:
@@ -186,7 +192,7 @@ def _gpu(wanted: float | None, speed: "Speed") -> dict[str, Any] | None:
 
 
 def _readme_line(what: str, speed: "Speed", gpu: dict[str, Any] | None) -> str:
-    """The result in one line."""
+    """The result as one line for a README."""
     from datetime import datetime, timezone
 
     from refit_shard import __version__
@@ -215,7 +221,7 @@ def _readme_line(what: str, speed: "Speed", gpu: dict[str, Any] | None) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure."""
+    """Measure and print the speeds."""
     from dataclasses import asdict
 
     from refit_shard.console import Meter, as_json, say

@@ -1,4 +1,4 @@
-"""``refit-shard build``: data sets become shards."""
+"""``refit-shard build``: build shards from images and annotations."""
 
 import argparse
 from contextlib import AbstractContextManager, nullcontext
@@ -16,32 +16,34 @@ if TYPE_CHECKING:
 DEFAULT_OUT = "data/shards"
 
 HELP = """\
-Turn the frames and SPIN-format annotations of datasets into pre-cropped shards, each dataset in
-OUT/NAME/.
+Build pre-cropped shards from the images and SPIN-format annotations of datasets. The shards of each
+dataset are written to OUT/NAME/.
 
   refit-shard build --dataset bedlam --dataset agora
-  refit-shard build --config configs/config_bedlam.yaml       every dataset of its DATASET.LIST
-  refit-shard build --dataset bedlam --keep smplx_pose        with a label of your own
+  refit-shard build --config configs/config_bedlam.yaml       all datasets in its DATASET.LIST
+  refit-shard build --dataset bedlam --keep smplx_pose        with another array of the npz
   refit-shard build --npz my.npz --root /data/my --name my    your own SPIN-format dataset
-  refit-shard build --dataset bedlam --dry-run                what it would take; writes nothing
+  refit-shard build --dataset bedlam --dry-run                estimate size and time, write nothing
 
-Frames are files below ROOT, or members of tars and zips in it, as they were downloaded.
-data_config.py (--data-config, else ./data_config.py) says where the data are; an environment
-variable such as BEDLAM_ROOT overrides it. Declare datasets of your own there, in DATASETS, or under
-datasets: in the YAML, and use their names here (docs/guides/own-data.md).
+Frames are files below a dataset's ROOT, or members of the tars and zips there as downloaded.
+data_config.py (--data-config, else ./data_config.py) states each dataset's ROOT and npz; an
+environment variable such as BEDLAM_ROOT overrides it. You can declare your own datasets in DATASETS
+of data_config.py or under datasets: in the YAML, and then build them by name
+(docs/guides/own-data.md).
 
---keep carries arrays of the npz unchanged into the shards: NAME[:MOTION[=TABLE]][:float64].
-MOTION says how augmentation changes the array when the image is rotated or flipped: none, permute,
-points2d (pixels), points3d or axis_angle. TABLE names the left-right pairs that a flip exchanges:
-spin, openpose, spin49, coco, smpl, smplh, smplx, hands, mano, mano_pair, or a JSON file with a
-permutation. smpl_pose, smplh_pose, smplx_pose and mano_pose need neither.
+--keep stores more arrays of the npz in the shards, as labels that come with every batch:
+NAME[:MOTION[=TABLE]][:float64]. MOTION is how the array changes when its image is rotated or
+mirrored: none, permute, points2d (pixels), points3d or axis_angle. TABLE is the permutation that a
+mirror applies: spin, openpose, spin49, coco, smpl, smplh, smplx, hands, mano, mano_pair, or a JSON
+file with a permutation. For smpl_pose, smplh_pose, smplx_pose and mano_pose both are known.
 
-Before it begins, build checks the labels and some frames; if they cannot be right, it stops and
-says what to correct (--skip-checks goes on). To resume a stopped build, give the same command
-again: complete shards are kept, damaged ones are built again, and rows whose frame was missing are
-tried again. Rows that cannot be used are listed with their reason in OUT/NAME/quarantine.feather.
-If OUT holds shards of another npz or with other options, build refuses; with --overwrite it builds
-new ones beside them and deletes the old ones once the new ones are complete.
+The build first checks all labels and some frames. If they cannot be right, it stops and says what
+to repair (--skip-checks builds anyway). An interrupted build continues when you run the same
+command again: complete shards are kept, damaged ones are built again, and rows whose frame was
+missing are tried again. Rows that cannot be used are listed with the reason in
+OUT/NAME/quarantine.feather. If OUT/NAME holds shards of another npz or of other options, the build
+is refused; --overwrite builds new shards beside the old ones, which are deleted once the new ones
+are complete.
 """
 
 
@@ -49,101 +51,132 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "build",
-        help="turn frames and annotations into shards",
+        help="build shards from images and annotations",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to build")
     what.add_argument(
-        "--dataset",
-        action="append",
-        metavar="NAME",
-        help="a dataset to build; may be given repeatedly",
+        "--dataset", action="append", metavar="NAME", help="a dataset to build; may be repeated"
     )
     what.add_argument(
         "--config",
         metavar="YAML",
-        help="a training config: its DATASET.LIST, or those of --dataset",
+        help="a training config; builds its DATASET.LIST unless --dataset is given",
     )
-    what.add_argument("--npz", metavar="FILE|URL", help="your own annotations, with --root, --name")
-    what.add_argument("--root", metavar="DIR|URL", help="the frames of --npz")
-    what.add_argument("--name", metavar="NAME", help="the name of --npz")
-    what.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
-    what.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
+    what.add_argument(
+        "--npz", metavar="FILE|URL", help="your own annotations; needs --root and --name"
+    )
+    what.add_argument("--root", metavar="DIR|URL", help="folder of the frames of --npz")
+    what.add_argument("--name", metavar="NAME", help="name of the dataset of --npz")
+    what.add_argument(
+        "--data-config", metavar="PATH", help="data_config.py to read (default ./data_config.py)"
+    )
+    what.add_argument("--limit", type=int, metavar="N", help="use only the first N rows")
     what.add_argument(
         "--remap",
         action="append",
         default=[],
         metavar="OLD=NEW",
-        help="replace a prefix of imgname; with * for parts that are kept, also endings and middle "
-        "parts, such as '*.png=*.jpg'; may be given repeatedly, the first that fits is used",
+        help="replace a prefix of imgname; with *, replace what is before and after the text that "
+        "* matches: '*.png=*.jpg'; may be repeated, the first that matches is used",
     )
     what.add_argument(
         "--keep",
         action="append",
         default=[],
         metavar="LABEL,…",
-        help="your own arrays of the npz to keep; datasets without one are built without it",
+        help="arrays of the npz to keep as labels; datasets that lack one are built without it",
     )
-    how = parser.add_argument_group("how")
-    how.add_argument("--out", default=DEFAULT_OUT, metavar="DIR|URL", help=f"default {DEFAULT_OUT}")
+    how = parser.add_argument_group("how to build")
     how.add_argument(
-        "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
+        "--out",
+        default=DEFAULT_OUT,
+        metavar="DIR|URL",
+        help=f"where shards are written (default {DEFAULT_OUT})",
     )
-    how.add_argument("--address", metavar="auto|ray://…", help="a Ray cluster, default a local one")
+    how.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="worker processes (default: all cores); 0: build in this process, without Ray",
+    )
+    how.add_argument(
+        "--address", metavar="auto|ray://…", help="a running Ray cluster (default: start one here)"
+    )
     how.add_argument(
         "--shard-timeout",
         type=float,
         metavar="SECONDS",
-        help="kill a worker that takes longer for a shard, and build it again with another "
-        "(default 2 a row, at least 600)",
+        help="kill a worker that takes longer for one shard, and build the shard again in another "
+        "worker (default 2 s for each row, at least 600 s)",
     )
-    how.add_argument("--box-px", type=int, default=256, help="pixels for the box (default 256)")
+    how.add_argument(
+        "--box-px",
+        type=int,
+        default=256,
+        metavar="N",
+        help="crops whose box is larger than N px are stored scaled down to N px (default 256)",
+    )
     how.add_argument(
         "--envelope",
         type=float,
         default=1.25,
         metavar="FACTOR",
-        help="store crops with room for this factor on the box's side, at any rotation (default "
-        "1.25, ReFit's; 1 to 4); the loader refuses a policy with larger factors. The size of the "
-        "crops grows with its square; --dry-run says by how much",
+        help="store enough around each box for augmentation that enlarges it by up to FACTOR, at "
+        "any rotation (1 to 4, default 1.25 as in ReFit); the loader refuses a wider augmentation "
+        "policy. Crops grow with the square of FACTOR, up to the frame's edge: --dry-run estimates "
+        "the size",
     )
-    how.add_argument("--quality", type=int, default=90, help="JPEG quality (default 90)")
     how.add_argument(
-        "--samples-per-shard", type=int, default=2048, metavar="N", help="default 2048"
+        "--quality", type=int, default=90, metavar="N", help="JPEG quality (default 90)"
     )
-    how.add_argument("--seed", type=int, default=0, help="seed of the frames' order (default 0)")
+    how.add_argument(
+        "--samples-per-shard",
+        type=int,
+        default=2048,
+        metavar="N",
+        help="samples in a shard (default 2048)",
+    )
+    how.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the order in which frames are spread over shards (default 0)",
+    )
     how.add_argument(
         "--on-error",
         choices=("quarantine", "fail"),
         default="quarantine",
-        help="what to do with a row that cannot be used: list it and go on (default), or stop",
+        help="if a row cannot be used: list it in the quarantine (default), or stop the build",
     )
     how.add_argument(
         "--max-bad",
         type=float,
         default=0.05,
         metavar="FRACTION",
-        help="fail at the end if more rows are in quarantine (default 0.05)",
+        help="fail at the end if a larger fraction of the rows is quarantined (default 0.05)",
     )
     how.add_argument(
         "--skip-checks",
         action="store_true",
-        help="build also where the first look at labels and frames says that they are wrong",
+        help="build even if the checks of labels and frames fail",
     )
-    how.add_argument("--dry-run", action="store_true", help="print the plan, write nothing")
+    how.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     how.add_argument(
         "--overwrite",
         action="store_true",
-        help="build every shard again; the old ones stay until the new set is complete, so both "
-        "take disk space until then; if interrupted, give the same command again",
+        help="build all shards again, even if nothing changed; the old shards are kept until the "
+        "new ones are complete, so this takes twice the disk space; if interrupted, run the same "
+        "command again",
     )
     how.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
 
 def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prepared":
-    """Read and plan a data set; a meter shows how far its archives are listed."""
+    """Read a dataset's annotations and plan its shards; shows progress of listing its archives."""
     from refit_shard.console import listing_meter
     from refit_shard.converter.build.driver import prepare
 
@@ -152,7 +185,7 @@ def _prepare(request: "BuildRequest", *, keep_lists: bool, quiet: bool) -> "Prep
 
 
 def _first_look(args: argparse.Namespace, prepared: "Prepared") -> "tuple[Finding, ...]":
-    """What the checks before a build find; printed, unless --json is to tell it."""
+    """The findings of the checks before a build, which are printed unless --json is given."""
     from refit_shard.build_tables import print_annotations
     from refit_shard.console import say
     from refit_shard.converter.doctor.checks import check_before_build
@@ -166,7 +199,7 @@ def _first_look(args: argparse.Namespace, prepared: "Prepared") -> "tuple[Findin
 
 
 def _dry_run(args: argparse.Namespace, wanted: "list[BuildRequest]") -> int:
-    """Print what the builds would take; 1 if a check would stop one."""
+    """Print the plans and their estimates; returns 1 if a check would stop a build."""
     from refit_shard.build_tables import planned_json, print_planned
     from refit_shard.console import as_json
     from refit_shard.converter.build.estimate import estimate
@@ -199,9 +232,11 @@ def _build_one(prepared: "Prepared", *, quiet: bool) -> "Built":
 
 
 def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextManager[None]:
-    """Ray takes seconds to start: several data sets share one, a single build starts its own.
+    """A Ray session that all builds share; does nothing for a single local build, which starts its
+    own.
 
-    A cluster is there already, or the user hears so before anything is built.
+    Starting Ray takes seconds. With ``--address``, a cluster that does not answer is an error
+    before anything is built.
     """
     from refit_shard.converter.build.run import ray_session
 
@@ -213,7 +248,9 @@ def _one_ray_for_all(args: argparse.Namespace, builds: int) -> AbstractContextMa
 def _look_at_all(
     args: argparse.Namespace, wanted: "list[BuildRequest]", errors: list[RefitShardError]
 ) -> "tuple[list[Prepared], list[dict[str, Any]]]":
-    """The data sets that may be built, and what the checks say of all; the others give errors."""
+    """The datasets that pass the checks, and the results of the checks of all; failures go to
+    ``errors``.
+    """
     from refit_shard.build_tables import checked_json
     from refit_shard.console import say
     from refit_shard.converter.doctor.checks import stopped_by
@@ -242,7 +279,7 @@ def _tell(
     errors: list[RefitShardError],
     checked: list[dict[str, Any]],
 ) -> None:
-    """Print what was built, as a table or as JSON."""
+    """Print the built datasets as a table or as JSON."""
     from refit_shard.build_tables import built_json, print_built
     from refit_shard.console import as_json
 
@@ -254,7 +291,7 @@ def _tell(
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build each data set; what is finished stays, whatever happens to the next."""
+    """Build each dataset; finished ones are kept if a later one fails."""
     from refit_shard.build_requests import build_requests
     from refit_shard.console import say
 
@@ -276,7 +313,7 @@ def run(args: argparse.Namespace) -> int:
                     say(f"refit-shard: {error}", error=True)
                     errors.append(error)
     except KeyboardInterrupt:
-        line = "stopped; finished shards are kept: give the same command again to go on"
+        line = "stopped; finished shards are kept: run the same command again to continue"
         say(f"refit-shard: {line}", error=True)
         raise
     finally:

@@ -1,4 +1,4 @@
-"""``refit-shard doctor``: is my data folder ready?"""
+"""``refit-shard doctor``: check a data folder before a build."""
 
 import argparse
 import shlex
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from refit_shard.data_folder import DataConfig
 
 HELP = """\
-Check a data folder before a build: roots, npz files, labels, that every frame is there, and a
-sample of frames against the labels; disk space, body models, regressors, occluders, backbones.
-Nothing is written. Each failure is printed with its fix; if the frames have another layout, that is
-the --remap with which build finds them.
+Check a data folder before a build: each dataset's ROOT, npz and labels, that every frame exists,
+and a sample of frames against the labels; then disk space, body models, regressors, occluders and
+backbones. Nothing is written. Each failure is printed with its fix; if frames are in another
+layout, this is the --remap with which build finds them.
 
   refit-shard doctor --config configs/config_bedlam.yaml    what this training needs
-  refit-shard doctor                                        every dataset whose ROOT is set
+  refit-shard doctor                                        all datasets whose ROOT is set
   refit-shard doctor --all                                  decode every frame
 
-A dataset that the config names must be there; without --config, an npz may be missing if another
-one of the same ROOT is there. Ends with 1 if something needed is missing or broken.
+All datasets of the config must exist. Without --config, an npz may be missing if another npz of the
+same ROOT exists. The exit code is 1 if something needed is missing or broken.
 """
 _OCCLUDERS = "data/dataset_extras/occluders.arrow"
 
@@ -40,13 +40,23 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="YAML", help="a training config: its DATASET.LIST")
-    parser.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
+    parser.add_argument(
+        "--config",
+        metavar="YAML",
+        help="a training config; checks the datasets of its DATASET.LIST",
+    )
+    parser.add_argument(
+        "--data-config", metavar="PATH", help="data_config.py to read (default ./data_config.py)"
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--sample", type=int, default=200, metavar="N", help="frames a dataset (default 200)"
+        "--sample",
+        type=int,
+        default=200,
+        metavar="N",
+        help="frames to decode of each dataset (default 200)",
     )
-    group.add_argument("--all", action="store_true", help="look at every frame")
+    group.add_argument("--all", action="store_true", help="decode every frame")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.set_defaults(run=run)
 
@@ -60,7 +70,7 @@ def _has_npz(config: "DataConfig", dataset: "Dataset") -> bool:
 
 
 def _split(error: RefitShardError) -> tuple[str, str]:
-    """An error's line as what is wrong and what to do: ours put a colon between the two."""
+    """An error message split into what is wrong and what to do, which a colon separates."""
     detail, _, fix = str(error).partition(": set it to ")
     if fix:
         return detail, f"set it to {fix}"
@@ -69,13 +79,14 @@ def _split(error: RefitShardError) -> tuple[str, str]:
 
 
 def _import_command(config: "DataConfig", dataset: "Dataset", root: str | None) -> str | None:
-    """The command that makes a missing npz of what lies below the root or where the npz should be,
-    as it was downloaded; None where nothing is.
+    """The command that makes a missing npz from annotations as downloaded.
+
+    They are looked for in the root and in the folder of the npz; None if there are none.
     """
     from refit_shard.converter.importers.sources import find_downloaded
 
     npz = None
-    with suppress(UsageError):  # its entry is no path, as is said already
+    with suppress(UsageError):  # the entry is not a path, which another finding reports
         npz = config.listed_npz(dataset)
     if npz is None or "://" in npz:
         return None
@@ -90,9 +101,13 @@ def _import_command(config: "DataConfig", dataset: "Dataset", root: str | None) 
 def find_place(
     config: "DataConfig", dataset: "Dataset", build: str, *, needed: bool
 ) -> "tuple[DatasetPaths | None, list[Finding]]":
-    """Where a data set is, and what the search found; a missing npz may be a warning only.
+    """The paths of a dataset, None if one is missing, and the findings on them.
 
-    ``build``: the command of a build, to which the data set is added.
+    Args:
+        config: the data config.
+        dataset: the dataset.
+        build: the command of a build, to which the dataset is added.
+        needed: True if a missing npz is a failure, not a warning.
     """
     from refit_shard.converter.doctor.dataset import DatasetPaths
     from refit_shard.converter.doctor.findings import Finding
@@ -120,13 +135,13 @@ def find_place(
 
 
 def wanted(config: "DataConfig", yaml: str | None) -> "list[tuple[Dataset, bool]]":
-    """The data sets to check, and whether each one's npz is needed.
+    """The datasets to check, each with True if its npz is needed.
 
-    Without a training config: those whose ROOT is set; of those that share a ROOT one npz is
-    enough.
+    Without a training config these are the datasets whose ROOT is set; of datasets that share a
+    ROOT one npz is enough.
 
     Raises:
-        UsageError: there is no data_config.py, and nothing else that says where data sets are.
+        UsageError: there is no data_config.py, and no dataset is declared elsewhere.
     """
     from refit_shard.data_folder import names_of_config
 
@@ -181,7 +196,7 @@ def _extras(config: "DataConfig", *, evaluates: bool) -> "list[Finding]":
 
 
 def examine(args: argparse.Namespace) -> "list[Finding]":
-    """All findings, data set by data set, then the disk and the extras."""
+    """All findings: on each dataset, then on the disk and the other files."""
     from refit_shard.converter.doctor.dataset import check_disk
     from refit_shard.converter.doctor.findings import Finding
     from refit_shard.data_folder import find_data_config
@@ -190,14 +205,14 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
     build = "refit-shard build"
     if args.data_config:
         build += f" --data-config {shlex.quote(args.data_config)}"
-    if args.config and config.own:  # which it may declare
+    if args.config and config.own:  # the YAML may declare them
         build += f" --config {shlex.quote(args.config)}"
     chosen = wanted(config, args.config)
     findings: list[Finding] = []
     if not chosen:
-        fix = "set the ROOT of each data set that you have"
+        fix = "set the ROOT of each dataset that you downloaded"
         findings.append(
-            Finding("data sets", "root", "fail", f"no ROOT is set in {config.path}", fix)
+            Finding("datasets", "root", "fail", f"no ROOT is set in {config.path}", fix)
         )
     size = 0
     for dataset, needed in chosen:
@@ -215,7 +230,9 @@ def examine(args: argparse.Namespace) -> "list[Finding]":
 
 
 def _print(findings: "list[Finding]") -> None:
-    """One line each, its fix at its end; on a terminal below it, so that it can be copied."""
+    """Print each finding as one line that ends with its fix; on a terminal the fix is on a line
+    below.
+    """
     from refit_shard.console import print_finding
 
     for one in findings:
@@ -224,7 +241,7 @@ def _print(findings: "list[Finding]") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found; 1 if something needed is missing or broken."""
+    """Print the findings; returns 1 if something needed is missing or broken."""
     import dataclasses
     from collections import Counter
 

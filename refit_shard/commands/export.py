@@ -1,4 +1,4 @@
-"""``refit-shard export``: rows of finished sets for other readers."""
+"""``refit-shard export``: write rows of finished datasets for this loader or other readers."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -10,25 +10,27 @@ if TYPE_CHECKING:
     from refit_shard.converter.export.work import Exported
 
 HELP = """\
-Write rows of finished shards to new files, for this loader or for others. No image is decoded.
+Write rows of finished datasets in a format of this loader or of other readers. No image is decoded
+or encoded.
 
   refit-shard export data/shards/bedlam --where "scale > 0.5 and has_smpl" \\
-      --format shards --out data/close       a subset, as complete shards
-  refit-shard export data/shards --format json --out /data/json    every set below data/shards
+      --format shards --out data/close       a subset, as a dataset of its own
+  refit-shard export data/shards --format json --out /data/json    all datasets in data/shards
 
-SET is a set's folder or URL, a folder of sets, or the name of a set in data/shards. --where is a
-condition on a row, as in refit-shard query; without it all rows are exported. Each set gets its own
-folder or file below OUT.
+SET is a dataset's folder or URL, a folder of datasets, or the name of a dataset in data/shards.
+--where is a condition on a row as in refit-shard query; without it all rows are written. Each
+dataset is written to its own folder or file below OUT.
 
-  shards   OUT/NAME: a set as build makes it, with the same bytes of each sample
-  json     OUT/NAME/NAME-000000.tar …: KEY.jpg and KEY.json, as webdataset, Hugging Face datasets
-           and Ray Data read them
+  shards   OUT/NAME: shards as build makes them, with identical samples; verify and the loader
+           read them
+  json     OUT/NAME/NAME-000000.tar …: KEY.jpg and KEY.json, for webdataset, Hugging Face datasets
+           and Ray Data
   wids     the tars of json, and OUT/NAME/index.json, which wids reads
-  energon  the tars of json, and OUT/NAME/.nv-meta, a crude dataset of Megatron-Energon
-  parquet  OUT/NAME.parquet: the labels alone, and where each image lies, for DuckDB and pandas
+  energon  the tars of json, and OUT/NAME/.nv-meta: a crude dataset of Megatron-Energon
+  parquet  OUT/NAME.parquet: only the labels, and the place of each image, for DuckDB and pandas
 
-OUT must be new or empty. If an export was stopped, the same command goes on; another export into
-the same OUT is refused. docs/guides/export.md shows how each reader opens the files.
+OUT must be new or empty. An interrupted export continues when you run the same command again; a
+different export into the same OUT is refused. docs/guides/export.md shows the code for each reader.
 """
 
 
@@ -36,21 +38,23 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "export",
-        help="write rows of finished shards for other readers",
+        help="write rows of finished datasets for other readers",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("sets", nargs="+", metavar="SET", help="folder, URL or name of a set")
-    parser.add_argument("--where", metavar="CONDITION", help="which rows (default all)")
+    parser.add_argument("sets", nargs="+", metavar="SET", help="folder, URL or name of a dataset")
+    parser.add_argument("--where", metavar="CONDITION", help="which rows (default: all)")
     parser.add_argument(
         "--format",
         required=True,
         choices=("shards", "json", "parquet", "wids", "energon"),
-        help="what to write",
+        help="format to write",
     )
     parser.add_argument("--out", required=True, metavar="DIR|URL", help="a new or empty folder")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads, default all cores")
-    parser.add_argument("--dry-run", action="store_true", help="count, and write nothing")
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the number of rows and files, write nothing"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         with Meter("export", plan.rows, quiet=args.json) as meter:
             done = export(plan, meter.advance)
     except KeyboardInterrupt:
-        line = "stopped; what is written is kept: give the same command again to go on"
+        line = "stopped; finished files are kept: run the same command again to continue"
         say(f"refit-shard: {line}", error=True)
         raise
     if args.json:
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _chosen(places: list[str], where: str | None) -> "tuple[SetExport, ...]":
-    """The sets at some places, each with the rows that a condition chooses."""
+    """The datasets at some places, each with the rows that meet a condition."""
     from refit_shard.converter.export.plan import Part, SetExport
     from refit_shard.rows import find_sets, selected
 
@@ -111,7 +115,7 @@ def _line(one: "Exported") -> str:
 
 
 def _report_plan(plan: "ExportPlan", *, as_data: bool) -> None:
-    """What an export would write, by set."""
+    """Print what an export would write for each dataset."""
     from refit_shard.console import as_json, human_bytes, say
 
     found: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""``refit-shard extract-frames``: the frames of videos that an npz names."""
+"""``refit-shard extract-frames``: write the frames that an npz names from videos."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -11,27 +11,27 @@ if TYPE_CHECKING:
     from refit_shard.converter.videos.plan import VideoPlan, VideoRequest
 
 HELP = """\
-Decode the videos of a dataset, and write those frames that its npz names, each as a JPEG under the
-name under which build looks for it.
+Decode the videos of a dataset and write only the frames that its npz names, as JPEGs with the names
+under which build looks for them.
 
   refit-shard extract-frames --dataset mpi-inf-3dhp
-  refit-shard extract-frames --dataset h36m --out /ssd/h36m       the frames on another disk
+  refit-shard extract-frames --dataset h36m --out /ssd/h36m       write to another disk
   refit-shard extract-frames --dataset h36m --npz h36m_valid_protocol1.npz --numbering from-0
   refit-shard extract-frames --npz my.npz --root /data/my --name my    a/b/000001.jpg of a/b.mp4
 
-Videos are looked for below ROOT: S1/Seq1/imageSequence/video_0.avi of mpi-inf-3dhp,
-S1/Videos/Directions 1.54138969.mp4 of h36m, <scene>/mp4/seq_000000.mp4 of bedlam (30 frames a
-second; its frames become .jpg). They may lie in archives as they were downloaded, such as BEDLAM's
-<scene>_mp4.tar: in ROOT, a folder directly below it, or where the videos would be.
+Videos are looked for below ROOT: S1/Seq1/imageSequence/video_0.avi for mpi-inf-3dhp,
+S1/Videos/Directions 1.54138969.mp4 for h36m, <scene>/mp4/seq_000000.mp4 for bedlam (30 frames per
+second; its frames are written as .jpg). They may be in archives as downloaded, such as BEDLAM's
+<scene>_mp4.tar: in ROOT, in a folder directly below it, or in the folder of the videos.
 
-Numbers count frames in the order shown. from-1 calls a video's first frame 1, as SPIN's training
-files and FFmpeg do; from-0 calls it 0, as BEDLAM does, and is right for SPIN's validation files of
-Human3.6M, whose script drops the first frame of each video.
+Frames are numbered in display order. With from-1 a video's first frame is 1, as in SPIN's training
+files and in FFmpeg. With from-0 it is 0, as in BEDLAM; this is right for SPIN's validation files of
+Human3.6M too, because SPIN's script drops the first frame of each video.
 
-Complete frames that exist are kept, also those of other programs; if the command was stopped, give
-it again and it goes on. A video that is too short, damaged or missing is reported with its rows,
-the others go on, and the command ends with 1. Frames that depend on damaged ones are not written,
-and damage never changes the numbers of later frames.
+Complete frames that exist are kept, whatever program wrote them, so an interrupted command
+continues when you run it again. A video that is missing, damaged or too short is reported with its
+rows, the others are decoded, and the exit code is 1. Frames that depend on damaged ones are not
+written; the numbers of later frames do not change.
 """
 _LISTED = 20
 
@@ -40,42 +40,57 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "extract-frames",
-        help="write the frames of videos that an npz names",
+        help="write the frames that an npz names from videos",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("which frames")
     what.add_argument("--dataset", metavar="NAME", help="mpi-inf-3dhp, h36m or bedlam")
-    what.add_argument("--npz", metavar="FILE|URL", help="other annotations than data_config.py's")
-    what.add_argument("--root", metavar="DIR", help="another folder of videos")
-    what.add_argument("--name", metavar="NAME", help="name of your own --npz, instead of --dataset")
-    what.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
+    what.add_argument(
+        "--npz", metavar="FILE|URL", help="annotations (default: those of data_config.py)"
+    )
+    what.add_argument(
+        "--root", metavar="DIR", help="folder of the videos (default: the ROOT of data_config.py)"
+    )
+    what.add_argument(
+        "--name", metavar="NAME", help="name of your own dataset, instead of --dataset"
+    )
+    what.add_argument(
+        "--data-config", metavar="PATH", help="data_config.py to read (default ./data_config.py)"
+    )
     what.add_argument(
         "--numbering",
         choices=("from-1", "from-0"),
-        help="what the npz calls a video's first frame (default: from-0 for bedlam, else from-1)",
+        help="number of a video's first frame in the npz (default: from-0 for bedlam, else from-1)",
     )
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("how to write them")
     how.add_argument("--out", metavar="DIR", help="write the frames below DIR instead of ROOT")
-    how.add_argument("--quality", type=int, default=95, help="JPEG quality (default 95)")
     how.add_argument(
-        "--workers", type=int, metavar="N", help="default all cores; 0 = in this process, no Ray"
+        "--quality", type=int, default=95, metavar="N", help="JPEG quality (default 95)"
     )
-    how.add_argument("--address", metavar="auto|ray://…", help="a Ray cluster, default a local one")
+    how.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="worker processes (default: all cores); 0: decode in this process, without Ray",
+    )
+    how.add_argument(
+        "--address", metavar="auto|ray://…", help="a running Ray cluster (default: start one here)"
+    )
     how.add_argument(
         "--overwrite",
         action="store_true",
-        help="make frames anew that stand; if interrupted, go on without it",
+        help="write existing frames again; after an interruption continue without this option",
     )
     how.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
 
 def request_of(args: argparse.Namespace) -> "VideoRequest":
-    """What the arguments ask for.
+    """The request that the arguments state.
 
     Raises:
-        UsageError: they contradict each other, or a data set's place is not configured.
+        UsageError: the arguments contradict each other, or the npz or root is not configured.
     """
     from refit_shard.converter.videos.plan import VideoRequest, layout_of
     from refit_shard.data_folder import find_data_config
@@ -83,7 +98,7 @@ def request_of(args: argparse.Namespace) -> "VideoRequest":
 
     if bool(args.dataset) == bool(args.name):
         raise UsageError(
-            "extract-frames: say which with --dataset NAME, or --npz FILE --root DIR --name NAME"
+            "extract-frames: give either --dataset NAME, or --npz FILE --root DIR --name NAME"
         )
     if args.name:
         own = own_set_of_options(args.npz, args.root, args.name)
@@ -95,7 +110,9 @@ def request_of(args: argparse.Namespace) -> "VideoRequest":
         npz = npz_of_option(args.npz) if args.npz else config.npz(dataset)
         root = root_of_option(args.root) if args.root else config.root(dataset)
     if "://" in root:
-        raise UsageError(f"{root}: videos are read from a disk: give --root DIR with a copy")
+        raise UsageError(
+            f"{root}: videos cannot be read from a URL: copy them to a disk and pass --root DIR"
+        )
     return VideoRequest(
         dataset=dataset,
         npz=npz,
@@ -117,7 +134,7 @@ def _extract(plan: "VideoPlan", *, quiet: bool) -> "tuple[VideoSummary, float]":
     if not quiet:
         say(
             f"{request.dataset.name}: {plan.frames} frames of {len(plan.tasks)} videos, named by "
-            f"{request.npz}; a video's first frame is number {plan.first}",
+            f"{request.npz}; a video's first frame has the number {plan.first}",
             error=True,
         )
     with Meter(request.dataset.name, plan.frames, quiet=quiet, unit="frames") as meter:
@@ -136,11 +153,11 @@ def _report(plan: "VideoPlan", summary: "VideoSummary", seconds: float) -> None:
     say(
         f"{name}: {summary.written + summary.kept + summary.found} of {summary.frames} frames are "
         f"below {summary.out}: {summary.written} written, {summary.kept} kept, {summary.found} "
-        f"there from elsewhere; {summary.missing} missing, {summary.broken} broken; "
+        f"from another program; {summary.missing} missing, {summary.broken} broken; "
         f"{summary.decoded} decoded, {human_seconds(seconds)}"
     )
     for fault in summary.faults[:_LISTED]:
-        say(f"{'; '.join(fault.details)}; without their frame: {_rows(fault.rows)}")
+        say(f"{'; '.join(fault.details)}; rows without a frame: {_rows(fault.rows)}")
     if len(summary.faults) > _LISTED:
         say(f"and {len(summary.faults) - _LISTED} more videos; --json lists them all")
     if summary.others:
@@ -150,14 +167,14 @@ def _report(plan: "VideoPlan", summary: "VideoSummary", seconds: float) -> None:
     if summary.faults:
         say(
             f"refit-shard: {name}: {summary.missing + summary.broken} of {summary.frames} frames "
-            f"could not be had from {len(summary.faults)} videos; mend them and give the same "
-            "command again",
+            f"could not be extracted from {len(summary.faults)} videos; repair or download these "
+            "videos again and run the same command again",
             error=True,
         )
 
 
 def _next(plan: "VideoPlan", summary: "VideoSummary") -> None:
-    """Say how the frames get into shards."""
+    """Print the command that builds shards from the frames."""
     import shlex
 
     from refit_shard.console import say
@@ -175,7 +192,7 @@ def _next(plan: "VideoPlan", summary: "VideoSummary") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extract the frames; 1 if a frame that the npz names could not be had."""
+    """Extract the frames; returns 1 if a frame that the npz names could not be extracted."""
     import dataclasses
 
     from refit_shard.console import as_json, say
@@ -185,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         summary, seconds = _extract(plan, quiet=args.json)
     except KeyboardInterrupt:
-        line = "stopped; whole frames are kept: give the same command again to go on"
+        line = "stopped; complete frames are kept: run the same command again to continue"
         say(f"refit-shard: {line}", error=True)
         raise
     if args.json:

@@ -1,4 +1,4 @@
-"""``refit-shard import-annotations``: annotations as they were downloaded become an npz."""
+"""``refit-shard import-annotations``: convert downloaded annotations to an npz."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from refit_shard.converter.importers.run import ImportPlan, ImportRequest, ImportSummary
 
 HELP = """\
-Turn the annotations that a dataset's site distributes into the npz that build takes, with the same
-keys and values as SPIN's and ReFit's own scripts. Pickles are read as plain arrays, without running
-code in them.
+Convert the annotations that a dataset's site distributes to the npz that build reads, with the same
+arrays as SPIN's and ReFit's scripts make. Only arrays are read from pickles; no code in them is
+run.
 
   refit-shard import-annotations COCO2014-All-ver01.json --out coco_2014_eft.npz  also EFT's MPII
   refit-shard import-annotations all_npz_12_smpl_training.zip --out bedlam_train.npz
@@ -19,11 +19,11 @@ code in them.
   refit-shard import-annotations sequenceFiles.zip --dataset 3dpw_test --out 3dpw_test.npz
   refit-shard import-annotations /data/h36m --out h36m_train.npz   S1/MyPoseFeatures/…/*.cdf …
 
-The kind of the sources is recognised; --dataset is needed if two splits are side by side. The
-output says how many rows were kept, how many were left out and why, and which labels the npz lacks.
-BEDLAM's part and S are joints of SMPL's neutral mesh: they need SMPL_NEUTRAL.pkl (or .npz) and
-J_regressor_extra.npy in --smpl. The npz gets its name once it is complete; the same input gives the
-same bytes.
+The dataset is recognised from the sources; --dataset is needed if they hold two splits. The output
+says how many rows were kept, how many were left out and why, and which labels the npz lacks.
+BEDLAM's labels part and S are joints of SMPL's neutral mesh: they need SMPL_NEUTRAL.pkl (or .npz)
+and J_regressor_extra.npy in --smpl. The npz is written only when it is complete; the same input
+gives the same bytes.
 """
 _MB = 1_000_000
 
@@ -32,18 +32,22 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "import-annotations",
-        help="turn downloaded annotations into an npz",
+        help="convert downloaded annotations to an npz",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files or folders of one set")
-    parser.add_argument("--out", required=True, metavar="FILE.npz", help="the npz to write")
-    parser.add_argument("--dataset", metavar="NAME", help="what the sources must be")
     parser.add_argument(
-        "--smpl", metavar="DIR", help="body models (default data/smpl, where ReFit keeps them)"
+        "sources", nargs="+", metavar="SOURCE", help="files or folders of one dataset's annotations"
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes, default all cores")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE.npz")
+    parser.add_argument("--out", required=True, metavar="FILE.npz", help="the npz to write")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="the dataset of the sources (default: recognised)"
+    )
+    parser.add_argument(
+        "--smpl", metavar="DIR", help="folder of body models (default data/smpl, as in ReFit)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.npz if it exists")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
@@ -87,12 +91,12 @@ def _report(summary: "ImportSummary", seconds: float) -> None:
     say(f"labels: {', '.join(summary.keys)}")
     for why in dict.fromkeys(summary.absent.values()):
         keys = [key for key, reason in summary.absent.items() if reason == why]
-        say(f"not there: {', '.join(keys)}: {why}")
+        say(f"missing: {', '.join(keys)}: {why}")
     for note in summary.notes:
         say(note)
     say(
-        f"{summary.npz}: written; next: name it in DATASET_FILES for {summary.dataset!r}, then "
-        f"refit-shard build --dataset {summary.dataset}"
+        f"{summary.npz}: written; next: enter it for {summary.dataset!r} in DATASET_FILES of "
+        f"data_config.py, then run refit-shard build --dataset {summary.dataset}"
     )
 
 

@@ -1,4 +1,4 @@
-"""``refit-shard import-occluders``: cut-outs become a plain Arrow file."""
+"""``refit-shard import-occluders``: write cut-outs for synthetic occlusion to an Arrow file."""
 
 import argparse
 
@@ -6,13 +6,13 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import SourceError, UsageError
 
 HELP = """\
-Write the cut-outs that the loader pastes onto people, as a plain Arrow file.
+Write the cut-outs that the loader pastes onto people (synthetic occlusion) to an Arrow file.
 
   refit-shard import-occluders data/dataset_extras/pascal_occluders.pkl
   refit-shard import-occluders --voc VOCdevkit/VOC2012
 
-The first converts ReFit's pickled list, with an unpickler that makes only arrays. The second cuts
-the objects out of Pascal VOC 2012, from which ReFit's list was made.
+The first command converts ReFit's list, a pickle; only arrays are read from it, no code in it is
+run. The second cuts the objects out of Pascal VOC 2012, from which ReFit's list was made.
 """
 DEFAULT_OUT = "data/dataset_extras/occluders.arrow"
 
@@ -21,18 +21,22 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "import-occluders",
-        help="make the file of cut-outs for synthetic occlusion",
+        help="write cut-outs for synthetic occlusion to an Arrow file",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("pickle", nargs="?", metavar="FILE.pkl", help="ReFit's list")
-    parser.add_argument("--voc", metavar="DIR", help="a Pascal VOC 2012 folder instead")
-    parser.add_argument("--out", default=DEFAULT_OUT, metavar="FILE", help=f"default {DEFAULT_OUT}")
+    parser.add_argument(
+        "--voc", metavar="DIR", help="folder of Pascal VOC 2012, instead of FILE.pkl"
+    )
+    parser.add_argument(
+        "--out", default=DEFAULT_OUT, metavar="FILE", help=f"file to write (default {DEFAULT_OUT})"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, convert, write."""
+    """Read the cut-outs and write the Arrow file."""
     from refit_shard.console import say
     from refit_shard.loaders.items.occluder_import import read_pickle, read_voc
     from refit_shard.loaders.items.occluders import occluder_bytes
@@ -47,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         found = list(read_voc(local_path(args.voc, "--voc")))
     if not found:
-        raise SourceError(f"{args.voc}: no object there can serve as an occluder")
+        raise SourceError(f"{args.voc}: holds no object that can be used as an occluder")
     write_file(out, occluder_bytes(found), "--out")
     say(f"{out}: {len(found)} occluders")
     return 0

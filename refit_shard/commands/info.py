@@ -1,4 +1,4 @@
-"""``refit-shard info``: what is there."""
+"""``refit-shard info``: describe shards."""
 
 import argparse
 from typing import Any
@@ -8,26 +8,35 @@ from refit_shard.shards_spec.errors import ShardError
 
 HELP = """\
 Describe shards: rows, bytes, format, ranges of box sizes, the share of rows with SMPL parameters,
-3D joints, gender and camera, and your own labels. PATH is a dataset's folder
-(data/shards/bedlam) or a folder of datasets (data/shards).
+3D joints, gender and camera, and labels that you added.
+
+  refit-shard info data/shards/bedlam
+  refit-shard info data/shards            all datasets in the folder
 """
 
 COLUMNS = [
-    *("data set", "rows", "frames", "shards", "size", "box px min / median / max"),
+    *("dataset", "rows", "frames", "shards", "size", "box px min / median / max"),
     *("SMPL", "3D", "gender", "camera", "quarantined"),
 ]
 
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = commands.add_parser("info", help="describe shards", description=HELP)
-    parser.add_argument("path", metavar="PATH", help="folder or URL")
+    parser = commands.add_parser(
+        "info",
+        help="describe shards",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "path", metavar="PATH", help="folder or URL of a dataset, or of a folder of datasets"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def describe(url: str) -> dict[str, Any]:
-    """What one data set holds."""
+    """The description of the dataset at a folder or URL, as JSON values."""
     import numpy as np
 
     from refit_shard.shards_spec.geometry import box_side
@@ -41,7 +50,7 @@ def describe(url: str) -> dict[str, Any]:
     def column(name: str) -> Any:
         return np.concatenate([shard.view(name) for shard in shards])
 
-    with np.errstate(over="ignore", invalid="ignore"):  # a scale may be any number
+    with np.errstate(over="ignore", invalid="ignore"):  # a scale may be huge or not finite
         low, median, high = np.percentile(box_side(column("scale")), (0, 50, 100)).tolist()
     return {
         "dataset": manifest.dataset,
@@ -70,7 +79,7 @@ def describe(url: str) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describe each data set at the path."""
+    """Describe each dataset at the path."""
     from refit_shard.console import as_json, human_bytes, print_table, say
     from refit_shard.shards_spec.reader import find_data_sets
 
@@ -83,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             errors.append(error)
     if not found:
         raise errors[0]
-    for failure in errors:  # one that is not finished hides none of the others
+    for failure in errors:  # an unfinished dataset does not hide the others
         say(f"refit-shard: {failure}", error=True)
     code = max((failure.exit_code for failure in errors), default=0)
     if args.json:

@@ -1,4 +1,4 @@
-"""``refit-shard preview``: look at what was built."""
+"""``refit-shard preview``: draw a contact sheet of crops."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 REFIT = "refit"
 HELP = """\
-Write a contact sheet of stored crops, each with its 2D skeleton, its box and its key, in which a
-wrong crop or a turned frame is easy to see. Right limbs are orange, left ones blue.
+Write a contact sheet of stored crops, each with its 2D skeleton, box and key. It shows wrong crops
+and rotated frames at a glance. Right limbs are orange, left ones blue.
 
   refit-shard preview data/shards/bedlam --out sheet.png
   refit-shard preview bedlam agora --where "scale > 0.5" --out large.png
   refit-shard preview coco --policy configs/config_bedlam.yaml --out augmented.png
   refit-shard preview --stream configs/config_bedlam.yaml --out batch.png
 
-A SET is a dataset's folder or URL, a folder of datasets, or a name in data/shards; several share
-the sheet equally. --policy draws beside each crop what training sees of it. --stream draws one
-batch of the stream from its tensors, after augmentation.
+SET is a dataset's folder or URL, a folder of datasets, or the name of a dataset in data/shards;
+each dataset gets the same number of crops. --policy adds augmented versions beside each crop, as
+training sees it. --stream draws one batch of a training config's stream, after augmentation.
 """
 
 
@@ -35,28 +35,43 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="*", metavar="SET", help="datasets")
-    parser.add_argument("--stream", metavar="YAML", help="draw a batch of this config instead")
+    parser.add_argument("places", nargs="*", metavar="SET", help="folder, URL or name of a dataset")
     parser.add_argument(
-        "--shards", default="data/shards", metavar="DIR", help="with --stream; default data/shards"
+        "--stream", metavar="YAML", help="draw a batch of this training config, instead of SET"
+    )
+    parser.add_argument(
+        "--shards",
+        default="data/shards",
+        metavar="DIR",
+        help="with --stream: folder of the datasets (default data/shards)",
     )
     parser.add_argument("--where", metavar="TEXT", help='rows to draw, such as "scale > 0.5"')
     parser.add_argument(
         "--policy",
         metavar="YAML",
-        help="draw each crop also as this config augments it; 'refit' for ReFit's policy",
+        help="add augmented crops by this training config's policy; 'refit' for ReFit's",
     )
     parser.add_argument(
-        "--occluders", metavar="FILE", help="cut-outs; default data/dataset_extras/occluders.arrow"
+        "--occluders",
+        metavar="FILE",
+        help="cut-outs to paste (default data/dataset_extras/occluders.arrow)",
     )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="picture to write")
-    parser.add_argument("--n", type=int, default=24, help="number of samples (default 24)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default 0)")
+    parser.add_argument(
+        "--n", type=int, default=24, metavar="N", help="number of samples (default 24)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the choice of samples and of their augmentation (default 0)",
+    )
     parser.set_defaults(run=run)
 
 
 def _samples(args: argparse.Namespace) -> "list[Sample]":
-    """The samples of the sheet, chosen by the seed."""
+    """The samples to draw, chosen at random by the seed."""
     from refit_shard.picks import choose, pick, share_out
     from refit_shard.rows import find_sets
 
@@ -72,7 +87,7 @@ def _samples(args: argparse.Namespace) -> "list[Sample]":
 
 
 def _options(args: argparse.Namespace) -> "StreamOptions":
-    """The stream's options under which crops are augmented."""
+    """The stream options that augment the crops."""
     from refit_shard.loaders.stream.config import read_config
     from refit_shard.loaders.stream.options import StreamOptions
 
@@ -83,7 +98,7 @@ def _options(args: argparse.Namespace) -> "StreamOptions":
 def stored_cells(args: argparse.Namespace) -> "list[Image]":
     """Cells of stored crops.
 
-    With a policy each has a row of the sheet: as stored, then as training sees it.
+    With a policy each sample fills a row of the sheet: its stored crop, then augmented versions.
     """
     from refit_shard.crops import augmentations, augmented_crop, in_words
     from refit_shard.loaders.stream.batches import open_occluders
@@ -131,7 +146,7 @@ def stream_cells(args: argparse.Namespace) -> "list[Image]":
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the sheet."""
+    """Write the contact sheet."""
     from refit_shard.console import say
     from refit_shard.shards_spec.storage.files import write_file
     from refit_shard.shards_spec.storage.paths import local_path
@@ -142,9 +157,9 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise UsageError(f"--seed: must be at least 0, got {args.seed}")
     if bool(args.places) == bool(args.stream):
-        raise UsageError("preview: give data sets or --stream YAML")
+        raise UsageError("preview: give either datasets or --stream YAML")
     if args.stream and (args.where or args.policy):
-        raise UsageError("preview: --where and --policy are of data sets, not of --stream")
+        raise UsageError("preview: --where and --policy go with datasets, not with --stream")
     out = local_path(args.out, "--out")
     cells = stream_cells(args) if args.stream else stored_cells(args)
     what = args.stream or ", ".join(args.places)

@@ -1,4 +1,4 @@
-"""``refit-shard query``: rows on the command line."""
+"""``refit-shard query``: print or count the rows that meet a condition."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from refit_shard.shards_spec.reader import ShardSet
 
 HELP = """\
-Print the rows of finished sets that meet a condition, or count them:
+Print or count the rows of finished datasets that meet a condition:
 
   refit-shard query data/shards --where "scale > 0.5 and has_smpl and dataset == 'bedlam'"
   refit-shard query bedlam coco --where "left_heel.conf > 0.5" --count
   refit-shard query coco --columns key,scale,left_heel,pose --format json > coco.jsonl
   refit-shard query bedlam --quarantine --where "reason == 'missing'" --format csv
 
-SET is a set's folder or URL, a folder of sets, or the name of a set in data/shards.
+SET is a dataset's folder or URL, a folder of datasets, or the name of a dataset in data/shards.
 
-The condition is DuckDB's SQL on one row: and, or, not, in (...), between, like '...', is null, and
-functions. Text is in single quotes. Lists are counted from 1: betas[1]. Each of the 49 joints has a
-name, with x, y (pixels of the frame) and conf, as in left_heel.x. The other columns are those of
-the format, your own labels, dataset and shard; a wrong name gives an error that lists them.
+The condition is SQL of DuckDB on one row: and, or, not, in (...), between, like '...', is null, and
+functions. Write texts in single quotes. Lists are counted from 1: betas[1]. Columns are the 49
+joints by name, each with x, y (pixels of the frame) and conf, the fields of the shard format,
+labels that you added, dataset and shard; the error for an unknown name lists them all.
 
-The exit code is 0 even if no row is found.
+If no row meets the condition, the exit code is still 0.
 """
 
 FORMATS = ("table", "csv", "json")
@@ -39,32 +39,42 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "query",
-        help="print or count the rows that meet a condition",
+        help="print or count rows",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("sets", nargs="+", metavar="SET", help="folder, URL or name")
-    parser.add_argument("--where", metavar="TEXT", help="which rows, default all of them")
+    parser.add_argument("sets", nargs="+", metavar="SET", help="folder, URL or name of a dataset")
+    parser.add_argument("--where", metavar="CONDITION", help="which rows (default: all)")
     parser.add_argument(
         "--columns",
         metavar="NAME,…",
-        help=f"default {','.join(COLUMNS)}; all for every one but joints",
+        help=f"columns to print, or all for all but joints (default {','.join(COLUMNS)})",
     )
     parser.add_argument(
-        "--quarantine", action="store_true", help="the rows that became no sample, with the reason"
+        "--quarantine",
+        action="store_true",
+        help="print quarantined rows, with the reason, instead of samples",
     )
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default="table",
-        help="json is one object a line; default table",
+        help="output format (default table); json prints one object per line",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help=f"rows to print; default {TABLE_ROWS} in a table"
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"print at most N rows (default: {TABLE_ROWS} in a table, else all)",
     )
-    parser.add_argument("--count", action="store_true", help="how many rows of each set")
     parser.add_argument(
-        "--shards", metavar="DIR", default="data/shards", help="sets by name; default data/shards"
+        "--count", action="store_true", help="print the number of rows of each dataset"
+    )
+    parser.add_argument(
+        "--shards",
+        metavar="DIR",
+        default="data/shards",
+        help="folder of the datasets given by name (default data/shards)",
     )
     parser.set_defaults(run=run)
 
@@ -79,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if args.limit is not None and args.limit < 0:
         raise UsageError(f"--limit: must be at least 0, got {args.limit}")
     if args.count and (args.columns or args.limit is not None):
-        raise UsageError("--count goes without --columns and --limit")
+        raise UsageError("--count cannot be combined with --columns or --limit")
     sets = find_sets(args.sets, shards=args.shards)
     has = [_rows_of(one, args.quarantine) for one in sets]
     mixed = args.format != "table" and sys.stdout.isatty()  # a bar would be among the rows
@@ -110,14 +120,14 @@ def _rows_of(data_set: "ShardSet", quarantine: bool) -> int:
 
 
 def _columns(text: str | None, quarantine: bool) -> list[str] | None:
-    """The columns that are asked for; None for all."""
+    """The columns to print; None for all."""
     if text is None:
         return None if quarantine else list(COLUMNS)
     return None if text == "all" else [name.strip() for name in text.split(",")]
 
 
 def _counted(sets: "list[ShardSet]", found: list[int], has: list[int]) -> "pa.RecordBatchReader":
-    """A row a set: how many of its rows were found."""
+    """A table of one row per dataset: how many of its rows were found."""
     import pyarrow as pa
 
     columns = {
@@ -130,7 +140,7 @@ def _counted(sets: "list[ShardSet]", found: list[int], has: list[int]) -> "pa.Re
 
 
 def _first(reader: "pa.RecordBatchReader", limit: int) -> tuple[int, list[list[str]]]:
-    """How many rows there are, and the cells of the first ones."""
+    """The number of rows, and the cells of the first ``limit`` rows."""
     from refit_shard.row_text import cells
 
     shown: list[list[str]] = []
@@ -144,7 +154,7 @@ def _first(reader: "pa.RecordBatchReader", limit: int) -> tuple[int, list[list[s
 def _print_lines(
     reader: "pa.RecordBatchReader", form: str, shapes: "Shapes", limit: int | None
 ) -> None:
-    """Rows as CSV or JSON, as they are found, until the limit or until nobody reads them."""
+    """Print rows as CSV or JSON as they are found, until the limit or until the pipe is closed."""
     import pyarrow as pa
 
     from refit_shard.console import write

@@ -1,4 +1,4 @@
-"""``refit-shard report``: what is in the shards, and how training will see it, on one page."""
+"""``refit-shard report``: one HTML page on the content of shards and its augmentation."""
 
 import argparse
 import re
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from refit_shard.shards_spec.reader import ShardSet
 
 HELP = """\
-Write one HTML page, which needs no network, about the contents of shards and how training will see
-them: for each dataset its rows, bytes, box sizes, where joints are in the frame, which joints are
-visible, poses, shapes, genders and cameras; the quarantine with its frames; duplicate frames and
-crops; crops before and after augmentation; for a training config also the mix of an epoch.
+Write one HTML page on the content of shards. For each dataset it shows rows, bytes, box sizes, the
+places of joints in the frame, visible joints, poses, shapes, genders and cameras; then quarantined
+rows with their frames, duplicate frames and crops, crops before and after augmentation, and for a
+training config each dataset's share of an epoch. The page needs no network.
 
   refit-shard report data/shards --out report.html
   refit-shard report configs/config_bedlam.yaml --out report.html
   refit-shard report data/shards/bedlam --where "left_heel.conf > 0.5" --out feet.html
 
-A SET is a dataset's folder or URL, a folder of datasets, or a name in data/shards. A CONFIG is a
-training YAML; the policy of its "augmentation:" draws the crops, ReFit's where it states none.
-Frames of quarantined rows are looked for below the ROOTs of data_config.py, or of --root.
+SET is a dataset's folder or URL, a folder of datasets, or the name of a dataset in data/shards.
+CONFIG is a training YAML; its "augmentation:" is the policy of the augmented crops (default:
+ReFit's). Frames of quarantined rows are looked for below the ROOTs of data_config.py or of --root.
 """
 
 
@@ -38,40 +38,54 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("places", nargs="+", metavar="SET|CONFIG", help="datasets, or one YAML")
+    parser.add_argument(
+        "places", nargs="+", metavar="SET|CONFIG", help="datasets, or one training YAML"
+    )
     parser.add_argument("--out", required=True, metavar="FILE.html", help="page to write")
     parser.add_argument(
         "--shards",
         default="data/shards",
         metavar="DIR",
-        help="shards of a CONFIG; default data/shards",
+        help="with CONFIG: folder of the datasets (default data/shards)",
     )
-    parser.add_argument("--where", metavar="TEXT", help='rows to look at, such as "scale > 0.5"')
+    parser.add_argument("--where", metavar="CONDITION", help='which rows, such as "scale > 0.5"')
     parser.add_argument("--title", metavar="TEXT", help="title of the page")
-    parser.add_argument("--n", type=int, default=12, help="samples to draw (default 12)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default 0)")
     parser.add_argument(
-        "--occluders", metavar="FILE", help="cut-outs; default data/dataset_extras/occluders.arrow"
+        "--n", type=int, default=12, metavar="N", help="number of samples to draw (default 12)"
     )
-    parser.add_argument("--data-config", metavar="FILE", help="default ./data_config.py")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the choice of samples and of their augmentation (default 0)",
+    )
+    parser.add_argument(
+        "--occluders",
+        metavar="FILE",
+        help="cut-outs to paste (default data/dataset_extras/occluders.arrow)",
+    )
+    parser.add_argument(
+        "--data-config", metavar="FILE", help="data_config.py to read (default ./data_config.py)"
+    )
     parser.add_argument(
         "--root",
         action="append",
         default=[],
         metavar="NAME=DIR",
-        help="folder of a dataset's frames, for those in quarantine; may be repeated",
+        help="folder of a dataset's frames, to show quarantined ones; may be repeated",
     )
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON too")
+    parser.add_argument("--json", action="store_true", help="also print the numbers as JSON")
     parser.set_defaults(run=run)
 
 
 def is_config(places: list[str]) -> bool:
-    """Whether a command's arguments are one training YAML."""
+    """True if the arguments are one training YAML."""
     return len(places) == 1 and Path(places[0]).suffix.lower() in (".yaml", ".yml")
 
 
 def _roots(texts: list[str]) -> dict[str, str]:
-    """Folders of frames by the names of their data sets.
+    """Folders of frames by dataset name, from the values of ``--root``.
 
     Raises:
         UsageError: a text is not NAME=DIR.
@@ -86,7 +100,7 @@ def _roots(texts: list[str]) -> dict[str, str]:
 
 
 def _open(args: argparse.Namespace) -> "tuple[list[ShardSet], TrainingConfig | None]":
-    """The data sets, in a config's order where there is one."""
+    """The open datasets, in the order of the training config if there is one, and that config."""
     from refit_shard.loaders.stream.config import read_config
     from refit_shard.loaders.stream.source import open_shards
     from refit_shard.rows import find_sets
@@ -99,7 +113,7 @@ def _open(args: argparse.Namespace) -> "tuple[list[ShardSet], TrainingConfig | N
 
 
 def _quarantine(one: "SetFacts", args: argparse.Namespace) -> "tuple[Reason, ...]":
-    """The quarantine of a data set, with frames where its root is known."""
+    """The quarantined rows of a dataset by reason, with their frames if its root is known."""
     from refit_shard.converter.annotations.datasets import Dataset
     from refit_shard.data_folder import find_data_config
     from refit_shard.report.pictures import quarantine
@@ -132,7 +146,7 @@ def _gather(sets: "list[ShardSet]", args: argparse.Namespace) -> "Facts":
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    import jinja2  # noqa: F401  # what is missing is said before any work
+    import jinja2  # noqa: F401  # a missing package is reported before the work begins
     import vl_convert  # noqa: F401
 
     from refit_shard.console import as_json, human_bytes, say
@@ -154,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
     options = StreamOptions(**stated, occluders=args.occluders)
     facts = _gather(sets, args)
     if not facts.rows and args.where:
-        raise UsageError(f"--where: no row of {', '.join(args.places)} meets it")
+        raise UsageError(f"--where: no row of {', '.join(args.places)} meets the condition")
     occluders = open_occluders(options)
     mix = None if config is None else mix_of(facts, config.ratios, options)
     has_policy = config is not None and config.policy is not None
@@ -173,7 +187,7 @@ def run(args: argparse.Namespace) -> int:
             )
         ),
         policy=options.policy,
-        policy_of=f"that of {Path(args.places[0]).name}" if has_policy else "ReFit's",
+        policy_of=Path(args.places[0]).name if has_policy else "ReFit",
         occluders=len(occluders or ()),
         where=args.where or "",
         mix=mix,
@@ -183,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         as_json(summary(facts, mix))
     else:
-        many = f"{len(facts.sets)} data set{'s' * (len(facts.sets) != 1)}"
+        many = f"{len(facts.sets)} dataset{'s' * (len(facts.sets) != 1)}"
         size = human_bytes(len(page))
         say(f"{out}: {facts.rows} rows of {many}, {size}; open it in a browser")
     return 0

@@ -1,4 +1,4 @@
-"""``refit-shard show``: one row, to look at."""
+"""``refit-shard show``: draw the crop of a row and print its labels."""
 
 import argparse
 from pathlib import Path
@@ -17,9 +17,10 @@ Draw the stored crop of a row with its skeleton and its box, and print its label
   refit-shard show coco train2014/COCO_train2014_000000000110.jpg
   refit-shard show coco COCO_train2014_000000000110.jpg --person 2
 
-A key names one row. A frame's name stands for all people in it, drawn in one picture in npz order.
-Right limbs are orange, left ones blue; large dots are SPIN's joints, small ones OpenPose's. SET is
-a set's folder or URL, or the name of a set in data/shards; refit-shard query finds keys.
+A key names one row. A frame's name names all people in it; they are drawn in one picture, in the
+order of the npz. Right limbs are orange, left ones blue; large dots are SPIN's joints, small ones
+OpenPose's. SET is a dataset's folder or URL, or the name of a dataset in data/shards; refit-shard
+query lists keys.
 """
 
 CELL = 512
@@ -33,21 +34,26 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("set", metavar="SET", help="folder, URL or name")
+    parser.add_argument("set", metavar="SET", help="folder, URL or name of a dataset")
     parser.add_argument("name", metavar="KEY|IMGNAME", help="a row's key, or a frame's name")
-    parser.add_argument("--out", metavar="FILE.png", help="picture to write; default KEY.png")
-    parser.add_argument("--person", type=int, metavar="N", help="the N-th in the frame, from 1")
+    parser.add_argument("--out", metavar="FILE.png", help="picture to write (default KEY.png)")
     parser.add_argument(
-        "--shards", metavar="DIR", default="data/shards", help="sets by name; default data/shards"
+        "--person", type=int, metavar="N", help="only the N-th person in the frame, from 1"
+    )
+    parser.add_argument(
+        "--shards",
+        metavar="DIR",
+        default="data/shards",
+        help="folder of the datasets given by name (default data/shards)",
     )
     parser.set_defaults(run=run)
 
 
 def find(sets: "list[ShardSet]", name: str, person: int | None) -> "list[Sample]":
-    """The rows of a name, in the order of the npz.
+    """The samples with this key or imgname, in the order of the npz; with ``person`` only that one.
 
     Raises:
-        UsageError: there are none, or not so many people.
+        UsageError: no sample has this key or imgname, or fewer people than ``person``.
     """
     from refit_shard.rows import named
 
@@ -70,7 +76,7 @@ def find(sets: "list[ShardSet]", name: str, person: int | None) -> "list[Sample]
 
 
 def describe(sample: "Sample") -> list[str]:
-    """The labels of a row, a line each."""
+    """The labels of a sample, one line each."""
     import numpy as np
 
     from refit_shard.row_text import cell
@@ -95,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
     sets = find_sets([args.set], shards=args.shards)
     found = find(sets, args.name, args.person)
-    own_name = f"{Path(found[0]['key']).name}.png"  # a key is data: it names no folder
+    own_name = f"{Path(found[0]['key']).name}.png"  # a key is data: it must not choose the folder
     out = local_path(args.out or own_name, "--out")
     picture = compose([draw_sample(sample, CELL) for sample in found])
     for sample in found:

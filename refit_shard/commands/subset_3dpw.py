@@ -1,4 +1,4 @@
-"""``refit-shard subset-3dpw``: 3DPW's validation subset."""
+"""``refit-shard subset-3dpw``: crop ReFit's validation subset of 3DPW."""
 
 import argparse
 from pathlib import Path
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from refit_shard.data_folder import DataConfig
 
 HELP = """\
-Draw rows of 3dpw_test and cut each one's crop, as ReFit's subsample_3dpw.py does, without SMPL.
+Draw random rows of 3dpw_test and write their crops and an npz, as ReFit's subsample_3dpw.py does.
+SMPL is not needed.
 
   refit-shard subset-3dpw                  3000 rows, seed 0: the same rows as ReFit's
   refit-shard build --dataset 3dpw_test_sub   shards of them
 
-The crops (256 px, JPEG quality 95) go to PW3D_ROOT/imageCrops, the annotations to the npz that
-DATASET_FILES names for 3dpw_test_sub. Complete crops of the same frames and boxes are kept, so the
-same command resumes a stopped run. If the frame of any row cannot be read, the rows are listed and
-no npz is written.
+Crops (256 px, JPEG quality 95) are written to PW3D_ROOT/imageCrops, annotations to the npz that
+DATASET_FILES names for 3dpw_test_sub. Complete crops of the same frames and boxes are kept, so an
+interrupted command continues when you run it again. If the frame of any row cannot be read, the
+rows are listed and no npz is written.
 """
 NAME = "3dpw_test_sub"
 _LISTED = 20
@@ -32,28 +33,35 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser(
         "subset-3dpw",
-        help="cut the crops of 3DPW's validation subset",
+        help="crop ReFit's validation subset of 3DPW",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data-config", metavar="PATH", help="default ./data_config.py")
-    parser.add_argument("--rows", type=int, default=3000, metavar="N", help="default 3000")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw (default 0)")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads, default all cores")
+    parser.add_argument(
+        "--data-config", metavar="PATH", help="data_config.py to read (default ./data_config.py)"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=3000, metavar="N", help="rows to draw (default 3000)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the draw (default 0)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="threads (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
 
 def target_of(config: "DataConfig", npz: str) -> Path:
-    """The npz to write: the data config's, else one beside 3dpw_test's ``npz``.
+    """The npz to write: that of the data config, else one beside ``npz``, which is 3dpw_test's.
 
     Raises:
-        UsageError: that is a URL.
+        UsageError: the path is a URL.
     """
     named = _named_target(config) or f"{npz.rpartition('/')[0]}/{NAME}.npz"
     if "://" in named:
         raise UsageError(
-            f"{named}: subset-3dpw writes its npz to a file; name one for {NAME!r} in DATASET_FILES"
+            f"{named}: subset-3dpw cannot write its npz to a URL: name a file for {NAME!r} in "
+            "DATASET_FILES"
         )
     return config.base / local_path(named, NAME)
 
@@ -109,13 +117,13 @@ def _report(summary: "SubsetSummary", seconds: float) -> None:
         say(f"and {len(summary.faults) - _LISTED} more; --json lists them all")
     say(
         f"refit-shard: {len(summary.faults)} of {summary.rows} rows have no crop, so "
-        f"{summary.npz} was not written; mend their frames and run the same command again",
+        f"{summary.npz} was not written; repair their frames and run the same command again",
         error=True,
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cut the crops and write the npz; 1 if a row has no crop."""
+    """Write the crops and the npz; returns 1 if a row has no crop."""
     import dataclasses
 
     from refit_shard.console import as_json, say
@@ -124,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         summary, seconds = _make(plan, quiet=args.json)
     except KeyboardInterrupt:
-        line = "stopped; whole crops are kept: give the same command again to go on"
+        line = "stopped; complete crops are kept: run the same command again to continue"
         say(f"refit-shard: {line}", error=True)
         raise
     if args.json:

@@ -1,4 +1,4 @@
-"""``refit-shard verify``: re-read everything."""
+"""``refit-shard verify``: read shards again and check everything."""
 
 import argparse
 
@@ -6,24 +6,37 @@ from refit_shard.commands import Subparsers
 from refit_shard.shards_spec.errors import FormatError, ShardError
 
 HELP = """\
-Read shards again and check everything: hashes, tar members, checksums, that the labels in the tar
-are those of the index, that every JPEG decodes to its stated size, and that every row of the npz is
-in exactly one shard or in quarantine.
-PATH is a dataset's folder (data/shards/bedlam) or a folder of datasets (data/shards).
+Read shards again and check everything: hashes, tar members, checksums, that the labels in each tar
+equal those in its index, that every JPEG decodes to its stated size, and that every row of the npz
+is in exactly one shard or in the quarantine. The exit code is 1 if anything is wrong.
+
+  refit-shard verify data/shards/bedlam
+  refit-shard verify data/shards            all datasets in the folder
 """
 
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = commands.add_parser("verify", help="re-read and check shards", description=HELP)
-    parser.add_argument("path", metavar="PATH", help="folder or URL")
-    parser.add_argument("--quick", action="store_true", help="hashes and accounting only")
+    parser = commands.add_parser(
+        "verify",
+        help="read shards again and check everything",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "path", metavar="PATH", help="folder or URL of a dataset, or of a folder of datasets"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="check only hashes and that no row of the npz is missing; decode no image",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verify each data set at the path; 1 if anything is wrong."""
+    """Verify each dataset at the path; returns 1 if anything is wrong."""
     from refit_shard.console import Meter, as_json, say
     from refit_shard.shards_spec.manifest import read_manifest
     from refit_shard.shards_spec.reader import find_data_sets
@@ -43,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
                     meter.advance(len(verdict.rows))
 
                 problems = verify(url, quick=args.quick, on_shard=on_shard)
-        except FormatError as error:  # the others are looked at all the same
+        except FormatError as error:  # the other datasets are still checked
             refused.append(error)
             continue
         except ShardError as error:  # not finished, or its manifest is damaged
@@ -55,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             size = f"{rows} rows in {shards} shards"
             if problems:
                 more = f" (and {len(problems) - 1} more shards)" if len(problems) > 1 else ""
-                say(f"{url}: BROKEN: {problems[0]}{more}; build again to replace it")
+                say(f"{url}: BROKEN: {problems[0]}{more}; build it again to replace what is broken")
             else:
                 say(f"{url}: ok, {size}" + (" (images not decoded)" if args.quick else ""))
     if args.json:

@@ -1,1 +1,1 @@
-"""``refit-shard report``: what shards hold, and how training will see it, on one page."""
+"""``refit-shard report``: one HTML page on the content of shards and its augmentation."""

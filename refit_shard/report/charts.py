@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn by Vega-Lite where the report is made, so that the page needs no script.
+"""Charts as SVG, drawn by Vega-Lite when the report is made, so the page needs no charting script.
 
-Colours are the page's CSS variables, so a chart follows its theme. Each bar states its numbers as
-its ``aria-label``, which the page shows as a tip.
+Colours are CSS variables of the page, so charts follow its light or dark theme. Each bar's numbers
+are in its ``aria-label``, which the page shows as a tooltip.
 """
 
 import base64
@@ -46,13 +46,13 @@ def draw(spec: Mapping[str, Any]) -> Markup:
 
 
 def _by_kind(colours: dict[str, list[str]]) -> dict[str, Any]:
-    """A colour for each ``kind``, named above the chart. ``colours``: domain and range."""
+    """A colour channel by the field ``kind``, with a legend. ``colours``: domain and range."""
     legend = {"orient": "top", "title": None}
     return {"field": "kind", "type": "nominal", "scale": colours, "legend": legend}
 
 
 def _axis(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
-    """A channel of numbers; layers without a title take that of the others."""
+    """A quantitative channel; a layer without a title takes the title of the other layers."""
     named = {} if title is None else {"title": title}
     return {"field": field, "type": "quantitative", **named, **more}
 
@@ -62,7 +62,7 @@ def _share(part: float, whole: float) -> str:
 
 
 def _trimmed(histogram: Histogram, least: int = 8) -> slice:
-    """The bins from the first to the last that hold anything, ``least`` or more."""
+    """The bins from the first to the last non-empty one, extended to at least ``least`` bins."""
     full = np.flatnonzero(histogram.counts)
     bins = histogram.counts.shape[-1]
     if not len(full):
@@ -74,7 +74,7 @@ def _trimmed(histogram: Histogram, least: int = 8) -> slice:
 
 
 def _bins(histogram: Histogram, part: slice, unit: str, **more: Any) -> list[Row]:
-    """A row for each bin that holds anything of a part of a histogram."""
+    """A chart row for each non-empty bin in a part of a histogram."""
     lows, highs = histogram.edges[:-1][part], histogram.edges[1:][part]
     return [
         {
@@ -92,7 +92,7 @@ def _bins(histogram: Histogram, part: slice, unit: str, **more: Any) -> list[Row
 
 
 def box_chart(box: Histogram, box_px: int) -> Markup:
-    """Sides of the boxes; a rule at ``box_px``, above which crops were made smaller."""
+    """Sides of the boxes, with a line at ``box_px``: larger boxes are stored scaled down."""
     found = _trimmed(box)
     stored = int(np.clip(np.searchsorted(box.edges, box_px), 1, len(box.counts) - 1))
     part = slice(min(found.start, stored - 1), max(found.stop, stored + 1))
@@ -111,7 +111,7 @@ def box_chart(box: Histogram, box_px: int) -> Markup:
             "description": {"field": "tip"},
         },
     }
-    tip = f"crops of boxes above {box_px} px are stored smaller than their frames show them"
+    tip = f"crops of boxes larger than {box_px} px are stored scaled down"
     rule = {
         "data": {"values": [{"at": min(max(box_px, low), high), "tip": tip}]},
         "mark": {"type": "rule", "color": "var(--c2)", "strokeWidth": 2, "strokeDash": [4, 3]},
@@ -121,7 +121,7 @@ def box_chart(box: Histogram, box_px: int) -> Markup:
 
 
 def places_chart(places: NDArray[np.int64], joints: int) -> Markup:
-    """Where visible joints lie in their frames, as shares of width and height."""
+    """Positions of visible joints in their frames, as shares of width and height."""
     low, high = float(PLACE_EDGES[0]), float(PLACE_EDGES[-1])
     picture = {
         "data": {"values": [{"x": low, "x2": high, "y": low, "y2": high}]},
@@ -137,9 +137,9 @@ def places_chart(places: NDArray[np.int64], joints: int) -> Markup:
         "data": {"values": [{"x": 0, "x2": 1, "y": 0, "y2": 1}]},
         "mark": {"type": "rect", "fill": None, "stroke": "var(--c2)", "strokeWidth": 1.5},
         "encoding": {
-            "x": _axis("x", "of the frame's width", scale={"domain": [low, high]}),
+            "x": _axis("x", "share of the frame's width", scale={"domain": [low, high]}),
             "x2": {"field": "x2"},
-            "y": _axis("y", "of its height", scale={"domain": [high, low], "reverse": False}),
+            "y": _axis("y", "share of its height", scale={"domain": [high, low], "reverse": False}),
             "y2": {"field": "y2"},
         },
     }
@@ -149,7 +149,11 @@ def places_chart(places: NDArray[np.int64], joints: int) -> Markup:
 
 
 def _heat(places: NDArray[np.int64]) -> str:
-    """Counts as a PNG of one colour, whose opacity grows with their root: it fits both themes."""
+    """Counts as a data: URL of a PNG.
+
+    It has one colour, whose opacity grows with the square root of the count, so it suits both
+    themes.
+    """
     share = np.sqrt(places / max(1, int(places.max())))
     pixels = np.empty((*places.shape, 4), np.uint8)
     pixels[..., :3] = (200, 120, 30)  # B, G, R
@@ -167,7 +171,7 @@ def _spread(
     step: int,
     domain: Sequence[float] | None = None,
 ) -> Markup:
-    """A line a name: 5 to 95 % thin, 25 to 75 % thick, the median as a dot."""
+    """One line per name: 5 to 95 % thin, 25 to 75 % thick, the median as a tick."""
     rows = []
     for name, found in zip(names, histogram.quantiles(_SHARES).tolist(), strict=True):
         low, first, middle, third, high = found
@@ -215,18 +219,18 @@ def _spread(
 
 
 def pose_chart(angles: Histogram) -> Markup:
-    """Angles of SMPL's rotations, a line a joint."""
+    """Angles of SMPL's joint rotations, one line per joint."""
     return _spread(SMPL_JOINTS, angles, "°", "angle of the rotation, degrees", 15, [0, 180])
 
 
 def shape_chart(shape: Histogram) -> Markup:
-    """Betas, a line each."""
+    """SMPL's betas, one line each."""
     names = [f"beta {number}" for number in range(1, len(shape.counts) + 1)]
     return _spread(names, shape, "", "standard deviations of SMPL's shape space", 30)
 
 
 def view_chart(known: Histogram, guessed: Histogram) -> Markup:
-    """Horizontal fields of view, of known cameras and of guessed ones on top of each other."""
+    """Horizontal fields of view, bars of known and of guessed cameras stacked."""
     both = Histogram(edges=known.edges, counts=known.counts + guessed.counts)
     part = _trimmed(both, 16)
     rows = []
@@ -253,7 +257,7 @@ def view_chart(known: Histogram, guessed: Histogram) -> Markup:
 
 
 def parts_chart(parts: Sequence[tuple[str, Sequence[tuple[str, int]]]]) -> Markup:
-    """Shares of the rows: a bar a name, of parts that are named in the order of the colours."""
+    """Shares of the rows: one stacked bar per name, its parts in the order of the colours."""
     rows: list[Row] = []
     for name, counts in parts:
         total, begin = sum(n for _, n in counts), 0.0
@@ -298,7 +302,7 @@ def parts_chart(parts: Sequence[tuple[str, Sequence[tuple[str, int]]]]) -> Marku
 
 
 def mix_chart(names: Sequence[str], rows: Sequence[int], drawn: Sequence[int]) -> Markup:
-    """Each source's share of all rows beside its share of the stream."""
+    """Each dataset's share of all rows beside its share of the stream."""
     kinds = {"of all rows": rows, "of the stream": drawn}
     values = [
         {

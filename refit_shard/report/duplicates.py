@@ -1,7 +1,8 @@
-"""Frames and crops that are in the data more than once, found from index tables.
+"""Duplicate frames and crops, found from index tables.
 
-A frame is known by its name, a crop by the CRC-32C and the length of its JPEG. Of each are kept 16
-bytes: a number of 64 bits and where it was seen first.
+Frames are equal if their names are; crops are equal if the CRC-32C and the length of their JPEGs
+are. For each, 16 bytes are kept: a 64-bit number that stands for it, and the place where it was
+first seen.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ _ROW_BITS = 40
 
 
 class Place(NamedTuple):
-    """A row of a shard, by its numbers."""
+    """A row of a shard: the shard's number and the row's number in it."""
 
     shard: int
     row: int
@@ -29,10 +30,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Twice:
-    """What two data sets have in common, or one data set twice (``first`` is ``second``).
+    """Frames or crops that are in two datasets, or twice in one.
 
-    ``first``, ``second``: numbers of the sets. ``kind``: ``"frame"`` or ``"crop"``. ``count``: how
-    many frames or crops. ``examples``: where some of them are in either set.
+    Attributes:
+        first: number of a dataset.
+        second: number of the other dataset, or of the same one.
+        kind: ``"frame"`` or ``"crop"``.
+        count: the number of duplicate frames or crops.
+        examples: places of some of them, in the first and in the second dataset.
     """
 
     first: int
@@ -43,13 +48,13 @@ class Twice:
 
 
 class Seen:
-    """The frames and crops of one data set, as they are added."""
+    """The frames and crops of one dataset, collected from its index tables."""
 
     def __init__(self) -> None:
         self._parts: dict[str, list[NDArray[np.uint64]]] = {"frame": [], "crop": []}
 
     def add(self, batch: pa.RecordBatch, shard: int, rows: NDArray[np.int64]) -> None:
-        """Note rows of an index table. ``rows`` (n,): their numbers in shard number ``shard``."""
+        """Add rows of an index table. ``rows`` (n,): their numbers in shard number ``shard``."""
         places = (np.uint64(shard) << np.uint64(_ROW_BITS)) | rows.astype(np.uint64)
         names = batch.column("imgname").dictionary_encode()
         first = np.unique(names.indices.to_numpy(), return_index=True)[1]
@@ -62,7 +67,7 @@ class Seen:
         self._parts["crop"].append(np.stack([crc << np.uint64(32) | length, places]))
 
     def all(self, kind: str) -> NDArray[np.uint64]:
-        """Numbers and places (2, n) of one kind, by rising number, then by place."""
+        """Numbers and places of one kind, (2, n) uint64, sorted by number, then by place."""
         parts = self._parts[kind]
         found = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.uint64)
         return found[:, np.lexsort(found[::-1])]
@@ -78,9 +83,9 @@ def _place(packed: np.uint64) -> Place:
 
 
 def find_twice(sets: Sequence[Seen]) -> list[Twice]:
-    """What is in two of the sets, or twice in one: frames of two sets, crops of any.
+    """Duplicates: frames that are in two datasets, crops that are in two datasets or twice in one.
 
-    Several rows of one frame in one set are several people, and not counted.
+    Several rows of one frame in one dataset are several people, and are not counted.
     """
     found = []
     for kind in ("frame", "crop"):
@@ -95,7 +100,7 @@ def find_twice(sets: Sequence[Seen]) -> list[Twice]:
 
 
 def _within(number: int, crops: NDArray[np.uint64]) -> Twice:
-    """Crops of a set that one before them equals."""
+    """Crops of a dataset that equal an earlier one in it."""
     again = np.flatnonzero(crops[0, 1:] == crops[0, :-1])
     examples = [(_place(crops[1, at]), _place(crops[1, at + 1])) for at in again[:EXAMPLES]]
     return Twice(
@@ -106,7 +111,7 @@ def _within(number: int, crops: NDArray[np.uint64]) -> Twice:
 def _between(
     first: int, second: int, kind: str, one: NDArray[np.uint64], other: NDArray[np.uint64]
 ) -> Twice:
-    """What two sets share; what a set holds several times counts once."""
+    """Frames or crops that two datasets share; repetitions within a dataset count once."""
     numbers, at_one = np.unique(one[0], return_index=True)
     others, at_other = np.unique(other[0], return_index=True)
     _, mine, theirs = np.intersect1d(numbers, others, assume_unique=True, return_indices=True)

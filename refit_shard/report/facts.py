@@ -1,4 +1,4 @@
-"""What a report is made of: each data set's statistics, and what the data sets have in common."""
+"""The content of a report: statistics of each dataset, duplicates, and the mix of an epoch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +16,13 @@ from refit_shard.shards_spec.reader import Sample, ShardSet, open_index, read_se
 
 @dataclass(frozen=True, kw_only=True)
 class SetFacts:
-    """One data set. ``name``: by which the page calls it, different from all others. ``chosen``:
-    the rows that the report is of, by shard.
+    """One dataset of a report.
+
+    Attributes:
+        name: its unique name on the page.
+        data_set: the open dataset.
+        statistics: counts of the chosen rows.
+        chosen: the rows that the report describes, by shard.
     """
 
     name: str
@@ -28,7 +33,7 @@ class SetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """One source of a mix: its ratio, its rows, and its samples in an epoch."""
+    """One dataset of a mix: its ratio, its rows, and its samples in an epoch."""
 
     name: str
     ratio: float
@@ -37,13 +42,13 @@ class Share:
 
     @property
     def repeats(self) -> float:
-        """How often a row is seen in an epoch, on average."""
+        """How often a row is drawn in an epoch, on average."""
         return self.drawn / max(1, self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """An epoch of a training config."""
+    """The mix of datasets in an epoch of a training config."""
 
     samples: int
     batch_size: int
@@ -52,7 +57,7 @@ class Mix:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """Two rows that have something in common: names of the data sets, keys, the frame's names."""
+    """Two rows with the same frame or crop: their keys and their frames' names."""
 
     first: str
     second: str
@@ -62,7 +67,9 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What two data sets share, or one holds twice: ``kind`` is ``"frame"`` or ``"crop"``."""
+    """Frames or crops that are in two datasets or twice in one; ``kind``: ``"frame"`` or
+    ``"crop"``.
+    """
 
     first: str
     second: str
@@ -73,29 +80,29 @@ class Common:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Everything that was counted."""
+    """Statistics and duplicates of all datasets of a report."""
 
     sets: tuple[SetFacts, ...]
     common: tuple[Common, ...]
 
     @property
     def rows(self) -> int:
-        """Of all data sets."""
+        """Rows of all datasets."""
         return sum(one.statistics.rows for one in self.sets)
 
 
 def gather(
     sets: Sequence[ShardSet], where: str | None, on_rows: Callable[[int], None] = lambda _: None
 ) -> Facts:
-    """Read the index tables of some data sets.
+    """Read the index tables of some datasets.
 
     Args:
-        sets: open data sets.
+        sets: open datasets.
         where: which rows, see :func:`refit_shard.rows.rows`; None for all.
-        on_rows: hears how many rows were read, again and again.
+        on_rows: called with how many more rows were read.
 
     Raises:
-        UsageError: ``where`` is no condition on these rows.
+        UsageError: ``where`` is not a valid condition on these rows.
         ShardError: an index is missing or damaged.
     """
     counters = [Counter() for _ in sets]
@@ -121,7 +128,7 @@ def gather(
 
 
 def _names(sets: Sequence[ShardSet]) -> list[str]:
-    """The data sets' names, with their places where two have the same."""
+    """The datasets' names, followed by their folders or URLs where two names are equal."""
     names = [one.manifest.dataset for one in sets]
     return [
         name if names.count(name) == 1 else f"{name} ({one.folder.url})"
@@ -154,7 +161,7 @@ def _common(sets: Sequence[SetFacts], twice: Twice) -> Common:
 
 
 def mix_of(facts: Facts, ratios: Sequence[float], options: StreamOptions) -> Mix:
-    """An epoch of one rank over the data sets of the facts, in their order."""
+    """The mix of an epoch of one rank; ``ratios`` are in the order of the datasets of ``facts``."""
     rows = [one.statistics.rows for one in facts.sets]
     samples, drawn = epoch_draws(rows, ratios, options, options.batch_size)
     return Mix(

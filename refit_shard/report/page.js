@@ -1,5 +1,5 @@
 "use strict";
-// Theme: the system's until the button is pressed.
+// Theme: that of the system until the button is pressed.
 const root = document.documentElement;
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const button = document.getElementById("theme");
@@ -13,7 +13,7 @@ button.addEventListener("click", () => {
 dark.addEventListener("change", show);
 show();
 
-// Tables: a click on a column's name sorts by it, another one the other way round.
+// Tables: a click on a column's name sorts by that column, a second click reverses the order.
 const value = (row, column) => {
   const cell = row.cells[column];
   const number = cell.dataset.v;
@@ -40,7 +40,7 @@ for (const head of document.querySelectorAll("table.sorts th")) {
   });
 }
 
-// Charts: what a mark is labelled is shown beside the pointer.
+// Charts: the label of the mark under the pointer is shown beside it.
 const tip = document.getElementById("tip");
 document.addEventListener("pointermove", (event) => {
   const mark = event.target.closest("svg [aria-label]:not([aria-roledescription='axis'])");

@@ -1,7 +1,7 @@
-"""The page: everything that was found, in one HTML file that asks for nothing else.
+"""The page of a report: one HTML file that loads nothing else.
 
-Names in data are hostile text: the template escapes all of it, and a content security policy lets
-the browser run the page's own script alone, known by its hash, and load nothing.
+Names in the data may be hostile text: the template escapes all of them, and a content security
+policy lets the browser run only the page's own script, identified by its hash, and load nothing.
 """
 
 import base64
@@ -27,8 +27,18 @@ _HERE = "refit_shard.report"
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a page shows. ``quarantine``: of each data set; ``policy_of``: whose policy the sheet
-    draws from; ``where``: the condition that chose the rows, empty for all; ``mix``: of a config.
+    """The content of a page.
+
+    Attributes:
+        title: the page's title.
+        facts: statistics and duplicates.
+        quarantine: quarantined rows of each dataset, by reason.
+        sheet: samples before and after augmentation.
+        policy: the augmentation policy of the sheet.
+        policy_of: whose policy it is: a config's file name, or ReFit.
+        occluders: the number of cut-outs.
+        where: the condition that chose the rows; empty for all rows.
+        mix: the mix of an epoch; None without a training config.
     """
 
     title: str
@@ -47,7 +57,7 @@ def _text(name: str) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """A part as per cent."""
+    """A part of a whole as a text in per cent."""
     if not whole or not part:
         return "–" if not whole else "0 %"
     percent = 100 * part / whole
@@ -57,12 +67,12 @@ def share(part: float, whole: float) -> str:
 
 
 def whole(count: float) -> str:
-    """A number with its thousands apart; a dash for none."""
+    """A number rounded, with commas between thousands; a dash for NaN."""
     return "–" if np.isnan(count) else f"{count:,.0f}"
 
 
 def _charts(one: SetFacts) -> list[dict[str, Any]]:
-    """The charts of a data set: title, chart, and what to look for."""
+    """The charts of a dataset, each with its title and a text that explains it."""
     found, box_px = one.statistics, one.data_set.manifest.box_px
     with_smpl = f"of the {found.smpl:,} rows with SMPL parameters"
     parts = [
@@ -75,11 +85,11 @@ def _charts(one: SetFacts) -> list[dict[str, Any]]:
         {
             "title": "Box sizes",
             "chart": charts.box_chart(found.box, box_px),
-            "text": f"Side of the square box in the frame. Right of the dashed line, {box_px} px, "
-            "crops are stored smaller than the frame shows them; far left of it they are blurred.",
+            "text": "Side of the square box in the frame. Crops of boxes right of the dashed line "
+            f"({box_px} px) are stored scaled down; those far left of it are blurred in training.",
         },
         {
-            "title": "What is known",
+            "title": "Labels",
             "chart": charts.parts_chart(parts),
             "text": "Rows with SMPL parameters, with 3D joints, with a camera from the source, "
             "and with a gender.",
@@ -87,14 +97,14 @@ def _charts(one: SetFacts) -> list[dict[str, Any]]:
         {
             "title": "Cameras",
             "chart": charts.view_chart(found.view, found.view_guessed),
-            "text": "Horizontal field of view. Where the source has no focal length, it is guessed "
-            "as the frame's diagonal.",
+            "text": "Horizontal field of view. If the source has no focal length, the frame's "
+            "diagonal is used as a guess.",
         },
         {
             "title": "Joints in the frame",
             "chart": charts.places_chart(found.places, found.joints),
-            "text": f"Where the {found.joints:,} visible joints lie; the outline is the frame. "
-            f"{share(found.outside, found.joints)} lie outside of it.",
+            "text": f"Positions of the {found.joints:,} visible joints; the outline is the frame. "
+            f"{share(found.outside, found.joints)} are outside of it.",
         },
     ]
     if found.smpl:
@@ -102,25 +112,27 @@ def _charts(one: SetFacts) -> list[dict[str, Any]]:
             {
                 "title": "Pose",
                 "chart": charts.pose_chart(found.angles),
-                "text": "How far each joint is turned from the rest pose: median, the middle half "
-                f"and 5 to 95 %, {with_smpl}. The pelvis is turned against the camera.",
+                "text": "Rotation of each joint from the rest pose: median, 25 to 75 % and "
+                f"5 to 95 % {with_smpl}. The pelvis has its rotation relative to the camera.",
             },
             {
                 "title": "Shape",
                 "chart": charts.shape_chart(found.shape),
-                "text": f"SMPL's betas: median, the middle half and 5 to 95 %, {with_smpl}.",
+                "text": f"SMPL's betas: median, 25 to 75 % and 5 to 95 % {with_smpl}.",
             },
         ]
     return made
 
 
 def _known(rows: int, of: int) -> list[tuple[str, int]]:
-    """Rows that have something and rows that have not, in the first and the third colour."""
+    """Parts of a bar: rows that have a label (first colour) and rows without it (third colour)."""
     return [("known", rows), ("", 0), ("unknown", of - rows)]
 
 
 def _joints(facts: Facts) -> list[dict[str, Any]]:
-    """A row a joint: its name, whose it is, and in how many rows of each data set it is seen."""
+    """One entry per joint: its name, its source, and the rows of each dataset in which it is
+    visible.
+    """
     return [
         {
             "name": name,
@@ -134,7 +146,7 @@ def _joints(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _sets(report: Report) -> list[dict[str, Any]]:
-    """What the page says of each data set."""
+    """The template's values for each dataset."""
     found = []
     for number, one in enumerate(report.facts.sets):
         manifest = one.data_set.manifest
@@ -159,7 +171,7 @@ def _sets(report: Report) -> list[dict[str, Any]]:
 
 
 def _policy(policy: AugmentationPolicy) -> list[tuple[str, str, bool]]:
-    """Fields of a policy: name, value, and whether it is another than ReFit's."""
+    """Fields of a policy: name, value, and True if it differs from ReFit's."""
     usual = asdict(AugmentationPolicy())
 
     def said(value: Any) -> str:

@@ -31,15 +31,18 @@ from refit_shard.sheet import draw_crop
 
 Image = NDArray[np.uint8]
 
-SEEN = 5  # how often a crop is shown as training sees it
-THUMBNAILS = 4  # frames of each reason of a data set
+SEEN = 5  # augmented versions of each crop
+THUMBNAILS = 4  # frames shown for each reason of a dataset's quarantine
 _CROP_PX, _THUMBNAIL_PX, _QUALITY = 192, 150, 82
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """``url``: the JPEG as a data: URL, empty where there is none; ``caption``: what it is, or why
-    there is none.
+    """A picture of the page.
+
+    Attributes:
+        url: the JPEG as a data: URL; empty if the picture could not be made.
+        caption: what the picture shows, or why it could not be made.
     """
 
     url: str = ""
@@ -48,7 +51,9 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class SheetRow:
-    """A sample: the stored crop, and what training sees of it. ``note``: why that is not shown."""
+    """A sample: its stored crop, and augmented versions (``seen``) or the reason why there are none
+    (``note``).
+    """
 
     dataset: str
     key: str
@@ -70,7 +75,7 @@ class BadRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Rows that were quarantined for one reason; ``examples``: some of them."""
+    """Rows that were quarantined for one reason, what to do about it, and some examples."""
 
     reason: str
     rows: int
@@ -79,7 +84,7 @@ class Reason:
 
 
 def as_url(image: Image, longest: int) -> str:
-    """An (H, W, 3) RGB image, made no larger than ``longest`` px a side, as a data: URL."""
+    """An (H, W, 3) RGB image as a data: URL, scaled down to at most ``longest`` px a side."""
     height, width = image.shape[:2]
     factor = min(1.0, longest / max(height, width))
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -90,7 +95,9 @@ def as_url(image: Image, longest: int) -> str:
 
 
 def _picture(make: Callable[[], Image], caption: str, longest: int = _CROP_PX) -> Picture:
-    """A picture, or what is wrong with it: a report of damaged data is still a report."""
+    """A picture; if its data are damaged, the error as its caption, so that the report is still
+    made.
+    """
     try:
         return Picture(url=as_url(make(), longest), caption=caption)
     except RefitShardError as error:
@@ -106,9 +113,10 @@ def sheet(
     res: int,
     occluders: Occluders | None,
 ) -> list[SheetRow]:
-    """Samples of all data sets, as they are stored and as training sees them.
+    """Samples of all datasets before and after augmentation.
 
-    ``count``: samples in all, some of each data set. ``seed``: of the choice and of the draws.
+    ``count``: samples in all, spread over the datasets. ``seed``: of the choice and the
+    augmentation.
     """
     rows: list[SheetRow] = []
     given = share_out([one.statistics.rows for one in facts.sets], count)
@@ -149,13 +157,13 @@ def _sheet_row(
 
 
 def quarantine(one: SetFacts, dataset: Dataset, root: str, why_not: str = "") -> list[Reason]:
-    """The quarantined rows of a data set by reason, the commonest first, with some frames.
+    """The quarantined rows of a dataset by reason, the most frequent first, with some frames.
 
     Args:
-        one: the data set.
-        dataset: how names of its frames become files.
-        root: of its frames; empty where it is not known, which ``why_not`` says.
-        why_not: why no frame can be shown.
+        one: the dataset.
+        dataset: its registered or declared properties, which map names of frames to files.
+        root: folder or URL of its frames; empty if unknown.
+        why_not: why no frame can be shown; empty if ``root`` is known.
 
     Raises:
         ShardError: the quarantine is missing or damaged.
@@ -186,7 +194,7 @@ def quarantine(one: SetFacts, dataset: Dataset, root: str, why_not: str = "") ->
 
 
 def _first_frames(table: pa.RecordBatch, reason: str) -> list[dict[str, Any]]:
-    """The first row of each of the first frames that were quarantined for a reason."""
+    """One row for each of the first frames that were quarantined for a reason."""
     rows = np.flatnonzero(table.column("reason").to_numpy(zero_copy_only=False) == reason)
     names = table.column("imgname").to_numpy(zero_copy_only=False)[rows]
     first = np.sort(np.unique(names.astype(str), return_index=True)[1])[:THUMBNAILS]
@@ -197,7 +205,7 @@ def _first_frames(table: pa.RecordBatch, reason: str) -> list[dict[str, Any]]:
 def _frames(
     names: Iterable[str], dataset: Dataset, root: str, shards: Folder, why_not: str
 ) -> Mapping[str, Picture]:
-    """A picture of each frame by its name, or why there is none."""
+    """A picture of each frame by its name; if it cannot be shown, the caption says why."""
     distinct = list(dict.fromkeys(names))
     if why_not or not distinct:
         return dict.fromkeys(distinct, Picture(caption=why_not))

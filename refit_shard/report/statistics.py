@@ -1,7 +1,7 @@
-"""What the rows of a data set hold, counted from index tables one after the other.
+"""Statistics of the rows of a dataset, counted from one index table after another.
 
-Nothing here draws or reads a file. Distributions are counted in bins of fixed edges, so memory does
-not grow with the number of rows, and no row is left out.
+This module neither draws nor reads files. Distributions are counted in bins with fixed edges, so
+memory does not grow with the number of rows, and every row is counted.
 """
 
 from collections.abc import Sequence
@@ -18,29 +18,31 @@ from refit_shard.shards_spec.geometry import box_side
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Joints of SMPL's pose, in their order: JOINT_NAMES of the package smplx, without the hands of
-# SMPL-H; the last two are SMPL's own.
+# The 24 joints of SMPL's pose in order: JOINT_NAMES of the package smplx without SMPL-H's hands,
+# then SMPL's two hands.
 SMPL_JOINTS = (
     *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2"),
     *("left_ankle", "right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar"),
     *("right_collar", "head", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow"),
     *("left_wrist", "right_wrist", "left_hand", "right_hand"),
 )
-BOX_EDGES = 2.0 ** (np.arange(8, 57) / 4)  # px: 4 to 16384 by quarters of an octave
+BOX_EDGES = 2.0 ** (np.arange(8, 57) / 4)  # px: 4 to 16384, four bins for each doubling
 ANGLE_EDGES = np.arange(181.0)  # degrees
 SHAPE_EDGES = np.arange(-80, 81) / 10
 VIEW_EDGES = np.arange(0.0, 181.0, 2.0)  # degrees
-# Places in the frame, as shares of its width and height: a fiftieth a cell, a tenth beyond it.
+# Positions as shares of the frame's width and height: cells of 1/50, up to 1/10 outside the frame.
 _CELLS_A_FRAME = 50
 PLACE_EDGES = np.arange(-5, 56) / _CELLS_A_FRAME
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """How many values fall between edges.
+    """Counts of values in bins.
 
-    ``counts`` (…, n): of the n bins between ``edges`` (n + 1,); a value beyond the edges counts in
-    the first or the last bin. ``unusable``: values that are no finite numbers.
+    Attributes:
+        edges: (n + 1,) edges of the n bins, ascending.
+        counts: (…, n) values in each bin; a value beyond the edges counts in the first or last bin.
+        unusable: the number of values that are not finite, which are not counted.
     """
 
     edges: Floats
@@ -49,13 +51,13 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """Values that were counted."""
+        """The number of counted values."""
         return int(self.counts.sum())
 
     def quantiles(self, shares: Sequence[float]) -> Floats:
-        """The values below which these shares lie, (…, len(shares)); NaN where there are none.
+        """Quantiles for these shares in 0 … 1, (…, len(shares)); NaN if no value was counted.
 
-        They are right to within a bin: values are taken to lie evenly in their bins.
+        They are exact to within a bin: values are assumed to be spread evenly in each bin.
         """
         rows = self.counts.reshape(-1, self.counts.shape[-1])
         found = np.full((len(rows), len(shares)), np.nan)
@@ -71,17 +73,27 @@ class Histogram:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of the rows of one data set.
+    """Statistics of the rows of one dataset.
 
-    ``frames``: different imgnames of a shard, added up; all rows of a frame are in one shard.
-    ``jpeg_bytes``: of the stored crops. ``box``: the box's side, source px, and ``box_range``, the
-    least and the largest side (NaN without rows). ``places`` (60, 60): visible joints by y and x in
-    the frame, see :data:`PLACE_EDGES`; ``joints``: how many there are, ``outside``: those that are
-    not in the frame. ``visible`` (49,): rows in which each joint has a confidence above 0.
-    ``smpl``, ``pose_3d``, ``camera``: rows that have them. ``gender``: male, female, unknown.
-    ``angles`` (24, n): angle of each joint's rotation, degrees, and ``shape`` (10, n), betas, of
-    the rows with SMPL parameters. ``view``: horizontal field of view, degrees, where the camera is
-    known, and ``view_guessed`` where it is not.
+    Attributes:
+        rows: the number of rows.
+        frames: distinct imgnames, summed over shards; all rows of a frame are in one shard.
+        jpeg_bytes: size of the stored crops.
+        box: side of the box in the source frame, px.
+        box_range: smallest and largest side of the box, px; NaN without rows.
+        places: (60, 60) visible joints by y and x in the frame, in cells of :data:`PLACE_EDGES`.
+        joints: the number of visible joints.
+        outside: the number of visible joints that are outside of their frames.
+        visible: (49,) rows in which each joint has a confidence above 0.
+        smpl: rows with SMPL parameters.
+        pose_3d: rows with 3D joints.
+        camera: rows whose camera is known.
+        gender: rows with gender male, female, unknown.
+        angles: (24, n) angle of each SMPL joint's rotation, degrees; rows with SMPL parameters
+            only.
+        shape: (10, n) betas; rows with SMPL parameters only.
+        view: horizontal field of view of known cameras, degrees.
+        view_guessed: horizontal field of view of guessed cameras, degrees.
     """
 
     rows: int
@@ -103,12 +115,12 @@ class Statistics:
     view_guessed: Histogram
 
     def box_sides(self, shares: Sequence[float]) -> Floats:
-        """Sides of the boxes below which these shares lie, px; within those that there are."""
+        """Quantiles of the box's side for these shares, px, limited to :attr:`box_range`."""
         return np.clip(self.box.quantiles(shares), *self.box_range)
 
 
 class _Counts:
-    """A histogram that grows; ``rows`` of them beside each other."""
+    """One or more histograms (``rows``) with the same edges, to which values are added."""
 
     def __init__(self, edges: Floats, rows: int = 1) -> None:
         self._edges = edges
@@ -125,13 +137,15 @@ class _Counts:
         self._unusable += int(usable.size - np.count_nonzero(usable))
 
     def result(self, *, flat: bool = False) -> Histogram:
-        """What was counted; ``flat``: of the only row."""
+        """The histogram; ``counts`` is (rows, n), or (n,) of a single row with ``flat``."""
         counts = self._counts[0] if flat else self._counts
         return Histogram(edges=self._edges, counts=counts, unusable=self._unusable)
 
 
 def rotation_angles(pose: NDArray[np.float32]) -> Floats:
-    """Angles of axis-angle rotations (n, joints * 3), rad: (n, joints) degrees, 0 to 180."""
+    """Angles of axis-angle rotations, (n, joints) degrees in 0 … 180; ``pose``: (n, joints * 3)
+    rad.
+    """
     length = np.linalg.norm(
         pose.reshape(len(pose), pose.shape[1] // 3, 3).astype(np.float64), axis=2
     )
@@ -145,7 +159,7 @@ def field_of_view(width: Floats, focal: Floats) -> Floats:
 
 
 class Counter:
-    """Counts index tables; :meth:`result` are the statistics of all that were added."""
+    """Counts the rows of index tables; :meth:`result` returns the statistics of all added rows."""
 
     def __init__(self) -> None:
         self._sums = dict.fromkeys(
@@ -161,7 +175,7 @@ class Counter:
         self._views = {True: _Counts(VIEW_EDGES), False: _Counts(VIEW_EDGES)}
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count the rows of an index table, or some of them."""
+        """Count all rows of ``batch``: an index table, or some rows of it."""
 
         def view(name: str) -> NDArray[np.generic]:
             return numpy_view(FIELD[name], batch.column(name))
@@ -170,7 +184,8 @@ class Counter:
             for name, value in found.items():
                 self._sums[name] += value
 
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # any numbers may come
+        # Labels may be huge or not finite.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             smpl = view("has_smpl").astype(bool)
             known = view("has_camcalib").astype(bool)
             count(
@@ -219,7 +234,7 @@ class Counter:
         self._places += np.bincount(found, minlength=cells**2).reshape(cells, cells)
 
     def result(self) -> Statistics:
-        """What was counted."""
+        """The statistics of all added rows."""
         low, high = self._range if self._range[0] <= self._range[1] else (np.nan, np.nan)
         male, female, unknown = self._gender.tolist()
         return Statistics(

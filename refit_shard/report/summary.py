@@ -1,4 +1,4 @@
-"""The numbers of a report, for scripts."""
+"""The numbers of a report as JSON, for scripts."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ _SHARES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 
 def _number(value: float) -> float | None:
-    """A number as JSON has it: none where there is none."""
+    """A number for JSON: None for NaN."""
     return None if math.isnan(value) else value
 
 
@@ -41,7 +41,7 @@ def _of_set(one: SetFacts) -> dict[str, Any]:
 
 
 def summary(facts: Facts, mix: Mix | None) -> dict[str, Any]:
-    """What was counted, as JSON values."""
+    """The statistics, duplicates and mix of a report as JSON values."""
     return {
         "rows": facts.rows,
         "sets": [_of_set(one) for one in facts.sets],

@@ -91,7 +91,7 @@ def test_the_tars_are_those_of_a_build_and_no_image_is_decoded(
     assert result.code == 0, result.err
     assert "smplx_pose float32[165] (axis_angle), ears float32[17, 3] (points2d)" in result.out
     assert "added to 9 rows in 3 shards (0 kept)" in result.out
-    assert "joined by row and imgname" in result.out
+    assert "rows matched by row and imgname" in result.out
     assert tars(tree.out) == wanted
     assert quarantine(tree.out) == bad
     assert refit("verify", tree.out).code == 0
@@ -141,7 +141,7 @@ def test_rows_are_joined_by_their_number_in_any_order(tree: Own, wanted: Counter
     np.savez(tree.folder / "labels.npz", source_row=order.astype(np.uint64), **some)
     result = add(tree)
     assert result.code == 0, result.err
-    assert "joined by source_row" in result.out
+    assert "rows matched by source_row" in result.out
     assert tars(tree.out) == wanted
 
 

@@ -185,7 +185,7 @@ def test_ctrl_c_and_a_scheduler_s_notice_end_the_build_and_its_workers(
         os.killpg(running.process.pid, number)
         result = running.result()
     assert result.code == 130
-    assert "give the same command again to go on" in result.err
+    assert "run the same command again to continue" in result.err
     assert "Traceback" not in result.err
     nodes.wait_until_idle()
     assert not running.finished()

@@ -115,7 +115,7 @@ def test_ctrl_c_stops_says_how_to_go_on_and_goes_on(many: Many, out: Path, worke
         os.killpg(running.process.pid, signal.SIGINT)  # a terminal signals the whole group
         result = running.result()
     assert result.code == 130
-    assert "give the same command again to go on" in result.err
+    assert "run the same command again to continue" in result.err
     assert "Traceback" not in result.err
     assert not (out / "many" / "manifest.json").exists()
     assert refit(*many.args(out, 0)).code == 0

@@ -115,7 +115,7 @@ def test_a_plain_build_leaves_an_interrupted_overwrite_alone(
     pending = hashes(tree.out)
     result = tree.build(*SHARDED)
     assert result.code == 0
-    assert "an --overwrite that did not end waits: give it again, or drop it by" in result.out
+    assert "an earlier --overwrite is not finished: run it again to go on, or" in result.out
     assert hashes(tree.out) == pending
     assert pending.items() >= before.items()
     assert kept(tree.build(*SHARDED, "--json", "--overwrite")) == 3

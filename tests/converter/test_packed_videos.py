@@ -120,7 +120,7 @@ def test_the_zips_of_mpi_inf_3dhp(tmp_path: Path) -> None:
     assert [read_file(tmp_path / name) for name in names[:2]] == [0, 10]
     said = "S1/Seq1/imageSequence/video_1.avi in S1/Seq1/imageSequence/other.zip: is compressed in"
     (line,) = [line for line in result.out.splitlines() if line.startswith(said)]
-    assert "unpack it; without their frame: 2 rows (2, 3)" in line
+    assert "unpack it; rows without a frame: 2 rows (2, 3)" in line
 
 
 def test_doctor_sees_videos_in_tars_and_writes_nothing(video: bytes, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_bedlam_video_of_another_rate_is_refused(tmp_path: Path) -> None:
         (["../clip/000001.jpg"], (), "none of its 1 names"),
         (clip(1, 1), ("--quality", 0), "--quality: must be a whole number from 1 to 100"),
         (clip(1, 1), ("--address", "auto"), "does not go with --address"),
-        (clip(1, 1), ("--dataset", "h36m"), "say which with --dataset NAME, or"),
+        (clip(1, 1), ("--dataset", "h36m"), "give either --dataset NAME, or"),
     ],
 )
 def test_wrong_names_and_wrong_use_are_one_line(
@@ -216,8 +216,8 @@ def test_what_is_no_video_is_one_line_and_the_others_go_on(content: str, tmp_pat
     said = "no such video" if content == "absent" else "not a video that can be opened"
     (line,) = [line for line in result.out.splitlines() if line.startswith("clip.mp4: ")]
     assert said in line
-    assert line.endswith("without their frame: 3 rows (1, 2, 3)")
-    assert "2 of 3 frames could not be had from 1 videos" in error_line(result)
+    assert line.endswith("rows without a frame: 3 rows (1, 2, 3)")
+    assert "2 of 3 frames could not be extracted from 1 videos" in error_line(result)
 
 
 # ------------------------------------------------------------------------------------- damage
@@ -380,7 +380,7 @@ def test_no_damage_of_a_file_is_more_than_a_line(
     assert result.code in (0, 1)
     assert "internal error" not in result.err
     if result.code:
-        assert "frames could not be had from 1 videos" in error_line(result)
+        assert "frames could not be extracted from 1 videos" in error_line(result)
 
 
 # ------------------------------------------------------------------------- stopping, going on
@@ -421,7 +421,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert frames_below(out) == frames_below(tmp_path / "quiet")
     assert not list(out.rglob("*.tmp"))
     again = extract(tmp_path, names, "--out", out)
-    assert "0 written, 400 kept, 0 there from elsewhere" in again.out
+    assert "0 written, 400 kept, 0 from another program" in again.out
     assert "; 0 decoded" in again.out
 
 
@@ -434,7 +434,7 @@ def test_whole_frames_from_elsewhere_stay_and_damaged_ones_do_not(tmp_path: Path
     (tmp_path / "clip/000003.jpg").write_bytes(b"")
     result = extract(tmp_path, clip(1, 4))
     assert result.code == 0
-    assert "3 written, 0 kept, 1 there from elsewhere" in result.out
+    assert "3 written, 0 kept, 1 from another program" in result.out
     assert (tmp_path / "clip/000001.jpg").read_bytes() == whole
     assert [read_file(tmp_path / name) for name in clip(2, 4)] == [1, 2, 3]
 
@@ -486,7 +486,7 @@ def test_a_video_on_which_ffmpeg_crashes_fails_alone(
     assert result.code == 1
     (line,) = [line for line in result.out.splitlines() if line.startswith("other.mp4: ")]
     assert "FFmpeg crashed on it" in line
-    assert line.endswith("without their frame: 1 rows (13)")
+    assert line.endswith("rows without a frame: 1 rows (13)")
     here, there = (frames_below(tmp_path / name) for name in ("here", "there"))
     assert here.keys() - there.keys() == {"other/1.jpg"}
     assert there.items() <= here.items()

@@ -1,1 +1,1 @@
-"""The documentation: links, blocks, names, and the site."""
+"""Tests of the documentation: links, code blocks, names, and the site."""

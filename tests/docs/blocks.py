@@ -1,12 +1,13 @@
-"""Running the blocks of a page, top to bottom, and comparing what they print with what it shows.
+"""Runs the code blocks of a page from top to bottom and compares their output with the page.
 
-- ``python`` blocks share the page's names. What one prints must stand in the ``text`` block below.
-- ``console`` blocks hold ``$ command`` lines, each followed by what it prints; ``sh`` blocks hold
-  commands alone. ``refit-shard`` runs in this process, a build without Ray; all else runs in bash.
-- In what is shown, ``…`` stands for anything within a line, and a line of it for any lines; the
-  current folder is ``/home/you/ReFit``.
-- ``<!-- not run: why -->`` before a block: it is looked at, but not run. ``<!-- ends with: 1 -->``:
-  its last command has this exit code. ``<!-- hidden: … -->``: Python that is run before the block.
+- ``python`` blocks of a page share variables. The ``text`` block below one must be its output.
+- ``console`` blocks hold ``$ command`` lines, each followed by its output; ``sh`` blocks hold only
+  commands. ``refit-shard`` runs in this process, builds without Ray; other commands run in bash.
+- In a page's output, ``…`` matches anything within a line, and a line with only ``…`` any lines.
+  The current folder is ``/home/you/ReFit``.
+- ``<!-- not run: why -->`` before a block: the block is checked, but not run.
+  ``<!-- ends with: 1 -->``: exit code of its last command. ``<!-- hidden: … -->``: Python that is
+  run before the block.
 """
 
 import ast
@@ -35,7 +36,7 @@ _HERE = "/home/you/ReFit"
 
 
 def pattern(shown: str) -> re.Pattern[str]:
-    """What fits the text that a page shows."""
+    """A regular expression that matches the output that a page shows."""
     made = ""
     for line in shown.rstrip("\n").splitlines():
         if line.strip() == _ANYTHING:
@@ -46,14 +47,14 @@ def pattern(shown: str) -> re.Pattern[str]:
 
 
 def fits(shown: str, printed: str) -> bool:
-    """Whether a command printed what the page shows."""
+    """True if a command's output matches what the page shows."""
     return (
         pattern(shown).fullmatch(printed.strip("\n") + "\n" if printed.strip() else "") is not None
     )
 
 
 def commands(block: Block) -> list[tuple[str, str]]:
-    """The commands of a ``console`` or ``sh`` block, each with what is shown below it."""
+    """The commands of a ``console`` or ``sh`` block, each with the output below it."""
     prompt = "$ " if block.language == "console" else ""
     found: list[tuple[str, str]] = []
     going_on = False
@@ -71,18 +72,18 @@ def commands(block: Block) -> list[tuple[str, str]]:
 
 
 def words(command: str) -> list[str]:
-    """The words of a command; comments are left out."""
+    """The words of a command without comments."""
     return shlex.split(command.replace("\\\n", " "), comments=True)
 
 
 @dataclass
 class Runner:
-    """The blocks of one page in one folder."""
+    """Runs the blocks of one page in the current folder; ``names``: their Python variables."""
 
     names: dict[str, Any] = field(default_factory=dict)
 
     def run(self, block: Block, below: Block | None) -> None:
-        """Run a block, or look at it. ``below``: the next one of the page."""
+        """Run a block, or only check it. ``below``: the next block of the page."""
         if "hidden" in block.notes:
             self._python(block.notes["hidden"], f"{block.where} (hidden)")
         if "not run" in block.notes:
@@ -120,12 +121,12 @@ class Runner:
 
 
 def said(block: Block, shown: str, printed: str) -> str:
-    """The message for a block that shows something else than what is printed."""
+    """The message for a block whose output differs from what the page shows."""
     return f"{block.where} shows\n{shown}\nbut this is printed:\n{printed}"
 
 
 def perform(command: str) -> tuple[int, str]:
-    """Exit code and output of a command."""
+    """Run a command; returns its exit code and output."""
     arguments = words(command)
     if arguments and arguments[0] == "export":
         for part in arguments[1:]:

@@ -1,4 +1,4 @@
-"""The site, built once."""
+"""A fixture that builds the site once."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.docs.pages import PROJECT
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built with warnings as errors."""
+    """Folder of the site, built with warnings as errors."""
     folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", folder],

@@ -1,4 +1,4 @@
-"""The pages of the documentation as CommonMark has them: their blocks, links and anchors."""
+"""The pages of the documentation, parsed as CommonMark: their blocks, links and anchors."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _ID = re.compile(r"\bid=\"([^\"]+)\"")
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fenced block. ``notes``: what HTML comments before it say of it, by their kind."""
+    """A fenced block. ``notes``: texts of the HTML comments before it, by kind."""
 
     page: str
     line: int
@@ -35,13 +35,13 @@ class Block:
 
     @property
     def where(self) -> str:
-        """Its place, as an editor opens it."""
+        """The block's place as ``page:line``."""
         return f"{self.page}:{self.line}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A page. ``path``: from the project's folder; ``made``: it is no file."""
+    """A page. ``path``: relative to the project's folder; ``made``: True if it is generated."""
 
     path: str
     text: str
@@ -74,7 +74,7 @@ class Page:
         return found
 
     def links(self) -> Iterator[str]:
-        """Where every link and picture of the page leads."""
+        """The target of every link and picture of the page."""
         for token in self._tokens():
             for child in token.children or []:
                 target = child.attrGet("href" if child.type == "link_open" else "src")
@@ -82,7 +82,7 @@ class Page:
                     yield str(target)
 
     def anchors(self) -> set[str]:
-        """The ids of its headings, as the site's builder makes them, and of the names it shows."""
+        """Ids of the page's headings, as mkdocs makes them, and of the public names it shows."""
         ids: set[str] = set()
         tokens = self._tokens()
         for heading, inline in pairwise(tokens):
@@ -92,13 +92,13 @@ class Page:
         return ids | set(_SYMBOL.findall(self.text)) | set(_ID.findall(self.text))
 
     def prose(self) -> str:
-        """What a reader sees of it: without the comments."""
+        """The page's text without HTML comments."""
         return re.sub(r"<!--.*?-->", "", self.text, flags=re.S)
 
 
 @cache
 def written() -> tuple[Page, ...]:
-    """Every page that is a file, README and its like too."""
+    """All pages that are files, including README, CONTRIBUTING and CHANGELOG."""
     paths = [*sorted(DOCS.rglob("*.md")), *(PROJECT / name for name in _OUTSIDE_THE_SITE)]
     return tuple(
         Page(path=str(path.relative_to(PROJECT)), text=path.read_text(encoding="utf-8"))
@@ -108,6 +108,6 @@ def written() -> tuple[Page, ...]:
 
 @cache
 def every() -> tuple[Page, ...]:
-    """Every page, those that are made from the program too."""
+    """All pages, including generated ones."""
     made = (Page(path=f"docs/{path}", text=text, made=True) for path, text in pages().items())
     return (*written(), *made)

@@ -1,4 +1,6 @@
-"""Every block of the documentation runs as a reader would run it, in a folder like a trainer's."""
+"""Every code block of the documentation runs in a folder like a ReFit user's, as a reader would run
+it.
+"""
 
 import logging
 import os
@@ -19,11 +21,11 @@ from tests.docs.blocks import Runner, commands, fits
 from tests.docs.pages import PROJECT, Block, Page, written
 from tests.small import refit
 
-TREES = {**FRAMES, "3dpw_test": 3}  # the demo's, and what an evaluation reads
+TREES = {**FRAMES, "3dpw_test": 3}  # frames of the demo's datasets, and of one for evaluation
 
 
 def make_downloads(folder: Path) -> None:
-    """Annotations as the sites have them, and ReFit's occluders."""
+    """Write annotations as the datasets' sites distribute them, and ReFit's occluders."""
     names = [f"COCO_train2014_{number:012d}.jpg" for number in (1, 6, 11)]
     write_eft(
         folder / "COCO2014-All-ver01.json",
@@ -56,7 +58,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of it, which is the current folder."""
+    """A copy of the trainer's folder, made the current folder."""
     copy = tmp_path / "ReFit"
     shutil.copytree(trainer, copy)
     monkeypatch.chdir(copy)

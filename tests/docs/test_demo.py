@@ -1,4 +1,4 @@
-"""The demo prints what the README shows."""
+"""The demo's output is the one that the README shows."""
 
 import os
 import shutil

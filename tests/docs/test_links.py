@@ -1,4 +1,4 @@
-"""Every link leads to a file of this project and an anchor in it, or is a well-formed URL."""
+"""Every link is a well-formed URL, or leads to an existing file and anchor of this project."""
 
 import posixpath
 import re
@@ -13,7 +13,7 @@ PAGES = {page.path: page for page in every()}
 
 
 def fault(page: Page, link: str) -> str:
-    """What is wrong with a link of a page; empty if nothing is."""
+    """What is wrong with a link of a page; empty if the link is right."""
     parts = urlsplit(link)
     if parts.scheme or parts.netloc:
         good = parts.scheme == "https" and _HOST.fullmatch(parts.hostname or "")

@@ -1,4 +1,4 @@
-"""Everything that a user may name is described: names, parameters, options, keys of configs."""
+"""Everything that a user can name is documented: public names, parameters, options, config keys."""
 
 import ast
 import dataclasses
@@ -21,7 +21,7 @@ LOADERS = PROJECT / "loaders"
 
 
 def public() -> dict[str, Any]:
-    """Every public name with what it stands for."""
+    """Every public name with its object."""
     named = {f"refit_shard.{name}": getattr(refit_shard, name) for name in refit_shard.__all__}
     of_refit = refit_shard.refit
     return named | {
@@ -30,7 +30,7 @@ def public() -> dict[str, Any]:
 
 
 def described(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A public name and, of a class, each of its public members that this project defines."""
+    """A public name, and for a class each public member that this project defines."""
     yield name, value
     if inspect.isclass(value):
         fields = (
@@ -47,7 +47,7 @@ def described(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def text_of(value: Any) -> str:
-    """The docstring of a name, not one that it inherits from elsewhere."""
+    """The object's own docstring, not an inherited one."""
     if isinstance(value, (classmethod, staticmethod)):
         value = value.__func__
     if isinstance(value, property):
@@ -58,7 +58,7 @@ def text_of(value: Any) -> str:
 
 
 def parameters(value: Any) -> list[str]:
-    """The names of what a callable takes, but the object itself."""
+    """The names of a callable's parameters, without ``self`` and ``cls``."""
     if isinstance(value, (classmethod, staticmethod)):
         value = value.__func__
     if not callable(value):
@@ -68,23 +68,23 @@ def parameters(value: Any) -> list[str]:
 
 
 def has_entry(parameter: str, text: str) -> bool:
-    """Whether a docstring describes a parameter, in a section or in its prose."""
+    """True if a docstring describes a parameter, in a section or in its prose."""
     entry = rf"^ +\*{{0,2}}{parameter}:|``\*{{0,2}}{parameter}(?:=[^`]*)?``"
     return re.search(entry, text, re.M) is not None
 
 
 def options_of_a_stream(text: str) -> str:
-    """What a docstring says by naming the class of a stream's options."""
+    """The docstring of StreamOptions if the text refers to that class, else an empty text."""
     named = ":class:`refit_shard.StreamOptions`" in text
     return text_of(refit_shard.StreamOptions) if named else ""
 
 
 def undescribed() -> Iterator[str]:
-    """What is wrong with the docstrings of public names."""
+    """One line for each public name or parameter without a description."""
     for name, value in public().items():
         for path, found in described(name, value):
             text = text_of(found)
-            if not text or text.startswith(f"{path.rpartition('.')[2]}("):  # a dataclass's own
+            if not text or text.startswith(f"{path.rpartition('.')[2]}("):  # made by dataclass
                 yield f"{path} has no docstring"
             for parameter in parameters(found):
                 bases = [text_of(base) for base in getattr(found, "__mro__", ())]
@@ -129,7 +129,7 @@ def test_every_option_is_named_on_a_page_and_says_what_it_is() -> None:
 
 
 def config_keys() -> set[str]:
-    """The keys that the program reads of a training YAML or of ReFit's ``cfg``."""
+    """The keys that the program reads from a training YAML or from ReFit's ``cfg``."""
     found: set[str] = set()
     for path in (*LOADERS.rglob("*.py"), *(PROJECT / "refit_shard").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

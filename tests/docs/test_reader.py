@@ -1,4 +1,4 @@
-"""The site in a browser without a network, by day and by night, on a desk and on a phone."""
+"""The site in an offline browser: in light and dark colours, at a desktop's and a phone's width."""
 
 from pathlib import Path
 from typing import Literal

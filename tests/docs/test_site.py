@@ -1,4 +1,4 @@
-"""The site builds without a warning, and asks nothing of the network."""
+"""The site builds without a warning, and its pages load nothing from the network."""
 
 import re
 import shutil

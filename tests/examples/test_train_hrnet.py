@@ -336,10 +336,10 @@ def test_the_command(
     assert any("random weights" in line for line in lines)
     (step,) = [line for line in lines if line.startswith("step 1/1  loss ")]
     assert "samples/s  waiting " in step
-    assert "mm a joint" in lines[-1]
+    assert "mean joint error" in lines[-1]
     assert main([*words, "--steps", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any("going on after step 1" in line for line in lines)
+    assert any("continuing after step 1" in line for line in lines)
     assert sum(line.startswith("step ") for line in lines) == 1
 
 

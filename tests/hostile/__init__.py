@@ -1,1 +1,1 @@
-"""Files from anywhere: each parser gives a value or an error of ours, whatever it is fed."""
+"""Hostile files: each parser returns a value or raises a RefitShardError, whatever it is given."""

@@ -1,4 +1,4 @@
-"""Many inputs for one parser, in a process that may crash and may not take memory."""
+"""Runs a parser on many inputs in another process, which may crash and has little memory."""
 
 import os
 import random
@@ -14,7 +14,7 @@ _SIGHTS = (0, 1, 2, 7, 127, 128, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**40,
 
 
 def mutated(data: bytes, count: int, *, seed: int = 0, head: int | None = None) -> Iterator[bytes]:
-    """Copies with one to four places overwritten, half of them among the first ``head`` bytes."""
+    """Copies with one to four places overwritten, half of these in the first ``head`` bytes."""
     for number in range(count):
         rng = random.Random(seed + number)
         spoilt = bytearray(data)
@@ -28,9 +28,10 @@ def mutated(data: bytes, count: int, *, seed: int = 0, head: int | None = None) 
 
 
 def outcomes(module: str, whole: bytes, cases: Iterable[bytes], place: Path) -> list[str]:
-    """How ``module.parse`` ended on each case: "read", or the name of our error.
+    """The outcome of ``module.parse`` on each case: "read", or the class of a RefitShardError.
 
-    Fails where the process died, an error is not ours, or the ``whole`` file is not read.
+    Fails if the process died, another error was raised, or the undamaged file ``whole`` is not
+    read.
     """
     folder = place / "cases"
     folder.mkdir()

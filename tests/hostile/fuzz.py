@@ -1,7 +1,8 @@
-"""Searching for inputs that crash a parser: ``make fuzz PARSER=npz``; needs atheris.
+"""Searches for inputs that crash a parser: ``make fuzz PARSER=npz``; needs atheris.
 
-The search is guided by which lines of the parser an input reaches. What it finds lies in the
-current folder as ``crash-*``, made as small as it got; a test of it belongs beside the others.
+The search is guided by the lines of the parser that an input reaches. Inputs that it finds are
+written to the current folder as ``crash-*``; add a test for each beside the other tests of the
+parser.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ PARSERS: dict[str, Any] = {
 
 
 def main(name: str, *options: str) -> None:
-    """Feed the parser until it fails or libFuzzer's ``options`` end the search."""
+    """Search until the parser fails, or until libFuzzer's ``options`` end the search."""
     parser = PARSERS[name]
     with tempfile.TemporaryDirectory() as folder:
         path, seeds = Path(folder) / "case.arrow", Path(folder) / "seeds"

@@ -1,4 +1,4 @@
-"""Labels added to a set that nobody vouches for: one clean line, and what stands is not harmed."""
+"""Labels added to a hostile dataset: one clean error line, and the existing shards are unharmed."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Own:
-    """Six rows in two shards, with a label; ``labels.npz`` beside them."""
+    """A dataset of six rows in two shards with a label; ``labels.npz`` is beside it."""
     tree = own(tmp_path_factory.mktemp("hostile"))
     tree.save(first=np.arange(ROWS))
     assert tree.build("--samples-per-shard", 3, "--keep", "first").code == 0
@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Own:
 
 
 def add(folder: Path, npz: Path) -> Result:
-    """Add the label; the set is as it was where that is refused."""
+    """Add the label; if this is refused, the dataset must be unchanged."""
     before = hashes(folder)
     result = refit("add-labels", folder, npz, "--keep", "mine", "--workers", 1)
     assert result.code in (0, 1, 2), result
@@ -62,7 +62,7 @@ def test_a_spoilt_set_is_refused_or_whole(built: Own, data: st.DataObject) -> No
             spoilt[at] ^= 1 << data.draw(st.integers(0, 7))
         path.write_bytes(spoilt[: data.draw(st.integers(1, len(spoilt)) | st.just(len(spoilt)))])
         result = add(folder, built.folder / "labels.npz")
-        if result.code == 0 and "quarantine" not in name:  # damage that it does not carry along
+        if result.code == 0 and "quarantine" not in name:  # the damage was not copied
             assert refit("verify", folder).code == 0
 
 

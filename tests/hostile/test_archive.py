@@ -1,4 +1,4 @@
-"""Archives: a tar and a zip can lie about where their members are, how large and how called."""
+"""Hostile archives: a tar or zip may state wrong positions, sizes and names of its members."""
 
 import io
 import struct
@@ -27,7 +27,7 @@ FILES = {"a/1": bytes(700), "a/" + "long" * 40: b"2" * 50, "a/3": b"3" * 5000}
 
 
 def parse(path: Path) -> None:
-    """As a build lists an archive and reads its members; a damaged member is quarantined."""
+    """List an archive and read its members as a build does; a damaged member is quarantined."""
     data = path.read_bytes()
     root = path.parent / (path.name + ".root")
     root.mkdir(exist_ok=True)
@@ -47,17 +47,17 @@ def parse(path: Path) -> None:
 
 
 def make_whole(_place: Path) -> bytes:
-    """A whole tar with a long name."""
+    """An undamaged tar with a long name."""
     return tar_of(FILES)
 
 
 def make_whole_zip(_place: Path) -> bytes:
-    """A whole zip, deflated."""
+    """An undamaged zip, deflated."""
     return deflated(FILES)
 
 
 def header(name: bytes, size: bytes, kind: bytes, data: bytes = b"") -> bytes:
-    """A member of a header as told, its checksum right."""
+    """A tar member with the given header and its right checksum."""
     block = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
     block[:100] = name[:100].ljust(100, b"\0")
     block[124:136] = size[:12].ljust(12, b"\0")
@@ -68,7 +68,7 @@ def header(name: bytes, size: bytes, kind: bytes, data: bytes = b"") -> bytes:
 
 
 def hostile_tars() -> Iterator[bytes]:
-    """Headers that lie."""
+    """Tars with wrong headers."""
     end = bytes(1024)
     huge = b"\x80" + (2**62).to_bytes(11, "big")
     negative = b"\xff" * 12
@@ -120,13 +120,13 @@ def test_a_directory_that_states_a_terabyte_takes_no_memory(tmp_path: Path) -> N
 
 
 class Bytes:
-    """An archive in memory, open."""
+    """An open archive in memory."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
     def read_at(self, count: int, offset: int) -> bytes:
-        """As an open file gives them."""
+        """Bytes at an offset, as an open file returns them."""
         return bytes(pa.BufferReader(self.data).read_at(count, offset))
 
 

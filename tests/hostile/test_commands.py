@@ -1,4 +1,4 @@
-"""Commands on data of anyone's: one clean line, nothing that steers the terminal, no bare error."""
+"""Commands on hostile shards: one clean line, no control characters, no unexpected error."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ NUMBERS = [0, -1, 10**12, 2**63 - 1, 2**63, 10**400]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Own:
-    """Six rows in one shard."""
+    """A dataset of six rows in one shard."""
     tree = own(tmp_path_factory.mktemp("commands"))
     assert tree.build().code == 0
     return tree
@@ -34,25 +34,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Own:
 
 @pytest.fixture
 def folder(built: Own, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may damage."""
     return Path(shutil.copytree(built.out, tmp_path / "own"))
 
 
 def is_clean(result: Result) -> bool:
-    """Whether nothing in the output steers a terminal, and no error is bare."""
+    """True if the output has no control characters, and no traceback or internal error."""
     lines = (result.out + result.err).split("\n")
     return all(map(str.isprintable, lines)) and "Traceback" not in result.err
 
 
 def exported(folder: Path, form: str) -> Result:
-    """An export into a new folder."""
+    """The arguments of an export into a new folder."""
     out = folder.parent / "exports" / form
     shutil.rmtree(out, ignore_errors=True)
     return refit("export", folder, "--format", form, "--out", out)
 
 
 def looked_at(folder: Path) -> list[Result]:
-    """Every command that reads shards; each ends with a code of ours and says clean lines."""
+    """Run every command that reads shards; each must end with exit code 0 to 2 and clean lines."""
     results = [
         refit("info", folder),
         refit("info", folder, "--json"),
@@ -72,7 +72,7 @@ def looked_at(folder: Path) -> list[Result]:
 
 
 def rewrite(folder: Path, **changed: Any) -> None:
-    """Change keys of the manifest; of its shard those that begin with ``shard_``."""
+    """Change keys of the manifest; those that begin with ``shard_`` are keys of its shard."""
     path = folder / "manifest.json"
     content = json.loads(path.read_bytes())
     for key, value in changed.items():
@@ -118,7 +118,7 @@ def test_typed_values_of_any_kind_are_clean(
 
 
 def change_index(folder: Path, name: str, value: Any) -> None:
-    """Another value in a column of all rows, with hashes that are right."""
+    """Set a column to a value in all rows, and make all hashes right again."""
     path = folder / f"{STEM}.arrow"
     table = read_arrow(path)
     at = table.schema.get_field_index(name)

@@ -1,4 +1,4 @@
-"""ReFit's YAML, of anyone's: it is never run, unfolded or waited for."""
+"""Hostile training YAMLs: no code is run, no alias is expanded without bound, nothing hangs."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.searches import examples
 from tests.small import error_line, refit
 
 GOOD = "DATASET:\n  LIST: [coco, mpii]\n  PARTITION: [0.5, 0.5]\nTRAIN: {BATCH_SIZE: 4}\n"
-# Each name stands for ten of the one before: written out, they are 10^30 words.
+# Each alias is ten times the previous one: expanded, they are 10^30 words.
 BOMB = "a0: &a0 [x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 31)
 )
@@ -28,7 +28,7 @@ SCALARS = st.sampled_from(
 
 
 def read(path: Path) -> None:
-    """A config, or an error of ours in one line."""
+    """Read a config; an error must be a RefitShardError of one line."""
     try:
         read_config(str(path))
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""Frames of hostile bytes: JPEG and PNG headers, and the codes of JPEGs of unusual sampling."""
+"""Hostile frames: JPEG and PNG headers, and the entropy codes of JPEGs with unusual subsampling."""
 
 import struct
 from pathlib import Path
@@ -16,19 +16,19 @@ HUGE = struct.pack(">IIBBBBB", 65535, 65535, 8, 2, 0, 0, 0)
 
 
 def parse(path: Path) -> None:
-    """As the build decodes a frame."""
+    """Decode a frame as the build does."""
     frame = decode_frame(path.read_bytes()).pixels
     assert frame.dtype == np.uint8
     assert frame.shape[2:] == (3,)
 
 
 def unusual() -> bytes:
-    """A JPEG whose codes are followed here."""
+    """A JPEG whose subsampling makes the build check its entropy codes in Python."""
     return make_jpeg(picture(7, 40, 24), [(2, 2), (1, 2), (1, 1)], segment(0xFE, b"comment"), 2)
 
 
 def make_whole(_place: Path) -> bytes:
-    """A frame."""
+    """An undamaged frame."""
     return unusual()
 
 
@@ -43,7 +43,7 @@ def test_any_damage_is_decoded_or_our_error(kind: str, tmp_path: Path) -> None:
 
 
 def repaired(data: bytes) -> bytes:
-    """The file with the checksum of each chunk made right, as far as there are chunks."""
+    """The PNG with the right checksum in every chunk that is still complete."""
     found, at = SIGNATURE, len(SIGNATURE)
     while at + 12 <= len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")

@@ -1,8 +1,8 @@
-"""Annotations as anyone may offer them: json, pickles, zips of npz; MATLAB's, HDF5's, CDF's files.
+"""Hostile annotations: JSON, pickles, zips of npz; MATLAB, HDF5 and CDF files.
 
-The first three are read in this process' own code. The others are read by libraries in processes of
-their own, since damage has them crash, loop and ask for any memory: that may happen, and is one
-error that names the file.
+The project's code reads the first three in this process. Libraries read the others in separate
+processes, because damaged files make them crash, loop or allocate any amount of memory; each of
+these must become one error that names the file.
 """
 
 import pickle
@@ -39,7 +39,7 @@ TOOLS = Tools(smpl=Path("nowhere"))
 
 
 def parse(path: Path) -> None:
-    """As an import reads it, whichever of the three it is."""
+    """Read a JSON file, pickle or zip as an import does."""
     last: RefitShardError = SourceError("nothing")
     for importer in (eft.IMPORTER, pw3d.IMPORTER, bedlam.IMPORTER):
         zipped = importer is bedlam.IMPORTER
@@ -56,22 +56,22 @@ def parse(path: Path) -> None:
 
 
 def make_json(place: Path) -> bytes:
-    """Two entries of EFT's."""
+    """Annotations of EFT with two entries."""
     return write_eft(place / "e.json", [eft_entry(f"{i}.jpg", i) for i in range(2)]).read_bytes()
 
 
 def make_pickle(_place: Path) -> bytes:
-    """A sequence of 3DPW's."""
+    """A sequence of 3DPW."""
     return pickle.dumps(sequence_3dpw(3, 2), protocol=2)
 
 
 def make_zip(place: Path) -> bytes:
-    """Two scenes of BEDLAM's, as they are packed."""
+    """Two scenes of BEDLAM, in a zip as downloaded."""
     files = {f"{i}.npz": write_npz(place / f"{i}.npz", bedlam_scene(2, i)) for i in range(2)}
     return write_zip(place / "labels.zip", files, zipfile.ZIP_DEFLATED).read_bytes()
 
 
-make_whole = make_pickle  # what a guided search begins with
+make_whole = make_pickle  # the first input of a guided search (make fuzz)
 
 
 @pytest.mark.parametrize("make", [make_json, make_pickle, make_zip])
@@ -83,17 +83,17 @@ def test_any_damage_is_read_or_our_error(tmp_path: Path, make: Callable[[Path], 
 
 
 def annot(path: Path) -> str:
-    """How an annot.mat is read."""
+    """The outcome of reading an annot.mat."""
     return _ended(lambda: mpi_inf_3dhp.read_cameras(path))
 
 
 def poses(path: Path) -> str:
-    """How a CDF is read."""
+    """The outcome of reading a CDF file."""
     return _ended(lambda: h36m.read_poses(path, 3))
 
 
 def masks(path: Path) -> str:
-    """How masks are read."""
+    """The outcome of reading masks."""
     return _ended(lambda: list(h36m.read_masks(path)))
 
 
@@ -106,7 +106,7 @@ def _ended(read: Callable[[], object]) -> str:
 
 
 def ends(function: Callable[[Path], str], paths: Iterable[Path]) -> Counter[str]:
-    """How each file ends; "apart" where the process had to be given up."""
+    """The number of files by outcome; "apart" if the process crashed or was killed."""
     counts: Counter[str] = Counter()
     left = deque(Task(function=function, arguments=(one,), where=one, size=1) for one in paths)
     while left:
@@ -124,7 +124,7 @@ def ends(function: Callable[[Path], str], paths: Iterable[Path]) -> Counter[str]
 
 
 def whole_of(kind: str, place: Path) -> tuple[Callable[[Path], str], bytes]:
-    """The reader of a kind, and a whole file of it."""
+    """The reader of a kind of file, and an undamaged file of that kind."""
     rng = np.random.default_rng(0)
     if kind in ("mat", "packed mat"):
         points = {c: rng.random((2, 56)) for c in range(9)}
@@ -152,7 +152,7 @@ def test_any_damage_of_a_library_s_file_costs_an_error(tmp_path: Path, kind: str
 
 
 def test_cells_within_cells_without_end_cost_an_error(tmp_path: Path) -> None:
-    """A MATLAB file of 100,000 cells, each in the one before, has scipy leave its stack."""
+    """100,000 nested cells in a MATLAB file overflow scipy's stack."""
     depth = 100_000
     flags = b"\x06\0\0\0\x08\0\0\0\x01\0\0\0\0\0\0\0"
     shape = b"\x05\0\0\0\x08\0\0\0\x01\0\0\0\x01\0\0\0"
@@ -171,7 +171,7 @@ def test_cells_within_cells_without_end_cost_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["compressed variable", "member of a zip"])
 def test_a_bomb_takes_no_more_than_its_bound(tmp_path: Path, where: str) -> None:
-    """Gigabytes of zeros, packed a thousand to one, are not unpacked."""
+    """Gigabytes of zeros, compressed a thousand to one, are not unpacked."""
     if where == "member of a zip":
         path = write_zip(tmp_path / "z.zip", {"a.npz": write_npz(tmp_path / "a.npz", {})})
         data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Arrow indexes: pyarrow trusts the offsets in a file, so they are checked before they are used."""
+"""Hostile Arrow indexes: pyarrow trusts the offsets in a file, so they are checked before use."""
 
 import struct
 from pathlib import Path
@@ -19,14 +19,14 @@ FIELDS = standard_fields(extrinsics=False, key_bytes=12, imgname_bytes=20)
 
 
 def entry(name: str) -> ShardEntry:
-    """A shard of six rows."""
+    """The index of a shard of six rows."""
     return ShardEntry(
         name=name, rows=ROWS, tar_bytes=0, tar_sha256="", arrow_bytes=0, arrow_sha256=""
     )
 
 
 def parse(path: Path) -> None:
-    """Every value of an index, as the loader, ``verify`` and a build that goes on read it."""
+    """Read every value of an index, as the loader, ``verify`` and a continued build do."""
     batch = open_index(open_folder(str(path.parent)), entry(path.stem), FIELDS)
     for name in batch.schema.names:
         batch.column(name).to_pylist()
@@ -36,7 +36,7 @@ def parse(path: Path) -> None:
 
 
 def make_whole(place: Path) -> bytes:
-    """A whole index."""
+    """The bytes of an undamaged index."""
     tree = own(place, rows=ROWS)
     assert tree.build().code == 0
     return (tree.out / "own-000000.arrow").read_bytes()
@@ -44,7 +44,7 @@ def make_whole(place: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A whole index."""
+    """The bytes of an undamaged index."""
     return make_whole(tmp_path_factory.mktemp("index"))
 
 
@@ -54,7 +54,7 @@ def test_any_damage_is_read_or_our_error(index: bytes, tmp_path: Path) -> None:
 
 
 def test_offsets_of_strings_that_lead_outside_are_our_error(index: bytes, tmp_path: Path) -> None:
-    """The smallest such file: one offset; without the check the interpreter dies of it."""
+    """The smallest such file has one wrong offset; without the check the interpreter crashes."""
     lengths = [len(f"own-{row:08d}") for row in range(ROWS)]
     offsets = [sum(lengths[:row]) for row in range(ROWS + 1)]
     at = index.index(struct.pack(f"<{ROWS + 1}i", *offsets))
@@ -66,13 +66,13 @@ def test_offsets_of_strings_that_lead_outside_are_our_error(index: bytes, tmp_pa
 
 
 def test_a_message_of_an_unknown_kind_is_not_read_as_a_schema(index: bytes, tmp_path: Path) -> None:
-    """Arrow verifies the table of a message by its kind; without the check it dies of this one."""
+    """Arrow verifies a message's table by its kind; without the check this kind crashes it."""
     kinds = [at for at in range(16, 64) if index[at] == 1]  # MessageHeader.Schema, among others
     cases = []
     for at in kinds:
         spoilt = bytearray(index)
         spoilt[at] = 173
-        spoilt[700:760] = b"\xfc" * 60  # tables of the schema, which nobody has looked at then
+        spoilt[700:760] = b"\xfc" * 60  # the schema's tables, which are not verified then
         cases.append(bytes(spoilt))
     found = outcomes(__name__, index, cases, tmp_path)
     assert len(found) == len(cases) > 0
@@ -80,7 +80,7 @@ def test_a_message_of_an_unknown_kind_is_not_read_as_a_schema(index: bytes, tmp_
 
 
 def written(batch: pa.RecordBatch, **options: object) -> bytes:
-    """An Arrow file of any batch."""
+    """The bytes of an Arrow file with this batch."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         writer.write_batch(batch)
@@ -100,7 +100,7 @@ def test_missing_values_and_a_column_twice_are_our_errors(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("codec", ["zstd", "lz4"])
 def test_a_table_of_few_bytes_does_not_unpack_to_many(tmp_path: Path, codec: str) -> None:
-    """The format is not compressed, so nothing is unpacked."""
+    """Indexes are never compressed, so a compressed one is not unpacked."""
     zeros = pa.array([0], pa.int64()).take(pa.array([0] * (1 << 20), pa.int32()))
     data = written(pa.RecordBatch.from_arrays([zeros], ["a"]), compression=codec)
     assert len(data) < 1 << 20

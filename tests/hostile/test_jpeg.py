@@ -1,4 +1,4 @@
-"""JPEGs: their headers and their decoding by libjpeg-turbo."""
+"""Hostile JPEGs: their headers, and their decoding by libjpeg-turbo."""
 
 import io
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SIZE = 80, 112
 
 
 def parse(path: Path) -> None:
-    """As ``verify`` decodes a stored crop, and the loader one that is not of a build's kind."""
+    """Decode as ``verify`` does, and as the loader does a JPEG of a kind that no build writes."""
     data = path.read_bytes()
     errors = []
     for work in (
@@ -45,13 +45,13 @@ def whole() -> bytes:
 
 
 def resized(data: bytes, height: int, width: int) -> bytes:
-    """The same bytes that state another size."""
+    """The JPEG with another size in its header."""
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
 
 
 def progressive(height: int, width: int) -> bytes:
-    """A progressive JPEG, whose coefficients a decoder holds all at once, of a stated size."""
+    """A progressive JPEG that states this size; decoders hold all its coefficients in memory."""
     stream = io.BytesIO()
     Image.fromarray(picture(1, 16, 16)).save(stream, "JPEG", progressive=True)
     data = stream.getvalue()
@@ -60,7 +60,7 @@ def progressive(height: int, width: int) -> bytes:
 
 
 def segments(whole: bytes) -> Iterator[bytes]:
-    """Headers with segments too many, too short, too long, or hidden in another."""
+    """JPEGs with too many segments, or with segments too short, too long or hidden in another."""
     frame = whole[whole.index(b"\xff\xc0") : whole.index(b"\xff\xc0") + 19]
     huge = resized(frame, 65535, 65535)
     for extra in (
@@ -101,7 +101,7 @@ def test_any_damage_is_decoded_or_our_error(whole: bytes, tmp_path: Path) -> Non
 
 
 def test_a_stated_size_of_the_index_itself_is_bounded(whole: bytes) -> None:
-    """Where index and header agree on 65535 x 65535."""
+    """A JPEG for which index and header agree on 65535 x 65535 pixels."""
     lying = resized(whole, 65535, 65535)
     with pytest.raises(FrameError, match="65535x65535"):
         jpeg.check_size(lying, 65535, 65535)

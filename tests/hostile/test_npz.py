@@ -1,4 +1,4 @@
-"""Annotations: an npz is a zip of arrays, and each of the two can lie about its size and kind."""
+"""Hostile npz files: zip and array headers may each state wrong sizes and kinds."""
 
 import io
 import warnings
@@ -18,12 +18,12 @@ from tests.small import columns, own, quarantine
 
 
 def parse(path: Path) -> None:
-    """As a build reads it."""
+    """Read an npz as a build does."""
     read_annotations(str(path), "/frames", use_pose_3d=True)
 
 
 def packed(arrays: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip of these members."""
+    """The bytes of a zip with these members."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:
         for name, data in arrays.items():
@@ -32,14 +32,14 @@ def packed(arrays: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> b
 
 
 def npy(array: Any) -> bytes:
-    """A plain array as a member."""
+    """An array as an npy file."""
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
 
 
 def header(text: str, data: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
-    """A member of a header as told."""
+    """An npy file with the given header."""
     return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text.encode() + data
 
 
@@ -47,12 +47,12 @@ WHOLE = {name: npy(values) for name, values in columns(["a.jpg", "b.jpg"]).items
 
 
 def make_whole(_place: Path) -> bytes:
-    """A whole npz."""
+    """An undamaged npz."""
     return packed(WHOLE)
 
 
 def hostile() -> Iterator[bytes]:
-    """Members that lie."""
+    """Npz files with wrong headers."""
     for shape in ("(10**12,)", "(1000000000000,)", "(2, -1)", "(-2,)", "(2,", "[2]", "2", "(2.0,)"):
         for kind in ("'<f8'", "'|O'", "'<U1000000000'", "'|V0'", "[('a', '|O')]", "x()", "None"):
             text = f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}}}"
@@ -88,7 +88,7 @@ def test_any_damage_is_read_or_our_error(tmp_path: Path, compression: int) -> No
 
 
 def test_an_array_twice_is_refused(tmp_path: Path) -> None:
-    """Of two members of one name a reader takes the first or the last, as it likes."""
+    """Of two members of the same name some readers take the first, others the last."""
     path = tmp_path / "twice.npz"
     path.write_bytes(packed(WHOLE))
     with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:

@@ -1,4 +1,4 @@
-"""Cut-outs: an Arrow file whose heights and widths must be those of its bytes."""
+"""Hostile cut-outs: an Arrow file whose heights and widths must agree with its bytes."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.loaders.pasting import pasted
 
 
 def parse(path: Path) -> None:
-    """Every pixel of every object, and each in another size."""
+    """Read every pixel of every object, and resize each object."""
     found = Occluders(str(path))
     for index in range(len(found)):
         found[index].sum()

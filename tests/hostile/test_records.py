@@ -1,4 +1,4 @@
-"""Labels in tars: records whose numbers no build writes, and ``.npy`` members of any bytes."""
+"""Hostile labels in tars: records with numbers that no build writes, damaged ``.npy`` members."""
 
 import contextlib
 import io
@@ -39,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Own:
 
 
 def spoilt(built: Own, place: Path, name: str, value: object) -> Path:
-    """A copy whose records all hold the value; index and JPEGs are as they were."""
+    """A copy whose records all hold the value; index and JPEGs are unchanged."""
     folder = Path(shutil.copytree(built.out, place / "own"))
     found = ShardSet.open(str(folder))
     npy = NpyLayout.of(found.manifest)
@@ -56,7 +56,7 @@ def spoilt(built: Own, place: Path, name: str, value: object) -> Path:
 
 
 def loader(folder: Path, **options: Any) -> StreamingLoader:
-    """A small stream of one data set."""
+    """A small stream of one dataset."""
     chosen = {"batch_size": 6, "res": 32, "num_workers": 0, "rank": 0, "world_size": 1, **options}
     return StreamingLoader({"own": (str(folder), 1.0)}, StreamOptions(**chosen))
 
@@ -79,7 +79,7 @@ def test_wild_numbers_are_an_item_or_our_error(
 
 
 def test_a_box_that_is_none_is_replaced_like_any_damage(built: Own, tmp_path: Path) -> None:
-    """One row of six has a box without a size; its place holds the next draw."""
+    """One row of six has a box of size 0; the next draw takes its place."""
     folder = Path(shutil.copytree(built.out, tmp_path / "own"))
     npy = NpyLayout.of(ShardSet.open(str(folder)).manifest)
     (tar,) = folder.glob("*.tar")

@@ -1,4 +1,4 @@
-"""A loader's saved state, from a checkpoint of anyone's."""
+"""Hostile saved states of a loader, as from somebody else's checkpoint."""
 
 import copy
 from typing import Any
@@ -30,7 +30,7 @@ VALUES = st.recursive(
 
 @pytest.fixture(scope="module", params=["exact", "iid"])
 def loader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A stream of two sources after a batch."""
+    """A loader of two datasets after one batch."""
     trees = [own(tmp_path_factory.mktemp(name)) for name in ("a", "b")]
     assert all(tree.build().code == 0 for tree in trees)
     sources = {f"s{number}": (str(tree.out), 0.5) for number, tree in enumerate(trees)}
@@ -43,7 +43,7 @@ def loader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def accepted(loader: StreamingLoader, state: Any, changed: tuple[str, ...] = ()) -> bool:
-    """Whether the state is taken over; then the stream goes on. Otherwise nothing has changed."""
+    """True if the loader accepts the state; if it refuses the state, it must be unchanged."""
     before = loader.state_dict()
     try:
         loader.load_state_dict(state, changed)
@@ -91,7 +91,7 @@ def test_what_is_no_state_is_refused(loader: StreamingLoader, state: Any) -> Non
 
 @pytest.mark.parametrize("far", [2**53, 2**62, 2**63, 10**30])
 def test_a_place_beyond_all_streams_is_refused(loader: StreamingLoader, far: int) -> None:
-    """Draws that sum to it make it no better."""
+    """A wrong position is refused even if the numbers of draws add up to it."""
     state = loader.state_dict()
     wild = {"epoch_start": far, "position": far, "draws": [far // 2, far - far // 2]}
     assert not accepted(loader, state | wild)

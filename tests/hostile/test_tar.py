@@ -1,4 +1,4 @@
-"""Tars: ``verify`` walks members that nobody vouches for, and the loader reads between them."""
+"""Hostile shard tars: ``verify`` walks their members, the loader reads at the index's offsets."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ STEM = "own-000000"
 
 
 def parse(path: Path) -> None:
-    """A tar in the place of a shard's, with hashes that are right, by all who read tars."""
+    """Replace a shard's tar, make all hashes right, and read it with all code that reads tars."""
     folder = path.parent.parent / "own"
     data = path.read_bytes()
     (folder / f"{STEM}.tar").write_bytes(data)
@@ -43,7 +43,7 @@ def parse(path: Path) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder that holds a data set."""
+    """A folder that holds a dataset."""
     tree = own(tmp_path / "made", rows=4)
     assert tree.build().code == 0
     shutil.copytree(tree.out, tmp_path / "own")
@@ -51,7 +51,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def member(name: str, data: bytes = b"", **attributes: object) -> bytes:
-    """One member of a tar, its header as told."""
+    """One member of a tar with the given header."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     for attribute, value in attributes.items():
@@ -60,14 +60,14 @@ def member(name: str, data: bytes = b"", **attributes: object) -> bytes:
 
 
 def hostile(whole: bytes) -> Iterator[bytes]:
-    """Headers that lead readers astray."""
+    """Tars whose headers mislead readers."""
     with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
         first = tar.next()
     assert first is not None
     rest = whole[512:]
     yield b""
     yield bytes(1 << 20)
-    yield member("././@LongLink", b"x\0", type=b"L") * 20_000 + whole  # each waits for the next
+    yield member("././@LongLink", b"x\0", type=b"L") * 20_000 + whole  # each names the next member
     yield member("pax", b"30 size=999999999999999999999\n", type=b"x") + whole
     yield member("pax", b"99999999999999 path=x\n", type=b"x") + whole
     yield member("pax", b"21 GNU.sparse.major=1\n21 GNU.sparse.minor=0\n", type=b"x") + whole
@@ -83,7 +83,7 @@ def test_headers_that_lead_astray_are_our_error(place: Path) -> None:
     whole = (place / "own" / f"{STEM}.tar").read_bytes()
     found = outcomes(__name__, whole, hostile(whole), place)
     assert set(found) <= {"ShardError", "read"}
-    assert found.count("read") <= 2  # an old way to write a plain file
+    assert found.count("read") <= 2  # valid old forms of a plain file
 
 
 def test_any_damage_is_read_or_our_error(place: Path) -> None:

@@ -147,7 +147,9 @@ def test_a_gpu_that_is_quicker_than_the_machine_and_its_storage(
     lines = said(given_speed(), "--gpu", 14000)
     needs = next(line for line in lines if line.startswith("14,000 images/s: "))
     assert needs.startswith("14,000 images/s: 8 threads, and a core for the loop; ")
-    assert "more than the 7,000 samples/s measured here, with 4: 8 is a guess" in needs
+    assert (
+        "more than the 7,000 samples/s measured here with 4 threads, so 8 is an estimate" in needs
+    )
     assert any(line.startswith("storage gives 5,000 samples/s: too few") for line in lines)
     assert "14,000 images/s take about 8 threads" in lines[-1]
 
@@ -156,8 +158,8 @@ def test_a_busy_machine_is_said_in_the_line_too(said: Callable[..., list[str]]) 
     busy = MachineLoad(others=1.5, stolen=0.5, cores=4, usable=4, before=7.25)
     lines = said(given_speed(load=busy))
     assert (
-        "busy machine: others took 2.0 of its 4 cores meanwhile (0.5 of them other virtual "
-        "machines), load average 7.2 before; the figures are too low"
+        "busy machine: other processes used 2.0 of its 4 cores meanwhile (0.5 of them other "
+        "virtual machines), load average 7.2 before; the measured speeds are too low"
     ) in lines
     assert "4 cores, busy, 20" in lines[-1]
     assert not any("busy" in line for line in said(given_speed()))
@@ -167,8 +169,12 @@ def test_a_busy_machine_is_said_in_the_line_too(said: Callable[..., list[str]]) 
     ("held", "line", "is_figure"),
     [
         (0.0, "waiting 30% (20% to 40%), over 640 samples", True),
-        (None, "whether the page cache was dropped, this file system does not tell", True),
-        (1.0, "from storage: not measured, as 100% of the files stayed in the page cache", False),
+        (None, "this file system does not tell if the files left the page cache", True),
+        (
+            1.0,
+            "from storage: not measured, because 100% of the files stayed in the page cache",
+            False,
+        ),
     ],
 )
 def test_storage_has_figures_only_where_the_page_cache_was_dropped(
@@ -225,7 +231,7 @@ def test_paths_that_hold_nothing_to_measure(shards: Own, tmp_path: Path) -> None
         (tmp_path / name).symlink_to(shards.out)
     code, line = ended(tmp_path)
     assert code == 2
-    assert "holds 2 data sets; give one of them, or a YAML with their ratios" in line
+    assert "holds 2 datasets; give one of them, or a training YAML with their ratios" in line
 
 
 def test_a_damaged_sample_and_a_missing_tar_are_one_line(tmp_path: Path) -> None:

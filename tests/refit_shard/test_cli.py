@@ -58,7 +58,7 @@ def test_the_module_runs_as_a_program_and_says_its_commands() -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--dataset", "cocoo"], "unknown data set 'cocoo'; known: coco, mpii"),
+        (["--dataset", "cocoo"], "unknown dataset 'cocoo'; known: coco, mpii"),
         ([], "say what to build with --dataset NAME, --config YAML"),
         (["--dataset", "coco", "--npz", "x"], "say what to build with --dataset"),
         (["--config", "x", "--npz", "y"], "say what to build with --dataset"),
@@ -82,7 +82,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(args: list[str], said: str, tmp_p
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("DATASET: {LIST: [coco, cocoo], PARTITION: [1, 0]}", "unknown data set 'cocoo'"),
+        ("DATASET: {LIST: [coco, cocoo], PARTITION: [1, 0]}", "unknown dataset 'cocoo'"),
         ("DATASET: {LIST: [coco]}", "DATASET.PARTITION must be a list, got None"),
         ("DATASET: {LIST: [coco], PARTITION: [0.5]}", "must sum to 1, they sum to 0.5"),
         ("DATASET: {LIST: [coco, coco], PARTITION: [1, 0]}", "must name each data set once"),
@@ -252,7 +252,7 @@ def test_the_sheet_shows_each_chosen_sample(built: Own, tmp_path: Path) -> None:
     ("args", "said"),
     [
         (["--n", 0], "--n: must be at least 1, got 0"),
-        (["--stream", "x.yaml"], "give data sets or --stream"),
+        (["--stream", "x.yaml"], "give either datasets or --stream"),
     ],
 )
 def test_preview_s_wrong_use_is_one_line(

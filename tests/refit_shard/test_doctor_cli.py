@@ -237,7 +237,7 @@ def test_wrong_use_is_one_line_and_exit_2(folder: Folder) -> None:
     bad = folder.path / "bad.yaml"
     for text, words in (
         ("LOSS: {}\n", "must hold DATASET with LIST and PARTITION"),
-        ("DATASET: {LIST: [imagenet], PARTITION: [1]}\n", "unknown data set 'imagenet'"),
+        ("DATASET: {LIST: [imagenet], PARTITION: [1]}\n", "unknown dataset 'imagenet'"),
         ("{", "not YAML"),
     ):
         bad.write_text(text)

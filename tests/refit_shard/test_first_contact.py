@@ -373,7 +373,7 @@ ROWS = [
     ["mpi-inf-3dhp", "1000000", "999999", "1234", "123.4 GB", "31 / 149 / 1560", "100%", "55%"],
     ["3dpw", "22735", "22735", "12", "1.4 GB", "99 / 149 / 156", "100%", "100%"],
 ]
-COLUMNS = ["data set", "rows", "frames", "shards", "size", "box px", "SMPL", "gender"]
+COLUMNS = ["dataset", "rows", "frames", "shards", "size", "box px", "SMPL", "gender"]
 
 
 @pytest.fixture(params=[80])
@@ -423,7 +423,7 @@ def test_in_a_pipe_a_row_is_one_line_of_plain_text(capsys: pytest.CaptureFixture
     print_table("info", COLUMNS, ROWS)
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "info"
-    assert said[1].split("  ")[0] == "data set"
+    assert said[1].split("  ")[0] == "dataset"
     assert said[2].split() == " ".join(ROWS[0]).split()
     assert len(said) == 4
     assert all(line.isascii() for line in said)

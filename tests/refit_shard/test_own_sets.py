@@ -162,7 +162,7 @@ def test_of_several_sets_those_keep_a_label_that_have_it(home: Path) -> None:
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        ([], "datasets must hold an entry for each data set of your own, got []"),
+        ([], "datasets must hold an entry for each dataset of your own, got []"),
         ({"cats": None}, "datasets.cats: must hold npz and root, got None"),
         ({"cats": {"npz": "a"}}, "datasets.cats.root is missing"),
         ({"cats": {"root": "a"}}, "datasets.cats.npz is missing"),
@@ -216,13 +216,13 @@ def test_a_name_is_declared_once_and_others_are_not_known(home: Path) -> None:
     config = write_yaml(home, sets, ("cats", "dogs", "birds"))
     unknown = refit(*BUILD, "--config", config)
     assert unknown.code == 2
-    assert "unknown data set 'birds'; known: coco" in error_line(unknown)
+    assert "unknown dataset 'birds'; known: coco" in error_line(unknown)
     assert "agora, bedlam, cats, dogs. For your own" in error_line(unknown)
     (home / "data_config.py").write_text(f"DATASETS = {sets!r}\n")
     twice = refit(*BUILD, "--config", config)
     assert twice.code == 2
     assert "datasets.cats: " in error_line(twice)
-    assert "DATASETS['cats'] is the same name; drop one" in error_line(twice)
+    assert "DATASETS['cats'] declares the same name; remove one" in error_line(twice)
 
 
 def test_a_registered_set_still_needs_the_data_config(home: Path) -> None:

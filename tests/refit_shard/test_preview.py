@@ -95,10 +95,10 @@ def test_a_policy_draws_each_crop_as_training_sees_it(shards: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        ((), "give data sets or --stream YAML"),
-        (("{shards}", "--stream", "c.yaml"), "give data sets or --stream YAML"),
-        (("--stream", "c.yaml", "--where", "scale > 1"), "are of data sets, not of --stream"),
-        (("--stream", "c.yaml", "--policy", "refit"), "are of data sets, not of --stream"),
+        ((), "give either datasets or --stream YAML"),
+        (("{shards}", "--stream", "c.yaml"), "give either datasets or --stream YAML"),
+        (("--stream", "c.yaml", "--where", "scale > 1"), "go with datasets, not with --stream"),
+        (("--stream", "c.yaml", "--policy", "refit"), "go with datasets, not with --stream"),
         (("{shards}", "--policy", "none.yaml"), "none.yaml: No such file"),
         (("{shards}", "--where", "scal > 1"), "did you mean 'scale'?"),
     ],

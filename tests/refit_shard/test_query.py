@@ -153,12 +153,16 @@ def test_a_folder_of_sets_and_names_are_taken(
     ("args", "code", "said"),
     [
         (["--where", "scal > 1"], 2, "where: no column 'scal' (did you mean 'scale'?)"),
-        (["--where", "scale > "], 2, "where: scale > : breaks off"),
+        (["--where", "scale > "], 2, "where: scale > : is incomplete"),
         (["--columns", "key,,scale"], 2, "columns: no column ''"),
         (["--columns", "keys"], 2, "columns: no column 'keys' (did you mean 'key'?)"),
         (["--limit", "-1"], 2, "--limit: must be at least 0, got -1"),
-        (["--count", "--limit", "1"], 2, "--count goes without --columns and --limit"),
-        (["elsewhere"], 1, "elsewhere: no such folder, and no set of that name: data/shards/else"),
+        (["--count", "--limit", "1"], 2, "--count cannot be combined with --columns or --limit"),
+        (
+            ["elsewhere"],
+            1,
+            "elsewhere: no such folder, and no dataset of that name: data/shards/else",
+        ),
         (["no/where"], 1, "no/where: no shards there"),
     ],
 )

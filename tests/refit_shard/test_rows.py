@@ -194,29 +194,29 @@ def test_any_tree_of_conditions_means_what_sql_says(built: Built, tree: Any) -> 
 
 WRONG = [
     ("scal > 1", "no column 'scal' (did you mean 'scale'?); there are dataset, shard, key"),
-    ('dataset == "xyz"', "(a text stands in single quotes: 'xyz')"),
+    ('dataset == "xyz"', "(write a text in single quotes: 'xyz')"),
     ("left_heal.conf > 1", "did you mean 'left_heel'?"),
-    ("scale >", "breaks off"),
+    ("scale >", "is incomplete"),
     ("scale > 1)", "a parenthesis too many"),
     ("scale > 'é' oder 1", "here: scale > 'é' >>> oder 1"),
     ("window[3] > 9", 'here:  >>> window[3] > 9; window is a word of SQL: write "window"'),
     ("SCALE > 1", "no column 'SCALE' (did you mean 'scale'?)"),
     ("scale > 1; drop table x", "here: scale > 1 >>> ; drop table x"),
-    ("1) union select (2", "must be one condition and nothing after it"),
-    ("1) limit (1", "must be one condition and nothing after it"),
-    ("1) group by (1", "must be one condition and nothing after it"),
+    ("1) union select (2", "must be a single condition"),
+    ("1) limit (1", "must be a single condition"),
+    ("1) group by (1", "must be a single condition"),
     ("scale > ?", "must be one condition"),
-    ("scale in (select 1)", "subquery is no part of a condition on one row"),
-    ("exists(select * from read_csv('/etc/passwd'))", "subquery is no part"),
-    ("exists(from '/etc/passwd')", "subquery is no part"),
-    ("sum(scale) over () > 1", "window is no part"),
-    ("* > 1", "star is no part"),
-    ("columns('s.*') > 1", "star is no part"),
+    ("scale in (select 1)", "subquery is not allowed in a condition on one row"),
+    ("exists(select * from read_csv('/etc/passwd'))", "subquery is not allowed"),
+    ("exists(from '/etc/passwd')", "subquery is not allowed"),
+    ("sum(scale) over () > 1", "window is not allowed"),
+    ("* > 1", "star is not allowed"),
+    ("columns('s.*') > 1", "star is not allowed"),
     ("max(scale) > 1", "cannot contain aggregates"),
     ("read_csv('/etc/passwd') = 1", "table function"),
     ("read_text('/etc/passwd') = 'a'", "table function"),
     ("getenv('HOME') = ''", "getenv"),
-    ("random() < 0.5", "gives another answer each time"),
+    ("random() < 0.5", "gives a different result each time"),
     ("isnan(weight)", "write x is null"),
     ("betas[0] > 0", "lists are counted from 1; its last entry is betas[10]"),
     ("scale > 0 and not betas[11] > 0", "counted from 1; its last entry is betas[10]"),
@@ -303,7 +303,7 @@ def test_a_column_that_no_set_has_is_refused(built: Built) -> None:
         (["left_heel.z"], "columns: no column 'left_heel.z' (did you mean 'left_heel'?)"),
         ("scale", "columns: must be a list of names, got 'scale'"),
         (["scale.x"], "no column 'scale.x' (did you mean 'scale'?)"),
-        ([], "columns: must name a column or more"),
+        ([], "columns: must name at least one column"),
     ):
         with pytest.raises(UsageError) as told:
             rows(built.sets, None, columns)
@@ -321,7 +321,7 @@ def test_a_label_of_another_kind_elsewhere_is_asked_for_alone(built: Built, tmp_
     tree.save(weight=np.arange(6), pelvis=np.arange(6.0), Tag=np.arange(6), tag=np.arange(6))
     _build(tree, tmp_path / "shards", "c", "--keep", "weight,pelvis,Tag,tag")
     sets = [built.folder / "a", tmp_path / "shards" / "c"]
-    with pytest.raises(UsageError, match=r"'weight' is float in .*/a, int64 in .*/c: ask one"):
+    with pytest.raises(UsageError, match=r"'weight' is float in .*/a, int64 in .*/c: query one"):
         rows(sets, "weight > 1")
     assert rows(sets, "scale > 0", ["key"]).read_all().num_rows == ROWS - 1 + 6
     with pytest.raises(UsageError, match="of Tag, tag DuckDB takes two for one another"):
@@ -363,7 +363,7 @@ def test_sets_are_found_by_path_and_by_name(
     monkeypatch.chdir(tmp_path)
     assert found(built.folder) == ["a", "b"]
     assert found("b", built.folder / "a", str(built.folder)) == ["b", "a"]
-    with pytest.raises(ShardError, match="c: no such folder, and no set of that name"):
+    with pytest.raises(ShardError, match="c: no such folder, and no dataset of that name"):
         found("c")
     (tmp_path / "a").mkdir()
     with pytest.raises(ShardError, match="a: no shards there"):

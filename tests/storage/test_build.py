@@ -388,7 +388,7 @@ def test_the_subset_of_3dpw_is_cut_in_the_store(store: Store, tmp_path: Path) ->
     config.write_text(config.read_text().replace(str(target), f"{store.url}/sub.npz"))
     refused = refit("subset-3dpw", *where, "--rows", 3)
     assert refused.code == 2
-    assert "subset-3dpw writes its npz to a file" in error_line(refused)
+    assert "subset-3dpw cannot write its npz to a URL" in error_line(refused)
 
 
 def test_a_build_asks_fourteen_times_a_small_shard_and_twice_a_frame(remote: Remote) -> None:

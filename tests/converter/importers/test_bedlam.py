@@ -133,7 +133,7 @@ def test_each_layout_gives_the_scenes_by_name(tmp_path: Path, place: str) -> Non
     result = refit("import-annotations", *given, "--out", out)
     assert result.code == 0, result.err
     assert "agora-bfh.npz: labels of AGORA, not of a BEDLAM scene; left out" in result.out
-    assert "not there: part, S: they need SMPL_NEUTRAL.pkl (or .npz) and J_reg" in result.out
+    assert "missing: part, S: they need SMPL_NEUTRAL.pkl (or .npz) and J_reg" in result.out
     with np.load(out) as file:
         names = [f"{name}/png/{one}" for name, scene in scenes.items() for one in scene["imgname"]]
         assert file["imgname"].tolist() == names
@@ -149,7 +149,7 @@ def test_labels_of_smpl_x_are_told_from_smpl_s(tmp_path: Path) -> None:
     out = tmp_path / "o.npz"
     result = refit("import-annotations", path, "--out", out, "--smpl", smpl)
     assert result.code == 0, result.err
-    said = "not there: pose, shape, part, S: pose_cam is SMPL-X's, of 165 numbers"
+    said = "missing: pose, shape, part, S: pose_cam is SMPL-X's, of 165 numbers"
     assert said in result.out
     with np.load(out) as file:
         assert set(file) == {"imgname", "center", "scale", "img_focal", "img_center"}

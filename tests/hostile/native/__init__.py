@@ -1,1 +1,1 @@
-"""Searching for inputs that break the compiled library; see :mod:`tests.hostile.native.fuzz`."""
+"""Searches for inputs that break the compiled library; see :mod:`tests.hostile.native.fuzz`."""

@@ -1,5 +1,5 @@
-// libFuzzer's target for whole calls: a batch of two samples is read from memory and drawn, with a
-// map, sizes, occluders and effects that the input chooses; by both paths and one or three threads.
+// libFuzzer's target for the calls of a batch: two samples are read from memory and drawn, with a
+// map, sizes, occluders and effects taken from the input; by both paths and one or three threads.
 #include <cstdlib>
 #include <cstring>
 
@@ -10,7 +10,7 @@ namespace {
 constexpr int RECORD = 16, HEADER = 8, CUT_OUT = 12, MOST_PASTES = 4;
 constexpr uint8_t NPY[HEADER] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0};
 
-// Numbers out of the input, zeros behind its end.
+// Reads numbers from the input; returns zeros after its end.
 struct Input {
     const uint8_t* data;
     size_t left;
@@ -33,18 +33,18 @@ struct Choice {
     double map[6];
     float factors[3];
     RefitPaste paste[MOST_PASTES];
-    bool sealed, changed;  // with the checksums that they must have; with the effects
+    bool sealed, changed;  // with right checksums; with effects
     RefitEffects effects;
 };
 
 double number(Input* input) {
     const int16_t whole = input->take<int16_t>();
     const uint8_t kind = input->take<uint8_t>();
-    if (kind == 255) return input->take<double>();  // of any value, infinite ones too
+    if (kind == 255) return input->take<double>();  // any value, including infinity
     return whole / static_cast<double>(1 << (kind & 15));
 }
 
-// Any numbers; or, if `good`, weights that sum to what they must, so that the search gets past them.
+// Any numbers; or, if `good`, weights with a valid sum, so that the search gets past their check.
 RefitEffects choose_effects(Input* input, bool good) {
     RefitEffects made{};
     made.cells = input->take<int8_t>();
@@ -64,7 +64,7 @@ RefitEffects choose_effects(Input* input, bool good) {
 Choice choose(Input* input) {
     Choice made{};
     made.res = 1 + input->take<uint8_t>() % 64;
-    made.image = input->take<uint8_t>() % 4;  // 3 is none
+    made.image = input->take<uint8_t>() % 4;  // 3 is not a kind of image
     made.height = input->take<int16_t>();
     made.width = input->take<int16_t>();
     for (double& one : made.map) one = number(input);
@@ -80,7 +80,7 @@ Choice choose(Input* input) {
     return made;
 }
 
-// The pixels of the two samples; freed by the caller. `codes`: of reading and drawing each.
+// Pixels of the two samples, which the caller frees. `codes`: results of reading and drawing each.
 uint8_t* draw(const Choice& choice, const RefitRead* reads, const RefitCutOut* cut_out, int threads,
               int portable, size_t* bytes, int32_t codes[2]) {
     const size_t one = static_cast<size_t>(choice.res) * choice.res * 3 *

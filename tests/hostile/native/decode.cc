@@ -1,4 +1,4 @@
-// libFuzzer's target for the decoder: any bytes as a JPEG, by both paths, which must agree.
+// libFuzzer's target for the decoder: decodes any bytes as a JPEG by both paths, which must agree.
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
@@ -30,7 +30,7 @@ Decoded decode(const uint8_t* jpeg, int64_t length, int height, int width, int p
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-    // The size that the header states, where there is one, so that the search gets past it.
+    // The size that the header states, if any, so that the search gets past the check of the size.
     int height = 80, width = 112;
     for (size_t at = 0; at + 9 < size; ++at) {
         if (data[at] != 0xFF || data[at + 1] != 0xC0) continue;
@@ -38,7 +38,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         width = 1 + ((data[at + 7] << 8 | data[at + 8]) - 1 & (MOST_SIDE - 1));
         break;
     }
-    auto* jpeg = static_cast<uint8_t*>(malloc(size + REFIT_SLACK));  // no byte more
+    auto* jpeg = static_cast<uint8_t*>(malloc(size + REFIT_SLACK));  // without a spare byte
     memcpy(jpeg, data, size);
     memset(jpeg + size, 0, REFIT_SLACK);
     const Decoded fast = decode(jpeg, static_cast<int64_t>(size), height, width, 0);

@@ -1,9 +1,9 @@
-"""Searching for inputs that break the compiled library: ``make fuzz PARSER=native``; needs clang.
+"""Searches for inputs that break the compiled library: ``make fuzz PARSER=native``; needs clang.
 
     python -m tests.hostile.native.fuzz [decode|batch] [libFuzzer's options]
 
-The library is compiled anew with AddressSanitizer and UndefinedBehaviorSanitizer. What is found
-lies in the current folder as ``crash-*``.
+The library is compiled again with AddressSanitizer and UndefinedBehaviorSanitizer. Inputs that
+break it are written to the current folder as ``crash-*``.
 """
 
 import struct
@@ -32,11 +32,17 @@ EFFECTS = struct.Struct("<bBhi15B")
 def compile_target(
     name: str, folder: Path, *, searching: bool = True, library: Path = SOURCE
 ) -> Path:
-    """A program with the sanitizers: one that searches, which needs clang, or one that goes through
-    the files that it is given. ``library``: the folder of the C++ sources.
+    """Compile a target with the sanitizers; returns the path of the program.
+
+    Args:
+        name: the target.
+        folder: where the program is written.
+        searching: True for a libFuzzer program, which needs clang; False for a program that runs
+            the target on the files given as arguments.
+        library: the folder of the C++ sources.
 
     Raises:
-        FileNotFoundError: there is no compiler for it.
+        FileNotFoundError: no compiler is installed.
     """
     made = folder / name
     units = [library / path.name for path in sources() if path.suffix == ".cc"]
@@ -53,7 +59,7 @@ def compile_target(
 
 
 def jpegs() -> list[bytes]:
-    """Stored crops, small and of several kinds, and one that is none."""
+    """Small stored crops of several kinds, and a JPEG that is not a stored crop."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (33, 20, 3), np.uint8)
     made = [encode(picture(3, w, h), q) for w, h, q in ((48, 32, 90), (17, 5, 30), (16, 16, 75))]
@@ -62,7 +68,7 @@ def jpegs() -> list[bytes]:
 
 
 def write_seeds(name: str, folder: Path) -> None:
-    """Inputs to begin with."""
+    """Write the first inputs of a search."""
     folder.mkdir()
     for path in sorted((HERE / "corpus").glob(f"{name}-*")):
         (folder / path.name).write_bytes(path.read_bytes())
@@ -80,7 +86,7 @@ def write_seeds(name: str, folder: Path) -> None:
 
 
 def main(*arguments: str) -> int:
-    """Search with each target, or the one that is named; the first exit code that is not 0."""
+    """Search with all targets, or with the named one; returns the first exit code that is not 0."""
     named = [name for name in TARGETS if name in arguments[:1]]
     options = arguments[len(named) :]
     with tempfile.TemporaryDirectory() as place:

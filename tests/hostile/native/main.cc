@@ -1,4 +1,4 @@
-// Feeds files to a target without libFuzzer: any compiler with the sanitizers can check them.
+// Runs a target on files without libFuzzer, so that any compiler with the sanitizers can be used.
 #include <cstdint>
 #include <cstdio>
 #include <vector>

@@ -1,4 +1,6 @@
-"""The compiled library under the sanitizers, over what searches kept; and that searches find."""
+"""The compiled library passes all inputs that searches kept, under sanitizers; searches find
+faults.
+"""
 
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ import pytest
 from refit_shard.loaders.native.compiling import SOURCE
 from tests.hostile.native.fuzz import CLANG, TARGETS, compile_target, write_seeds
 
-# What a guard says, and what stands there once it is gone: a read out of bounds.
+# A bounds check in the sources, and the code that replaces it, which reads out of bounds.
 PLANTS = {
     "decode": ("header.cc", "if (length < 2 || at + 2 + length > count) return false;", ""),
     "batch": ("warp.cc", "int64_t{clamped(row, 0, planes.rows - 1)}", "int64_t{row}"),
@@ -34,7 +36,7 @@ def test_all_that_a_search_kept_is_clean(name: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not any(map(shutil.which, CLANG)), reason="needs clang")
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_search_finds_a_planted_fault(name: str, tmp_path: Path) -> None:
-    """A guard taken out of a copy of the sources is found within a minute."""
+    """A search finds within a minute that a check was removed from a copy of the sources."""
     library = shutil.copytree(SOURCE, tmp_path / "source")
     file, guard, planted = PLANTS[name]
     text = (library / file).read_text()
