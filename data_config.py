@@ -47,7 +47,7 @@ DATASET_FOLDERS = {
     "agora": AGORA_ROOT,
 }
 
-# Data sets of your own, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see
+# Your own datasets, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see
 # docs/guides/own-data.md.
 DATASETS: dict[str, dict[str, object]] = {}
 

@@ -39,7 +39,7 @@ def _is_length(value: object) -> bool:
 
 
 def _parse_column(content: Any, where: str) -> Field:
-    """One column of a manifest: one of :data:`FIELDS`, or one of the data set's own."""
+    """One column of a manifest: one of :data:`FIELDS`, or one of the dataset's own."""
     keys = {"name", "dtype", "shape"}
     if not isinstance(content, dict) or content.keys() - {"bytes", "motion"} != keys:
         raise ShardError(f"{where}: a column has other keys than {sorted(keys)}; damaged")

@@ -20,7 +20,7 @@ from refit_shard.shards_spec.own import HAS, RESERVED, STILL, Motion
 STRING = "string"
 RECORD_CRC = "record_crc32c"
 CRC_BYTES = 4
-# What a data set's own columns may hold.
+# What a dataset's own columns may hold.
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", STRING),

@@ -1,5 +1,5 @@
 """The 49 keypoints by name, in the order of ``keypoints``: OpenPose's 25 joints, then the 24 that
-SPIN gathers from several data sets. Of two joints with one name, OpenPose's is called ``op_…``.
+SPIN gathers from several datasets. Of two joints with one name, OpenPose's is called ``op_…``.
 """
 
 from collections.abc import Mapping, Sequence

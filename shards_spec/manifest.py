@@ -1,4 +1,4 @@
-"""The manifest of a finished data set: what was built, from what, and every file's hash.
+"""The manifest of a finished dataset: what was built, from what, and every file's hash.
 
 It is published last, so a folder without one is not finished. It holds no time and no path, so
 the same input gives the same bytes.
@@ -42,7 +42,7 @@ class ShardEntry:
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:
-    """SHA-256 of a plan: everything that decides a data set's rows, labels and pixels."""
+    """SHA-256 of a plan: everything that decides a dataset's rows, labels and pixels."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
@@ -83,7 +83,7 @@ class Manifest:
 
     @property
     def own(self) -> tuple[Field, ...]:
-        """The labels of the data set's own."""
+        """The labels of the dataset's own."""
         return own_fields(self.fields)
 
     @property
@@ -268,7 +268,7 @@ def _parse_runs(content: Sequence[Any], where: str) -> tuple[tuple[int, int], ..
 
 
 def read_manifest(folder: Folder) -> Manifest:
-    """The manifest of a finished data set.
+    """The manifest of a finished dataset.
 
     Raises:
         ShardError: it is missing (the build is not finished) or damaged.

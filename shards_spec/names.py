@@ -50,7 +50,7 @@ def shard_stem(dataset: str, index: int, generation: int = 0) -> str:
 
 
 def generation_of(dataset: str, file: str) -> int | None:
-    """The generation of a shard's file of this data set, by its name; None for other files."""
+    """The generation of a shard's file of this dataset, by its name; None for other files."""
     found = re.fullmatch(re.escape(dataset) + _SHARD_ENDING, file)
     return None if found is None else int(found["generation"] or 0)
 

@@ -1,4 +1,4 @@
-"""The labels of a data set's own: their names, and how each moves with its image.
+"""The labels of a dataset's own: their names, and how each moves with its image.
 
 Augmentation turns an image by ``rot`` degrees counter-clockwise about its box's middle, scales it,
 and then mirrors it left to right. A :class:`Motion` says what that does to a label. Of points and

@@ -83,7 +83,7 @@ def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
 
 
 def is_shard(folder: Folder, name: str, dataset: str) -> bool:
-    """Whether a tar begins as those of a data set do: with the header of one of its samples.
+    """Whether a tar begins as those of a dataset do: with the header of one of its samples.
 
     Raises:
         StorageError: it cannot be read.
@@ -272,7 +272,7 @@ class Sample:
 
     @property
     def own(self) -> tuple[Field, ...]:
-        """The labels of the data set's own."""
+        """The labels of the dataset's own."""
         return own_fields(self._shard.fields.values())
 
     def __getitem__(self, name: str) -> Any:
@@ -312,13 +312,13 @@ class Sample:
 
 
 class ShardSet:
-    """A finished data set: a sequence of samples, in the order of its shards.
+    """A finished dataset: a sequence of samples, in the order of its shards.
 
     Make one by :meth:`open`.
 
     Args:
         folder: Where the shards are.
-        manifest: What the data set's ``manifest.json`` holds.
+        manifest: What the dataset's ``manifest.json`` holds.
     """
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
@@ -329,10 +329,10 @@ class ShardSet:
 
     @classmethod
     def open(cls, path_or_url: AnyPath) -> "ShardSet":
-        """The data set in a folder. Its shards are opened when they are first read.
+        """The dataset in a folder. Its shards are opened when they are first read.
 
         Args:
-            path_or_url: The data set's folder, as ``data/shards/bedlam`` or ``s3://bucket/bedlam``.
+            path_or_url: The dataset's folder, as ``data/shards/bedlam`` or ``s3://bucket/bedlam``.
 
         Raises:
             ShardError: no finished shards there, or the manifest is damaged.
@@ -346,7 +346,7 @@ class ShardSet:
 
     @property
     def own(self) -> tuple[Field, ...]:
-        """The labels of the data set's own, as :func:`webdataset_item` takes them."""
+        """The labels of the dataset's own, as :func:`webdataset_item` takes them."""
         return self.manifest.own
 
     def shard(self, index: int) -> Shard:
@@ -378,7 +378,7 @@ class ShardSet:
 
 
 def find_data_sets(path_or_url: AnyPath) -> list[str]:
-    """The data sets at a path, finished or not: itself, or those of its folders that hold any.
+    """The datasets at a path, finished or not: itself, or those of its folders that hold any.
 
     Raises:
         ShardError: there are none.

@@ -78,7 +78,7 @@ def _check_npy(data: bytes, npy: NpyLayout, shard: Shard, row: int, where: str) 
         stored = record[name]
         if isinstance(stored, bytes):
             same = stored.decode(errors="replace") == value
-        else:  # by its bytes: a label of the data set's own may be NaN
+        else:  # by its bytes: a label of the dataset's own may be NaN
             same = np.asarray(stored).tobytes() == np.asarray(value, stored.dtype).tobytes()
         if not same:
             raise ShardError(f"{where}: {name!r} in the .npy is not that of the index")
@@ -161,7 +161,7 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
 
 
 def read_quarantine(folder: Folder, manifest: Manifest) -> pa.RecordBatch:
-    """The quarantine of a data set: one row a source row that did not become a sample.
+    """The quarantine of a dataset: one row a source row that did not become a sample.
 
     Raises:
         ShardError: it is missing or damaged, or has other rows than the manifest counts.
@@ -223,7 +223,7 @@ def _account(folder: Folder, manifest: Manifest, verdicts: Sequence[Verdict]) ->
 def verify(
     path_or_url: AnyPath, *, quick: bool = False, on_shard: Callable[[Verdict], None] | None = None
 ) -> list[str]:
-    """Everything found wrong with a data set, at most one line a shard, in the shards' order.
+    """Everything found wrong with a dataset, at most one line a shard, in the shards' order.
 
     Raises:
         ShardError: the manifest is missing or damaged.

@@ -34,16 +34,16 @@ TURNS = (NEVER, *_TURNED)
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What the converter must know of a data set beyond its npz.
+    """What the converter must know of a dataset beyond its npz.
 
-    ``root_variable``: what sets its root: its ROOT in ``data_config.py``, or of a data set of one's
+    ``root_variable``: what sets its root: its ROOT in ``data_config.py``, or of a dataset of one's
     own the place of its entry. ``use_pose_3d``: ReFit trains on its 3D
     joints. ``cropped``: its images are ReFit's crops already and are stored as they are.
-    ``turned``: name of the rule that tells which frames are stored on their side; most data sets
+    ``turned``: name of the rule that tells which frames are stored on their side; most datasets
     store all of them as their labels see them. ``page``: where users get it. ``expects_smpl``:
     its npz holds SMPL fits, so one without them is not the right one. ``remaps``: of frame names,
     after those of the build. ``keep``: labels that are carried along, beside those of the build.
-    ``made_by``: the command that makes it from another data set.
+    ``made_by``: the command that makes it from another dataset.
     """
 
     name: str

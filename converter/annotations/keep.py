@@ -122,7 +122,7 @@ def those_there(keeps: Sequence[Keep], npzs: Sequence[str]) -> list[tuple[Keep, 
             found.append(tuple(keeps))
     lost = next((keep.name for keep in keeps if all(keep not in one for one in found)), None)
     if lost is not None:
-        raise UsageError(f"keep {lost!r}: no npz of these data sets has it: {', '.join(npzs)}")
+        raise UsageError(f"keep {lost!r}: no npz of these datasets has it: {', '.join(npzs)}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""SPIN annotations, checked: an npz of any of the data sets becomes columns of the field table."""
+"""SPIN annotations, checked: an npz of any of the datasets becomes columns of the field table."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ _MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9],
 
 @dataclass(kw_only=True)
 class Annotations:
-    """The annotations of one data set, one entry a row of the npz.
+    """The annotations of one dataset, one entry a row of the npz.
 
     ``total``: rows of the npz, of which only the first ones are considered. ``records``: every
     row's labels, columns under the field table's names in the table's dtypes; ``orig_shape``

@@ -1,4 +1,4 @@
-"""The build of one data set: read, plan, make every shard, account for every row, publish."""
+"""The build of one dataset: read, plan, make every shard, account for every row, publish."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

@@ -68,12 +68,12 @@ def _sha256(texts: Iterable[str]) -> str:
 
 # In the order in which a difference is named: of several the first explains most.
 _WORDS = {
-    "dataset": "of the data set {built}, not {wanted}",
+    "dataset": "of the dataset {built}, not {wanted}",
     "source_sha256": "from another npz",
     "source_rows": "from another npz",
     "left_out": "from other rows of the npz (--limit)",
-    "use_pose_3d": "with use_pose_3d {built}, not {wanted}, which belongs to the data set",
-    "cropped": "with cropped {built}, not {wanted}, which belongs to the data set",
+    "use_pose_3d": "with use_pose_3d {built}, not {wanted}, which belongs to the dataset",
+    "cropped": "with cropped {built}, not {wanted}, which belongs to the dataset",
     "turned": "with frames turned by the rule {built}, not {wanted}",
     "box_px": "with box_px {built}, not {wanted}",
     "quality": "with quality {built}, not {wanted}",

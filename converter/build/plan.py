@@ -88,7 +88,7 @@ def plan_order(
 ) -> tuple[Rows, Rows]:
     """Order of the usable rows, and where the shards begin in it.
 
-    Frames are permuted, so that a shard is a fair sample of the data set; the rows of a frame
+    Frames are permuted, so that a shard is a fair sample of the dataset; the rows of a frame
     stay together, in their own order, in one shard; shards are of nearly equal size.
     """
     rows = np.flatnonzero(usable)

@@ -1,4 +1,4 @@
-"""What a build is asked for: a data set, where it is, and how to go about it."""
+"""What a build is asked for: a dataset, where it is, and how to go about it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,7 +16,7 @@ from refit_shard.shards_spec.values import hold, number, whole
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """One data set to build. Paths of any kind are held as text.
+    """One dataset to build. Paths of any kind are held as text.
 
     ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
     or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
@@ -42,12 +42,12 @@ class BuildRequest:
 
     @property
     def remaps(self) -> Remaps:
-        """Of frame names: those of the call, then those of the data set."""
+        """Of frame names: those of the call, then those of the dataset."""
         return (*self.options.remaps, *self.dataset.remaps)
 
     @property
     def keep(self) -> tuple[Keep, ...]:
-        """Labels that are carried along: of one name, the call's goes before the data set's."""
+        """Labels that are carried along: of one name, the call's goes before the dataset's."""
         said = {keep.name: keep for keep in (*self.dataset.keep, *self.options.keep)}
         return tuple(said.values())
 

@@ -1,6 +1,6 @@
 """Frames that lie elsewhere than their names say: where they are, and what would cure it.
 
-Users unpack data sets in other layouts: a doubled folder, a root that points one level off, other
+Users unpack datasets in other layouts: a doubled folder, a root that points one level off, other
 names of folders, a folder a subject; or with other names: another prefix, another ending. Missing
 frames are looked for below the root by their file name and, where that is nowhere, by the number
 in it; from what is found follow remaps, or another root. Each proposal is tried out on disk.

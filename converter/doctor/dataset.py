@@ -1,4 +1,4 @@
-"""Is a data set ready to be built? Checks that look and change nothing; each gives findings.
+"""Is a dataset ready to be built? Checks that look and change nothing; each gives findings.
 
 The annotations are read and planned by the build's own parts, so what it would refuse shows here.
 """
@@ -32,7 +32,7 @@ _REACH_FIX = "make the folder readable, or the store reachable"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetPaths:
-    """A data set and where it is, by path or URL: its npz and the folder of its frames; ``out`` is
+    """A dataset and where it is, by path or URL: its npz and the folder of its frames; ``out`` is
     where its shards would go.
     """
 
@@ -45,7 +45,7 @@ class DatasetPaths:
 
 @dataclass(kw_only=True)
 class Report:
-    """The findings of one data set; ``bytes``: what its shards would take beyond what is there."""
+    """The findings of one dataset; ``bytes``: what its shards would take beyond what is there."""
 
     findings: list[Finding] = field(default_factory=list)
     bytes: int = 0
@@ -213,7 +213,7 @@ def _needed(prepared: Prepared, out: str) -> int:
 
 
 def check_disk(needed: int, out: str) -> Finding:
-    """Whether the shards of all data sets would fit where they go."""
+    """Whether the shards of all datasets would fit where they go."""
     folder = Path(out).absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -225,7 +225,7 @@ def check_disk(needed: int, out: str) -> Finding:
     return Finding("disk", "space", "fail", detail, fix)
 
 
-# -------------------------------------------------------------------------------- data set
+# -------------------------------------------------------------------------------- dataset
 
 
 def check_dataset(
@@ -235,7 +235,7 @@ def check_dataset(
     on_frame: Callable[[], None],
     on_bytes: OnBytes = lambda _done, _total: None,
 ) -> Report:
-    """All checks of one data set whose root and npz are there.
+    """All checks of one dataset whose root and npz are there.
 
     ``sample``: frames to look at, None for all; ``on_plan`` hears how many it will be,
     ``on_bytes`` how far archives are listed.

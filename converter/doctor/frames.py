@@ -40,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one sampled frame showed; ``turned``: stored on its side, as its data set's are."""
+    """What one sampled frame showed; ``turned``: stored on its side, as its dataset's are."""
 
     turned: bool = False
     faults: tuple[Fault, ...] = ()
@@ -49,7 +49,7 @@ class _Seen:
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """What ``frames`` frames of ``rows`` rows showed; ``turned`` of the frames lie on their side,
-    as their data set's do. ``faults`` by reason.
+    as their dataset's do. ``faults`` by reason.
     """
 
     frames: int

@@ -15,7 +15,7 @@ FIXES: dict[str, str] = {
     "not_an_image": _AGAIN,
     "unsupported": "save these frames anew, as PNG or as JPEG of 8 bits a sample",
     "lfs_pointer": "these are Git LFS pointers: run `git lfs pull` where they come from",
-    "too_large": "these are no frames of this data set: " + _AGAIN,
+    "too_large": "these are no frames of this dataset: " + _AGAIN,
     "unreadable": "make these files readable (permissions, disk, network); or unpack their archive",
     "turned_frame": "turn these files a quarter back, or take them from the original download",
     "wrong_size": "these are other frames, or resized: take the original size, or the labels' npz",

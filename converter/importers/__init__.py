@@ -1,1 +1,1 @@
-"""What data sets distribute as annotations becomes a SPIN npz: one module each."""
+"""What datasets distribute as annotations becomes a SPIN npz: one module each."""

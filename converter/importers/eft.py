@@ -37,7 +37,7 @@ def _find(path: Path, _dataset: str | None) -> list[Found]:
 
 
 def _folder(dataset: str, name: str) -> str:
-    """Where an image lies below the data set's root."""
+    """Where an image lies below the dataset's root."""
     if dataset == "mpii":
         return "images/"
     return "val2014/" if name.startswith("COCO_val2014_") else "train2014/"
@@ -107,7 +107,7 @@ def _batches(stream: JsonStream, meta: dict[str, Any]) -> Iterator[Batch]:
 
 
 def _dataset(meta: dict[str, Any], where: str) -> str:
-    """The data set that ``meta.dbname`` means."""
+    """The dataset that ``meta.dbname`` means."""
     stated = meta.get("meta")
     dbname = stated.get("dbname") if isinstance(stated, dict) else None
     for base, dataset in _BASES.items():
@@ -115,7 +115,7 @@ def _dataset(meta: dict[str, Any], where: str) -> str:
             return dataset
     raise SourceError(
         f"{where}: meta.dbname must begin with one of {', '.join(_BASES)}, got {dbname!r:.60}; "
-        "EFT's other sets have no place among the data sets"
+        "EFT's other sets have no place among the datasets"
     )
 
 

@@ -20,7 +20,7 @@ def fits(found: Sequence[int], wanted: Sequence[int]) -> bool:
 
 @dataclass(kw_only=True)
 class Gathered:
-    """The rows of one data set, in their order.
+    """The rows of one dataset, in their order.
 
     ``dataset``: its name. ``parts``: of each key of the npz. ``left_out``: rows by reason.
     ``absent``: keys that the npz does not hold, each with why. ``notes``: what else the user should

@@ -87,7 +87,7 @@ def read_poses(path: Path, sides: int) -> Array:
 def read_masks(path: Path) -> Iterator[NDArray[np.bool_] | None]:
     """Where the mask (H, W) of every 5th frame is set, in turns.
 
-    Nothing outside the file is read: external links, external storage and virtual data sets are
+    Nothing outside the file is read: external links, external storage and virtual datasets are
     refused, as h5py would follow them.
     """
     import h5py  # noqa: PLC0415  (the extra)

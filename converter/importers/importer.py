@@ -26,10 +26,10 @@ class Tools:
 class Importer:
     """One kind of annotations, as its site distributes it.
 
-    ``called``: names of the data sets whose npz it gives, the first where the source does not tell;
+    ``called``: names of the datasets whose npz it gives, the first where the source does not tell;
     and patterns of what each one's site calls its annotations, the best first, "." for the folder
     that holds them. ``takes``: what a SOURCE of it is. ``find``: the files of a source, empty where
-    it is of another kind; it is given the data set that was asked for, or None. ``read``: reads the
+    it is of another kind; it is given the dataset that was asked for, or None. ``read``: reads the
     files and adds their rows. ``needs``: modules that it imports in other processes.
     """
 
@@ -41,5 +41,5 @@ class Importer:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names of the data sets whose npz it gives."""
+        """Names of the datasets whose npz it gives."""
         return tuple(self.called)

@@ -53,10 +53,10 @@ def _below(path: Path) -> dict[str, list[Found]]:
 
 
 def _split_of(folders: Mapping[str, list[Found]], dataset: str | None) -> list[Found]:
-    """The pickles of the split that a data set is made of.
+    """The pickles of the split that a dataset is made of.
 
     Raises:
-        UsageError: it is not there, or there are several and no data set tells which is meant.
+        UsageError: it is not there, or there are several and no dataset tells which is meant.
     """
     split = _SPLITS.get(dataset or "", "")
     if split and split in folders:

@@ -31,7 +31,7 @@ MAX_WORKERS = 1024
 class ImportRequest:
     """What to import.
 
-    ``sources``: files and folders, all of one data set. ``out``: the npz to write. ``dataset``:
+    ``sources``: files and folders, all of one dataset. ``out``: the npz to write. ``dataset``:
     what they must be; None lets the sources tell. ``smpl``: the folder of SMPL's neutral model and
     ``J_regressor_extra.npy``, which must both be there; None takes DEFAULT_SMPL if they are.
 
@@ -140,7 +140,7 @@ def run_import(plan: ImportPlan, on_bytes: Callable[[int], None]) -> ImportSumma
     ``on_bytes`` hears how many more bytes of the files are done.
 
     Raises:
-        SourceError: a file is not what its data set distributes, or no row is left.
+        SourceError: a file is not what its dataset distributes, or no row is left.
         StorageError: the npz cannot be written.
     """
     request = plan.request
@@ -166,7 +166,7 @@ def run_import(plan: ImportPlan, on_bytes: Callable[[int], None]) -> ImportSumma
 
 
 def _check(gathered: Gathered, request: ImportRequest, files: Sequence[Found]) -> None:
-    """Refuse rows of another data set than asked for, and none at all."""
+    """Refuse rows of another dataset than asked for, and none at all."""
     if request.dataset not in (None, gathered.dataset):
         raise UsageError(
             f"{files[0].where}: is of {gathered.dataset!r}, --dataset says {request.dataset!r}"

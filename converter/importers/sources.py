@@ -1,4 +1,4 @@
-"""Annotations as they were downloaded, looked for where a data set's npz or frames should be."""
+"""Annotations as they were downloaded, looked for where a dataset's npz or frames should be."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from refit_shard.shards_spec.errors import RefitShardError
 
 
 def find_downloaded(dataset: str, folders: Sequence[Path]) -> str | None:
-    """What ``import-annotations`` may be given for this data set, as a shell takes it: the best
+    """What ``import-annotations`` may be given for this dataset, as a shell takes it: the best
     that lies in the first of these folders that holds any; None where nothing does.
 
     Files are told by the names that their site gives them, and none is read but a zip's directory.

@@ -1,4 +1,4 @@
-"""Extracting the frames of a data set's videos: one task a video, and an account of every frame."""
+"""Extracting the frames of a dataset's videos: one task a video, and an account of every frame."""
 
 import posixpath
 from collections.abc import Callable

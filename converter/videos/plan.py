@@ -26,7 +26,7 @@ _HELD_OUT = re.compile(r"S(?:9|11)_")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a data set names its videos and their frames.
+    """How a dataset names its videos and their frames.
 
     ``frame``: a frame's path below ROOT; its group ``number`` is the frame's. ``videos``: paths
     below ROOT where the frame's video may be. ``numbering``: a key of NUMBERINGS. ``rate``: frames
@@ -102,7 +102,7 @@ LAYOUTS: dict[str, Layout] = {
         example="<scene>/png/seq_000000/seq_000000_0000.png",
     ),
 }
-# Of a data set that is not registered: a folder of frames beside a video of the same name.
+# Of a dataset that is not registered: a folder of frames beside a video of the same name.
 BESIDE = Layout(
     frame=re.compile(rf"(?P<video>.+)/[^/]*?{_NUMBER}", _FLAGS),
     videos=_videos_beside,
@@ -112,15 +112,15 @@ BESIDE = Layout(
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRequest:
-    """The frames to extract of one data set. Everything is on this machine or mounted there.
+    """The frames to extract of one dataset. Everything is on this machine or mounted there.
 
     ``npz``: path or URL of the annotations. ``root``: folder that the videos are below. ``out``:
     folder that the frames go below. ``quality``: of their JPEGs. ``numbering``: what the
-    annotations call a video's first frame, a key of NUMBERINGS, None for the data set's own.
+    annotations call a video's first frame, a key of NUMBERINGS, None for the dataset's own.
     ``workers``: None for all cores, 0 for this process. ``overwrite``: make frames anew that stand.
 
     Raises:
-        UsageError: a value is out of its bounds, or the data set has no videos.
+        UsageError: a value is out of its bounds, or the dataset has no videos.
     """
 
     dataset: Dataset
@@ -186,7 +186,7 @@ class VideoPlan:
 
 
 def layout_of(dataset: Dataset) -> Layout:
-    """How the data set's videos and frames are named.
+    """How the dataset's videos and frames are named.
 
     Raises:
         UsageError: it is one of pictures.

@@ -253,7 +253,7 @@ def test_a_tar_that_is_replaced_meanwhile_says_nothing_of_its_video(
     task = task_in(tmp_path)
     (tmp_path / "out/.extract-frames").mkdir(parents=True)
     os.utime(tar, (1, 1))
-    with pytest.raises(PassingError, match="was changed, moved or removed"):
+    with pytest.raises(PassingError, match="was changed, moved or deleted"):
         extract_video(recipe_of(tmp_path), task)
     assert extract_video(recipe_of(tmp_path), task_in(tmp_path)).written == 2
 
