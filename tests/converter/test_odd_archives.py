@@ -114,8 +114,8 @@ def test_an_archive_in_an_archive_is_told_of(tmp_path: Path) -> None:
     result = tree.build()
     assert result.code == 1
     assert "--root holds 1 archive, none with a frame that the npz names" in result.err
-    assert "all.tar: holds archives, such as part/Images.TAR" in result.err
-    assert "unpack it below --root, and leave those in it packed" in result.err
+    assert "all.tar: contains archives, such as part/Images.TAR" in result.err
+    assert "unpack it below --root; the archives in it may stay packed" in result.err
     assert "not built" in error_line(result)
 
 

@@ -133,7 +133,7 @@ def test_doctor_sees_videos_in_tars_and_writes_nothing(video: bytes, tmp_path: P
     config.write_text(f"BEDLAM_ROOT = {str(root)!r}\nDATASET_FILES = {files!r}\n")
     before = hashes(root)
     result = refit("doctor", "--data-config", config)
-    assert "-> 2 videos hold them: run refit-shard extract-frames --dataset bedlam" in result.out
+    assert "-> 2 videos contain them: run refit-shard extract-frames --dataset bedlam" in result.out
     assert hashes(root) == before
 
 

@@ -516,5 +516,5 @@ def test_doctor_names_the_next_step_for_bare_videos(tmp_path: Path) -> None:
     result = refit("doctor", "--data-config", config)
     assert result.code == 1
     assert (
-        "-> 2 videos hold them: run refit-shard extract-frames --dataset mpi-inf-3dhp" in result.out
+        "-> 2 videos contain them: run refit-shard extract-frames --dataset mpi-inf-3dhp" in result.out
     )

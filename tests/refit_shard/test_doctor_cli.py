@@ -86,7 +86,7 @@ def test_a_good_folder_is_ready(folder: Folder) -> None:
         mine = [line for line in lines if f"  {name} " in line]
         assert all(line.startswith("ok ") for line in mine)
         assert len(mine) >= 5
-    assert "1 of 4 frames lie on their side" in result.out
+    assert "1 of 4 frames are stored on their side" in result.out
     assert not [line for line in lines if "mpii" in line]
     assert hashes(folder.path) == before
 
@@ -225,8 +225,8 @@ def test_every_planted_fault_is_listed_with_its_fix(folder: Folder) -> None:
 
 def test_all_frames_or_a_sample(folder: Folder) -> None:
     yaml = folder.yaml("coco")
-    assert "2 of 6 frames looked at" in folder.doctor("--config", yaml, "--sample", 2).out
-    assert "6 of 6 frames looked at" in folder.doctor("--config", yaml, "--all").out
+    assert "2 of 6 frames checked" in folder.doctor("--config", yaml, "--sample", 2).out
+    assert "6 of 6 frames checked" in folder.doctor("--config", yaml, "--all").out
     assert refit("doctor", "--all", "--sample", 3).code == 2
     result = folder.doctor("--sample", 0)
     assert result.code == 2
