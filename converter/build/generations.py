@@ -1,12 +1,11 @@
-"""Which files of a folder belong to which set of shards: what may be kept, and what is to be
-deleted.
+"""Decides which names a build gives its shards, which existing shards may be kept, and which files
+are deleted.
 
-Pure: from the names in a folder, its manifest and the note of an unfinished ``--overwrite``, it
-decides under which names shards are built and which existing ones may be kept. A *generation* is a
-number in the names of shards. The first set in a folder has 0. ``--overwrite`` builds a set with a
-higher one beside the existing set, whose files are deleted once the manifest names the new ones. A
-published shard that is complete but can be improved (a frame was added since) is replaced in the
-same way, by a shard of a new generation.
+Pure functions of the names in a folder, its manifest, and the note of an unfinished
+``--overwrite``. A *generation* is a number in the names of shards. The first shards in a folder
+have generation 0. ``--overwrite`` builds shards of a higher generation beside the existing ones,
+which are deleted once the manifest names the new ones. A published shard that is complete but can
+be improved (a frame was added since) is replaced in the same way, by a shard of a new generation.
 """
 
 import json
@@ -41,23 +40,24 @@ class Note:
     """The note of an ``--overwrite`` that was begun: the generation that it builds, and the plan's
     hash.
 
-    It is in the folder from before the first new shard until the old set is deleted.
+    The note is in the folder from before the first new shard is named until the old shards are
+    deleted.
     """
 
     generation: int
     plan_hash: str
 
     def to_json(self) -> bytes:
-        """The bytes of its file."""
+        """The note as the bytes of its file."""
         content = {"generation": self.generation, "plan_hash": self.plan_hash}
         return (json.dumps(content, sort_keys=True) + "\n").encode()
 
 
 def parse_note(data: bytes, where: str) -> Note:
-    """The note in a file.
+    """The note in the bytes of a file; ``where``: the file, for errors.
 
     Raises:
-        ShardError: it is damaged.
+        ShardError: the note is damaged.
     """
     try:
         content = json.loads(data)
@@ -71,7 +71,11 @@ def parse_note(data: bytes, where: str) -> Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """The files of a dataset's folder. ``manifest``: None if it is missing or unreadable."""
+    """The existing files of a dataset's folder.
+
+    ``manifest``: None if it is missing or unreadable. ``note``: None if there is no
+    ``--overwrite``.
+    """
 
     dataset: str
     names: Collection[str]
@@ -91,9 +95,9 @@ class Standing:
 
     @property
     def pending(self) -> Note | None:
-        """The note of an ``--overwrite`` that is not published yet; None if there is none.
+        """The note of an ``--overwrite`` that is not published yet, or None.
 
-        The first set in an empty folder has none, even if ``--overwrite`` was given.
+        It is None for the first shards in an empty folder, even if ``--overwrite`` was given.
         """
         note, manifest = self.note, self.manifest
         if note is None or note.generation == 0:
@@ -109,7 +113,9 @@ class Standing:
         return generation_of(self.dataset, f"{stem}.tar")
 
     def stems(self) -> list[str]:
-        """Shards of which both files exist, complete or not, the newest generation first."""
+        """Stems of the shards of which both files exist, complete or not; the newest generation
+        first.
+        """
         found = {
             name.removesuffix(".arrow"): generation
             for name in self.names
@@ -170,9 +176,7 @@ def choose_target(standing: Standing, plan_hash: str, *, overwrite: bool) -> Tar
 
 
 def _fresh(standing: Standing, hidden: int | None) -> int:
-    """The generation after the published one. It is the same each time that an interrupted build
-    continues.
-    """
+    """The generation after the published one; the same each time an interrupted build continues."""
     if standing.manifest is None:
         return 0
     fresh = standing.manifest.generation + 1
@@ -180,7 +184,7 @@ def _fresh(standing: Standing, hidden: int | None) -> int:
 
 
 def candidates(standing: Standing, target: Target) -> dict[int, tuple[str, ...]]:
-    """For each shard's number the stems of existing shards that may be kept, the newest generation
+    """For each shard's number, the stems of existing shards that may be kept, the newest generation
     first.
     """
     found: dict[int, tuple[str, ...]] = {}

@@ -1,8 +1,8 @@
 """Publishes a build: the only code that renames, replaces and deletes files in a dataset's folder.
 
-Workers write files under temporary names, which nobody reads; a worker that finishes too late
-leaves one more such file and changes nothing else. What is published changes in one rename, that of
-the manifest. The files of the previous set are deleted afterwards.
+Workers write files under temporary names, which nobody reads. A worker that finishes too late
+leaves one more such file and changes nothing else. The published shards change in one rename, that
+of the manifest; the files that are no longer needed are deleted afterwards.
 """
 
 from collections.abc import Callable, Mapping
@@ -61,11 +61,10 @@ class Publisher:
     def switch(
         self, manifest: Manifest, quarantine: bytes, check: Callable[[str], None]
     ) -> Manifest:
-        """Publish the quarantine and, last, the manifest; then delete the files that it does not
-        name.
+        """Publish the quarantine and, last, the manifest; then delete files that it does not name.
 
-        ``check`` is called with the quarantine's path and may raise to prevent the manifest.
-        Returns the manifest with its generation.
+        ``check`` is called with the quarantine's path before the manifest is published, and may
+        raise an error to prevent that. Returns the manifest with its generation.
         """
         manifest = replace(manifest, generation=self._generation(manifest, quarantine))
         name = quarantine_name(manifest.generation)
@@ -85,8 +84,9 @@ class Publisher:
                 self.folder.remove(name)
 
     def _generation(self, manifest: Manifest, quarantine: bytes) -> int:
-        """The manifest's generation: its shards' highest one, unless it would share the name of its
-        quarantine with another manifest, which stands, and another quarantine.
+        """The manifest's generation: the highest one of its shards or, if the existing manifest has
+        that generation and another content and another quarantine, a new one, so that the name of
+        the quarantine file is new too.
         """
         standing = self.standing
         generations = [standing.generation(entry.name) or 0 for entry in manifest.shards]
@@ -128,7 +128,7 @@ def open_publisher(
         foreign = _foreign(folder, standing)
         if foreign is not None:
             raise UsageError(
-                f"{folder.url}/{foreign}: is called as a shard of {dataset!r} and is none; "
+                f"{folder.url}/{foreign}: has the name of a shard of {dataset!r} but is none; "
                 "choose another --out, or pass --overwrite to replace it"
             )
         if other_version is not None:
@@ -136,8 +136,8 @@ def open_publisher(
         difference = _difference(folder, standing, kept, plan)
         if difference is not None:
             raise UsageError(
-                f"{folder.url}: holds shards built {difference}; pass --overwrite to build anew "
-                "(they stay until the new ones are whole), or choose another --out"
+                f"{folder.url}: holds shards built {difference}; pass --overwrite to build new "
+                "ones (the old ones stay until these are complete), or choose another --out"
             )
     if target.note is not None and target.note != standing.note:
         folder.write(OVERWRITE, target.note.to_json())
@@ -164,7 +164,7 @@ def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
             if is_manifest(folder.read(MANIFEST, limit=MAX_MANIFEST_BYTES)):
                 other_version = str(error)
         except ShardError:
-            pass  # damaged: the indexes identify the shards, and it is published again
+            pass  # a damaged manifest is published again; the indexes identify the shards
     standing = Standing(
         dataset=dataset,
         names=frozenset(names),
@@ -173,18 +173,18 @@ def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
     )
     if MANIFEST in names and manifest is None and not standing.stems() and other_version is None:
         other_version = (
-            f"{folder.url}/{MANIFEST}: not a manifest of shards, and there are none beside it; "
-            "choose another --out, or pass --overwrite to replace it"
+            f"{folder.url}/{MANIFEST}: not a manifest of shards, and there are no shards beside "
+            "it; choose another --out, or pass --overwrite to replace it"
         )
     return standing, other_version
 
 
 def _foreign(folder: Folder, standing: Standing) -> str | None:
-    """A file that no build of this dataset made, in a place where one would be replaced or deleted;
-    or None.
+    """The name of a file that a build would replace or delete but that no build of this dataset
+    made; or None.
 
-    A tar whose build was killed just before its index was written is recognised by its first
-    sample.
+    A tar without an index, whose build was killed before the index was written, is recognised by
+    its first sample.
     """
     published = standing.published
     for name in sorted(standing.names):
@@ -212,9 +212,9 @@ def _difference(
     kept: Mapping[int, tuple[str, ...]],
     plan: Mapping[str, Any],
 ) -> str | None:
-    """How the shards in the folder differ from the plan, in words; None if they do not.
+    """A text that says how the shards in the folder differ from the plan; None if they do not.
 
-    Without a manifest their indexes are compared; damaged ones are skipped, and built again.
+    Without a manifest the shards' indexes are compared; damaged ones are skipped and built again.
     """
     wanted = plan_hash(plan)
     if standing.manifest is not None:
@@ -232,6 +232,6 @@ def _plan_of(folder: Folder, stem: str) -> str | None:
         name = f"{stem}.arrow"
         return read_seal(read_index(folder, name), name).plan_hash
     except FormatError as error:
-        return str(error)  # no plan of ours
+        return str(error)  # of another format version, so it differs from every plan
     except ShardError:
         return None

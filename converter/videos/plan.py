@@ -142,7 +142,9 @@ class VideoRequest:
         if self.workers is not None:
             hold(self, workers=whole("--workers", self.workers, 0, 4096))
         if self.workers == 0 and self.address is not None:
-            raise UsageError("--workers 0 works in this process; it does not go with --address")
+            raise UsageError(
+                "--workers 0 works in this process and cannot be combined with --address"
+            )
         layout_of(self.dataset)
 
 

@@ -110,7 +110,7 @@ def test_the_identity_is_extended_and_a_plain_build_says_so(tree: Own) -> None:
     assert added["columns"] == ["smplx_pose", "ears", "word"]
     again = tree.build("--samples-per-shard", 4)
     assert again.code == 2
-    assert "built with labels that add-labels put there; pass --overwrite" in error_line(again)
+    assert "built with labels that add-labels added; pass --overwrite" in error_line(again)
     assert tree.build("--samples-per-shard", 4, "--overwrite").code == 0
     assert not ShardSet.open(str(tree.out)).own
 
@@ -270,7 +270,7 @@ def test_what_was_written_is_read_again_before_it_takes_the_old_one_s_place(tree
         data[700] ^= 1
         path.write_bytes(data)
 
-    with pytest.raises(ShardError, match=r"the new shards are not whole: own-g1-00000\d\.tar"):
+    with pytest.raises(ShardError, match=r"a new shard is damaged: own-g1-00000\d\.tar"):
         add_labels(planned(tree), spoil)
     assert ShardSet.open(str(tree.out)).manifest == before
     assert refit("verify", tree.out).code == 0

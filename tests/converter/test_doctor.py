@@ -226,7 +226,7 @@ def test_the_doctor_proposes_the_remap(own: Own) -> None:
     (own.root / "images").rename(own.root / "Images")
     missing, layout = bad(examine(own))
     assert (missing.check, layout.check, layout.status) == ("present", "layout", "fail")
-    assert "20 of 20 missing frames" in layout.detail
+    assert "20 of the 20 missing frames" in layout.detail
     assert layout.fix == "build with: refit-shard build --dataset own --remap images/=Images/"
     assert layout.remaps == ("images/=Images/",)
     assert own.build("--remap", *layout.remaps).code == 0

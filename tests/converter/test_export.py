@@ -80,7 +80,7 @@ def test_a_subset_says_what_it_was_made_from(labelled: Own, tmp_path: Path) -> N
     assert left_out == sorted(set(range(ROWS)) - set(WANTED))
     again = labelled.build("--samples-per-shard", 6, "--out", tmp_path / "out")
     assert again.code == 2
-    assert "as a subset that export made" in error_line(again)
+    assert "as a subset by export" in error_line(again)
 
 
 def test_the_loader_streams_a_subset(labelled: Own, tmp_path: Path) -> None:

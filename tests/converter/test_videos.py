@@ -169,7 +169,7 @@ def test_a_bedlam_video_of_another_rate_is_refused(tmp_path: Path) -> None:
         (["000001.jpg"], (), "none of its 1 names is of a video's frame, such as '000001.jpg'"),
         (["../clip/000001.jpg"], (), "none of its 1 names"),
         (clip(1, 1), ("--quality", 0), "--quality: must be a whole number from 1 to 100"),
-        (clip(1, 1), ("--address", "auto"), "does not go with --address"),
+        (clip(1, 1), ("--address", "auto"), "cannot be combined with --address"),
         (clip(1, 1), ("--dataset", "h36m"), "say which with --dataset NAME, or"),
     ],
 )
@@ -516,5 +516,6 @@ def test_doctor_names_the_next_step_for_bare_videos(tmp_path: Path) -> None:
     result = refit("doctor", "--data-config", config)
     assert result.code == 1
     assert (
-        "-> 2 videos contain them: run refit-shard extract-frames --dataset mpi-inf-3dhp" in result.out
+        "-> 2 videos contain them: run refit-shard extract-frames --dataset mpi-inf-3dhp"
+        in result.out
     )
