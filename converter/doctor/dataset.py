@@ -75,7 +75,7 @@ def check_npz(place: DatasetPaths) -> list[Finding]:
     findings = []
     for key in ROW_SHAPES:
         if key in npz.entries and npz.entries[key].dtype.hasobject:
-            detail = f"{place.npz}: {key!r} holds Python objects, and unpickling is not safe"
+            detail = f"{place.npz}: {key!r} holds Python objects, not readable without unpickling"
             fix = f"save it again as a plain array: np.array(list_of_{key})"
             findings.append(Finding(name, "npz", "fail", detail, fix))
     if findings:

@@ -1,8 +1,8 @@
-"""Carrying out the plan of new labels: each tar is written anew from its members, no image is
-decoded, and the new set takes the old one's place once it is whole.
+"""Carries out the plan of ``add-labels``: new shards are written from the samples of the old ones,
+without decoding an image, and replace them once all are complete.
 
-The new shards have a generation of their own beside those that stand, as of a build that
-overwrites; so does what is interrupted go on.
+The new shards are written beside the old ones with a new generation, as in a build with
+``--overwrite``, and an interrupted run is continued in the same way.
 """
 
 from collections.abc import Callable
@@ -38,8 +38,10 @@ OnShard = Callable[[ShardResult], None]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsSummary:
-    """What stands on disk afterwards. ``kept_shards``: that an interrupted run had made, or all
-    where the set had the labels already. ``joined_by``: what told which row is which.
+    """The dataset with its new labels.
+
+    ``joined_by``: how rows were matched. ``kept_shards``: shards that an interrupted run has
+    written; all if the dataset had the labels already.
     """
 
     dataset: str
@@ -53,24 +55,27 @@ class LabelsSummary:
 
 
 def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
-    """Write the set with its new labels beside the old one, then put it in its place.
+    """Write the shards with the new labels beside the old ones, then replace those.
 
-    Killed at any time, the old set or the new one is whole, and the same call goes on.
+    If killed at any time, the old shards or the new ones are complete, and the same call continues;
+    so it does after a StorageError.
 
     Raises:
-        UsageError: another build is writing there, or waits to be ended.
-        ShardError: a shard that stands is damaged, or a new one is not what was written.
-        StorageError: writing failed; the same call goes on.
+        UsageError: another build is writing there, or was interrupted.
+        ShardError: an existing or a new shard is damaged.
+        StorageError: reading or writing failed.
     """
     folder, standing = open_folder(plan.request.shards, "SET"), plan.standing
     with build_lock(folder):
         if read_manifest(folder) != standing:
-            raise UsageError(f"{folder.url}: the set was built again meanwhile; run the same again")
+            raise UsageError(
+                f"{folder.url}: the dataset was built again meanwhile; run the same command again"
+            )
         note = pending_note(folder, standing.dataset)
         if note is not None and note.plan_hash != plan.plan_hash:
             raise UsageError(
-                f"{folder.url}: a build --overwrite or other labels that did not end wait: give "
-                f"that command again, or drop it by deleting {folder.url}/{OVERWRITE}"
+                f"{folder.url}: a build --overwrite or another add-labels was interrupted: run "
+                f"that command again, or give it up by deleting {folder.url}/{OVERWRITE}"
             )
         if plan.done and OVERWRITE not in folder.names():
             return _summary(plan, folder, standing, kept=len(standing.shards))
@@ -89,7 +94,7 @@ def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
 
 
 def _remake_all(plan: LabelsPlan, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
-    """Every shard in the order of the set, with the new labels."""
+    """Make every shard again with the new labels, in the dataset's order."""
     standing = plan.standing
     new = NewShards(dataset=standing.dataset, content=plan.content, fields=plan.fields)
     remakes = [
@@ -104,7 +109,7 @@ def _remake_all(plan: LabelsPlan, publisher: Publisher, on_shard: OnShard) -> li
 
 
 def _account(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Account:
-    """What the index of a shard that stands states of it."""
+    """What the index of an existing shard states besides its rows."""
     name = f"{entry.name}.arrow"
     seal = read_seal(open_index(folder, entry, plan.standing.fields), name)
     return Account(frames=seal.frames, quarantined=seal.quarantined, warned=seal.warned)

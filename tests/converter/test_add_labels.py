@@ -148,8 +148,8 @@ def test_rows_are_joined_by_their_number_in_any_order(tree: Own, wanted: Counter
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"imgname": None, "rows": 11}, "has 11 rows, the set was built from an npz of 12"),
-        ({"imgname": "shifted"}, "is of other rows: imgname of source row"),
+        ({"imgname": None, "rows": 11}, "has 11 rows, the dataset was built from an npz with 12"),
+        ({"imgname": "shifted"}, "belongs to other rows: imgname of source row"),
         ({"source_row": np.arange(1, 13)}, "must hold 0 to 11"),
         ({"source_row": np.arange(-1, 11)}, "must hold 0 to 11"),
         ({"source_row": np.zeros(12, int)}, "holds a row twice"),

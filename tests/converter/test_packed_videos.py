@@ -199,7 +199,10 @@ def test_a_video_in_a_compressed_tar_is_said_to_need_unpacking(tmp_path: Path) -
     result = extract(tmp_path, clip(1, 3))
     assert result.code == 1
     assert "clip.mp4: no such video" in result.out
-    assert "compressed as a whole, so unpack it if it holds the video: Videos_S1.tgz" in result.out
+    assert (
+        "compressed as a whole, so not searched; unpack it if the video is in it: Videos_S1.tgz"
+        in result.out
+    )
 
 
 # ------------------------------------------------------------------ stopping, changing, failing
