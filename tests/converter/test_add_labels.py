@@ -155,7 +155,7 @@ def test_rows_are_joined_by_their_number_in_any_order(tree: Own, wanted: Counter
         ({"source_row": np.zeros(12, int)}, "holds a row twice"),
         ({"source_row": np.arange(12.0)}, "must be whole numbers"),
         ({"source_row": np.arange(11), "rows": 11}, "has no row for 1 of the"),
-        ({"ears": None}, "kept label 'ears': is not there"),
+        ({"ears": None}, "kept label 'ears': is missing"),
         ({"word": np.array([{}] * 12)}, "holds Python objects"),
     ],
 )
