@@ -215,7 +215,7 @@ def test_an_overwriting_that_waits_is_left_alone(tree: Own) -> None:
     before = hashes(tree.out)
     result = add(tree)
     assert result.code == 2
-    assert "did not end wait" in error_line(result)
+    assert "was interrupted: run that command" in error_line(result)
     assert hashes(tree.out) == before
 
 

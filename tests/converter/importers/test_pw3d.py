@@ -132,7 +132,9 @@ def test_another_split_than_asked_for_is_not_taken(place: str, tmp_path: Path) -
     source = tmp_path / ("some.zip" if place == "zip" else "sequenceFiles")
     result = refused(tmp_path / "o.npz", source, also=["--dataset", "3dpw_test"])
     assert result.code == 2
-    assert "3DPW's test, which 3dpw_test is made of, is not there, but train" in error_line(result)
+    assert "3DPW's test, from which 3dpw_test is made, is missing; found: train" in error_line(
+        result
+    )
 
 
 def test_a_frame_without_a_joint_is_left_out(tmp_path: Path) -> None:
