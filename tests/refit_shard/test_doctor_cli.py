@@ -145,7 +145,10 @@ def test_extras_that_are_there(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\x80\x02}q\x00.", "not an SMPL model: 'v_template' is missing or has a wrong number of axes"),
+        (
+            b"\x80\x02}q\x00.",
+            "not an SMPL model: 'v_template' is missing or has a wrong number of axes",
+        ),
         (b"cos\nsystem\n(S'true'\ntR.", "refused: it asks for os.system"),
         (b"\x80\x02}q\x00U\x01", "not a plain pickle"),
         (b"<html>please log in</html>", "is a web page"),

@@ -96,11 +96,11 @@ def test_keys_may_come_in_any_order(tmp_path: Path) -> None:
         ({"gt_keypoint_2d": [[1, 2], [3]]}, "entry 3: gt_keypoint_2d must be numbers"),
         (
             {"parm_pose": (2 * EYES).tolist()},
-            "entry 3: parm_pose .* no rot",
+            "entry 3: parm_pose .* not rot",
         ),
         (
             {"parm_pose": (-EYES).tolist()},
-            "entry 3: parm_pose .* no rot",
+            "entry 3: parm_pose .* not rot",
         ),
         ({"imageName": 5}, "entry 3 has no imageName"),
         ({"imageName": "x" * 5000}, "entry 3 has no imageName, or one that is not a file's name"),
