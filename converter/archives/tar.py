@@ -65,8 +65,8 @@ class _Walk:
         self.where, self.size = where, size
         self.window = _Window(file, where, size)
         self.listing = Listing()
-        self.place: dict[str, int] = {}  # name → index in the listing of its last member
-        self.said: dict[str, str] = {}  # what extra headers state about the member after them
+        self.row_of: dict[str, int] = {}  # name → index in the listing of its last member
+        self.stated: dict[str, str] = {}  # what extra headers state about the member after them
 
     def damaged(self, what: str) -> SourceError:
         """The error for a damaged archive, which names the last member before the damage."""
@@ -88,7 +88,7 @@ class _Walk:
             raise self.damaged(f"damaged: a member at byte {begin} of {found.size} bytes")
         return found
 
-    def told(self, found: tarfile.TarInfo, begin: int) -> None:
+    def keep_statement(self, found: tarfile.TarInfo, begin: int) -> None:
         """Keep what an extra header states about the next member: a long name, or pax records."""
         if found.size > _MAX_NAME_BYTES:
             raise self.damaged(f"damaged: a name of {found.size} bytes at byte {begin}")
@@ -97,11 +97,11 @@ class _Walk:
             raise self.damaged("cut short within a member's name")
         if found.type in _LONG:
             key = "path" if found.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
-            self.said[key] = data.partition(b"\0")[0].decode(*_ENCODING)
+            self.stated[key] = data.partition(b"\0")[0].decode(*_ENCODING)
             return
         records = self._records(data)
         if found.type in _PAX:
-            self.said |= records
+            self.stated |= records
         elif records.keys() & {"path", "linkpath", "size"}:
             raise SourceError(
                 f"{self.where}: a global pax header sets the name or size of all members, which is "
@@ -122,10 +122,10 @@ class _Walk:
 
     def size_of(self, found: tarfile.TarInfo) -> int:
         """Bytes of a member's data in the archive."""
-        if "size" not in self.said:
+        if "size" not in self.stated:
             has_data = found.type in _FILES or found.type not in tarfile.SUPPORTED_TYPES
             return found.size if has_data or found.type in (*_LONG, tarfile.GNUTYPE_SPARSE) else 0
-        stated = self.said["size"]
+        stated = self.stated["size"]
         if not (stated.isascii() and stated.isdigit() and len(stated) < 19):
             raise self.damaged(f"damaged: a pax header states a size of {stated!r:.40}")
         return int(stated)
@@ -138,8 +138,8 @@ class _Walk:
             raise SourceError(
                 f"{self.where}: one volume of a tar in several volumes; join them into one tar"
             )
-        path = self.said.get("path", found.name)
-        name = member_name(self.said.get("GNU.sparse.name", path))
+        path = self.stated.get("path", found.name)
+        name = member_name(self.stated.get("GNU.sparse.name", path))
         try:
             (name or "").encode()
         except UnicodeError:
@@ -148,18 +148,18 @@ class _Walk:
             self.listing.passed_over += 1
             return
         self._add(name, found, begin, size)
-        self.place[name] = len(self.listing.names) - 1
+        self.row_of[name] = len(self.listing.names) - 1
         if len(self.listing.names) > MAX_MEMBERS:
             raise SourceError(f"{self.where}: holds more than {MAX_MEMBERS} members; unpack it")
 
     def _add(self, name: str, found: tarfile.TarInfo, begin: int, size: int) -> None:
         listing = self.listing
-        if any(key.startswith("GNU.sparse.") for key in self.said):
+        if any(key.startswith("GNU.sparse.") for key in self.stated):
             kind = Kind.SPARSE
         elif found.type in _FILES:
             kind = Kind.SPARSE if found.type == tarfile.GNUTYPE_SPARSE else Kind.PLAIN
         elif found.type == tarfile.LNKTYPE:
-            target = self.place.get(member_name(self.said.get("linkpath", found.linkname)) or "")
+            target = self.row_of.get(member_name(self.stated.get("linkpath", found.linkname)) or "")
             if target is not None:  # a hard link has the bytes of the member that it links to
                 begin, size = listing.begins[target], listing.sizes[target]
                 kind = Kind(listing.kinds[target])
@@ -195,16 +195,16 @@ def list_tar(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) 
                 f"byte {begin + length}"
             )
         if found.type in (*_LONG, *_PAX, tarfile.XGLTYPE):
-            walk.told(found, begin)
+            walk.keep_statement(found, begin)
         else:
             if found.type == tarfile.GNUTYPE_SPARSE:
                 after += _more_sparse(walk, found, begin)
             walk.member(found, begin, length)
-            walk.said.clear()
+            walk.stated.clear()
         on_bytes(min(after, size) - at)
         at = after
     _check_rest(walk, at)
-    kept = sorted(walk.place.values())
+    kept = sorted(walk.row_of.values())
     if len(kept) == len(walk.listing.names):
         return walk.listing
     return _only(walk.listing, kept)

@@ -193,9 +193,9 @@ def _present(
 # ------------------------------------------------------------------------------------ cures
 
 
-def _candidates(found: Sequence[Difference], standing: Sequence[str]) -> Iterator[Remaps]:
+def _candidates(found: Sequence[Difference], located: Sequence[str]) -> Iterator[Remaps]:
     """Lists of remaps that lead to the found paths, the shortest first. The last list does not
-    change the names of ``standing``, whose frames are where the npz says.
+    change the names of ``located``, whose frames are where the npz says.
     """
     plain = prefix_remaps(found)
     yield general_remaps(plain)
@@ -203,7 +203,7 @@ def _candidates(found: Sequence[Difference], standing: Sequence[str]) -> Iterato
     endings = sorted({one.ending for one in found})
     spared = [
         Difference("", "", name[: len(name) - len(ending)], ending, ending)
-        for name in standing
+        for name in located
         for ending in endings
         if name.endswith(ending)
     ]
@@ -246,7 +246,7 @@ def _parent_cure(root: str, names: Sequence[str]) -> Cure | None:
 def find_cure(
     root: str,
     names: Sequence[str],
-    standing: Sequence[str] = (),
+    located: Sequence[str] = (),
     given: Remaps = (),
     archives: Archives = _NO_ARCHIVES,
 ) -> Cure | None:
@@ -258,19 +258,19 @@ def find_cure(
     Args:
         root: a local folder.
         names: of missing frames, as in the npz, sorted; a sample of them is tried.
-        standing: names whose frames are found already.
+        located: names whose frames are found already.
         given: remaps that are already used; a cure ends with them.
         archives: the archives below the root.
     """
     tried = spread(names, SAMPLE)
     parent = _parent_cure(root, tried)
-    if parent is not None and not standing:
+    if parent is not None and not located:
         return parent
-    taken = {str(frame_path(name, root, given)) for name in standing}
+    taken = {str(frame_path(name, root, given)) for name in located}
     found = _search(root, tried, taken, archives)
     if not found:
         return None
-    kept = {name: frame_path(name, root, given) for name in spread(standing, SAMPLE)}
+    kept = {name: frame_path(name, root, given) for name in spread(located, SAMPLE)}
     best: Remaps = ()
     most = len(tried) // 2
     for candidate in _candidates(list(found.values()), list(kept)):

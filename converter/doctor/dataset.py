@@ -123,9 +123,9 @@ def check_presence(
     if (gone or outside) and "://" not in root and not dataset.cropped:
         lost = {source.imgnames[row] for row in outside}
         lost |= {n for n, path in zip(source.imgnames, source.paths, strict=True) if path in gone}
-        standing = sorted({*source.imgnames} - lost)
+        located = sorted({*source.imgnames} - lost)
         remaps, archives = prepared.request.remaps, prepared.packed.archives
-        cure = find_cure(root, sorted(lost), standing, remaps, archives)
+        cure = find_cure(root, sorted(lost), located, remaps, archives)
     findings = []
     if count:
         detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"
@@ -214,8 +214,8 @@ def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Findi
 
 def _needed(prepared: Prepared, out: str) -> int:
     """Bytes that the shards would take, less those of the existing files."""
-    standing = sum(open_folder(out).names().values())
-    return max(0, estimate(prepared).bytes - standing)
+    existing = sum(open_folder(out).names().values())
+    return max(0, estimate(prepared).bytes - existing)
 
 
 def check_disk(needed: int, out: str) -> Finding:

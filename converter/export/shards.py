@@ -117,10 +117,10 @@ def _remake(chosen: SetExport, index: int) -> Remake:
 
 
 def _samples(chosen: SetExport, parts: tuple[Part, ...], frames: _Frames) -> Samples:
-    manifest, standing = chosen.manifest, chosen.data_set.folder
+    manifest, folder = chosen.manifest, chosen.data_set.folder
     for part in parts:
         entry = manifest.shards[part.shard]
-        with standing.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
+        with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
             shard = Shard(local, entry, manifest.fields)
             for row in part.rows.tolist():
                 record, jpeg = whole_sample(shard, row, chosen.dataset)

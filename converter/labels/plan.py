@@ -53,14 +53,14 @@ class LabelsRequest:
 class LabelsPlan:
     """Which row gets which labels.
 
-    ``standing``: manifest of the existing shards. ``kept``: the new labels, by row of the npz.
+    ``existing``: manifest of the existing shards. ``kept``: the new labels, by row of the npz.
     ``places``: for each source row its row of the npz, or -1. ``fields``: columns of the new
     shards. ``content``: everything that decides their bytes. ``joined_by``: how rows were matched,
     for people. ``done``: True if the shards have the labels already.
     """
 
     request: LabelsRequest
-    standing: Manifest
+    existing: Manifest
     kept: Kept
     places: NDArray[np.int64]
     fields: tuple[Field, ...]
@@ -103,7 +103,7 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
     fields = manifest.fields if done else with_own(manifest.fields, kept.fields)
     return LabelsPlan(
         request=request,
-        standing=manifest,
+        existing=manifest,
         kept=kept,
         places=places,
         fields=fields,

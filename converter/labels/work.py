@@ -65,22 +65,22 @@ def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
         ShardError: an existing or a new shard is damaged.
         StorageError: reading or writing failed.
     """
-    folder, standing = open_folder(plan.request.shards, "SET"), plan.standing
+    folder, existing = open_folder(plan.request.shards, "SET"), plan.existing
     with build_lock(folder):
-        if read_manifest(folder) != standing:
+        if read_manifest(folder) != existing:
             raise UsageError(
                 f"{folder.url}: the dataset was built again meanwhile; run the same command again"
             )
-        note = pending_note(folder, standing.dataset)
+        note = pending_note(folder, existing.dataset)
         if note is not None and note.plan_hash != plan.plan_hash:
             raise UsageError(
                 f"{folder.url}: a build --overwrite or another add-labels was interrupted: run "
                 f"that command again, or give it up by deleting {folder.url}/{OVERWRITE}"
             )
         if plan.done and OVERWRITE not in folder.names():
-            return _summary(plan, folder, standing, kept=len(standing.shards))
-        quarantine = folder.read(quarantine_name(standing.generation), limit=_MAX_QUARANTINE)
-        publisher = open_publisher(folder, standing.dataset, plan.content, overwrite=True)
+            return _summary(plan, folder, existing, kept=len(existing.shards))
+        quarantine = folder.read(quarantine_name(existing.generation), limit=_MAX_QUARANTINE)
+        publisher = open_publisher(folder, existing.dataset, plan.content, overwrite=True)
         try:
             results = [] if plan.done else _remake_all(plan, publisher, on_shard)
             manifest = _manifest(plan, results)
@@ -89,21 +89,21 @@ def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
         except RefitShardError:
             publisher.clear()
             raise
-    kept = len(standing.shards) if plan.done else sum(result.kept for result in results)
+    kept = len(existing.shards) if plan.done else sum(result.kept for result in results)
     return _summary(plan, folder, manifest, kept)
 
 
 def _remake_all(plan: LabelsPlan, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
     """Make every shard again with the new labels, in the dataset's order."""
-    standing = plan.standing
-    new = NewShards(dataset=standing.dataset, content=plan.content, fields=plan.fields)
+    existing = plan.existing
+    new = NewShards(dataset=existing.dataset, content=plan.content, fields=plan.fields)
     remakes = [
         Remake(
             rows=entry.rows,
             samples=partial(_samples, plan, publisher.folder, entry),
             account=partial(_account, plan, publisher.folder, entry),
         )
-        for entry in standing.shards
+        for entry in existing.shards
     ]
     return remake_shards(publisher, new, remakes, plan.request.workers, on_shard)
 
@@ -111,7 +111,7 @@ def _remake_all(plan: LabelsPlan, publisher: Publisher, on_shard: OnShard) -> li
 def _account(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Account:
     """What the index of an existing shard states besides its rows."""
     name = f"{entry.name}.arrow"
-    seal = read_seal(open_index(folder, entry, plan.standing.fields), name)
+    seal = read_seal(open_index(folder, entry, plan.existing.fields), name)
     return Account(frames=seal.frames, quarantined=seal.quarantined, warned=seal.warned)
 
 
@@ -119,10 +119,10 @@ def _samples(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Samples:
     """Each sample's record with the new labels, and its JPEG."""
     dtype = npy_dtype(plan.fields)
     with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
-        shard = Shard(local, entry, plan.standing.fields)
+        shard = Shard(local, entry, plan.existing.fields)
         added = plan.kept.take(plan.places[shard.view("source_row")])
         for row in range(len(shard)):
-            old, jpeg = whole_sample(shard, row, plan.standing.dataset)
+            old, jpeg = whole_sample(shard, row, plan.existing.dataset)
             record = np.zeros((), dtype)
             for name in old.dtype.names or ():
                 if name != RECORD_CRC:
@@ -134,9 +134,9 @@ def _samples(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Samples:
 
 def _manifest(plan: LabelsPlan, results: list[ShardResult]) -> Manifest:
     if plan.done:
-        return plan.standing
+        return plan.existing
     return replace(
-        plan.standing,
+        plan.existing,
         plan=plan.content,
         fields=plan.fields,
         shards=tuple(result.entry for result in results),

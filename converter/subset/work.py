@@ -77,7 +77,7 @@ def encode_crop(pixels: Frame, mark: str, size: Size) -> bytes:
     return _START_OF_IMAGE + comment + data[len(_START_OF_IMAGE) :]
 
 
-def _standing(root: Folder, crop: Crop, mark: str) -> Size | None:
+def _existing(root: Folder, crop: Crop, mark: str) -> Size | None:
     """The frame's (H, W) if the crop exists, is complete, and is of the same frame and box; else
     None.
     """
@@ -126,7 +126,7 @@ def _cut(root: Folder, frames: Frames, path: str, crops: Sequence[Crop]) -> _Don
         data = frames.read(path)
         digest = hashlib.sha256(data).digest()
         marks = {crop.index: _mark(crop, digest) for crop in crops}
-        found = {crop.index: _standing(root, crop, marks[crop.index]) for crop in crops}
+        found = {crop.index: _existing(root, crop, marks[crop.index]) for crop in crops}
         sizes = {index: size for index, size in found.items() if size is not None}
         wanted = [crop for crop in crops if crop.index not in sizes]
         frame = decode_frame(data).pixels if wanted else np.zeros((0, 0, 3), np.uint8)

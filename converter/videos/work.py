@@ -61,10 +61,10 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
     stays = record.keep(path for path, _ in task.frames)
     wanted = {path: number - recipe.first for path, number in task.frames if path not in stays}
     found = sum(stays.values())
-    told = {"index": task.index, "kept": len(stays) - found, "found": found}
+    common = {"index": task.index, "kept": len(stays) - found, "found": found}
     if not wanted:
         with record:  # from now on, frames from elsewhere are in the record too
-            return VideoResult(written=0, missing=(), broken=(), decoded=0, faults=(), **told)
+            return VideoResult(written=0, missing=(), broken=(), decoded=0, faults=(), **common)
     try:
         if video is None:
             raise SourceError(_no_video(recipe, task))
@@ -81,12 +81,12 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
                 broken=broken,
                 decoded=decoded,
                 faults=tuple(_faults(video.name, opened, recipe, task, (missing, broken))),
-                **told,
+                **common,
             )
     except SourceError as error:
         gone = tuple(wanted)
         return VideoResult(
-            written=0, missing=gone, broken=(), decoded=0, faults=(str(error),), **told
+            written=0, missing=gone, broken=(), decoded=0, faults=(str(error),), **common
         )
 
 
