@@ -28,7 +28,7 @@ OLDEST := .venv-oldest/bin
 help:
 	@echo "make demo    build, verify and stream small generated datasets, in demo/"
 	@echo "make check   lint, types and the quick tests: under a minute"
-	@echo "make test    lint, types and all tests, long searches shortened; JOBS=2 tests at a time"
+	@echo "make test    lint, types and all tests, long searches shortened; JOBS=3 tests at a time"
 	@echo "make test-all  lint, types and all tests, long searches in full: hours"
 	@echo "make test-oldest  the loader's tests with the oldest supported versions, in .venv-oldest"
 	@echo "make lint    only ruff, mypy and the check for Python 3.10"

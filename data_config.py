@@ -1,8 +1,8 @@
-"""Where your datasets are: the one file of this project that you edit.
+"""The paths of your datasets. This is the only file of the project that you edit.
 
-Fill in the roots of the datasets that you have; an image is looked for at ROOT + "/" + imgname.
-The names are ReFit's, so its own ``data_config.py`` works here unchanged, and this one there.
-An environment variable of the same name overrides a root: ``BEDLAM_ROOT=/data/bedlam``.
+Fill in the roots of the datasets that you have. The path of an image is ROOT + "/" + imgname.
+The names are ReFit's, so ReFit's ``data_config.py`` works here unchanged, and this one works in
+ReFit. An environment variable of the same name overrides a root: ``BEDLAM_ROOT=/data/bedlam``.
 """
 
 from os.path import join
@@ -47,7 +47,7 @@ DATASET_FOLDERS = {
     "agora": AGORA_ROOT,
 }
 
-# Data sets of your own, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see
+# Your own datasets, by name: {"npz": …, "root": …, "keep": ["smplx_pose"]}; see
 # docs/guides/own-data.md.
 DATASETS: dict[str, dict[str, object]] = {}
 

@@ -1,1 +1,1 @@
-"""SMPL's model files, read without unpickling, and the joints of its meshes; numpy alone."""
+"""Reads SMPL's model files without unpickling, and computes SPIN's joints; needs only numpy."""

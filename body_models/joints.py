@@ -1,4 +1,4 @@
-"""Joints of SMPL's meshes without the meshes: what a regressor takes from posed vertices."""
+"""Computes SPIN's joints of posed SMPL bodies, without computing the vertices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ EXTRA_JOINTS = 9
 SPIN_JOINTS = 24
 # SMPL's vertices at the nose, the right and left eye, the right and left ear (smplx's vertex_ids).
 FACE_VERTICES = (332, 6260, 2800, 4071, 583)
-# Where SPIN's 24 joints come from (constants.py, JOINT_MAP, without OpenPose's 25): 0 to 23 are
-# SMPL's own joints, 24 to 28 the vertices above, 29 to 37 the rows of J_regressor_extra.
+# For each of SPIN's 24 joints (constants.py, JOINT_MAP, without OpenPose's 25) its source: 0 to 23
+# are SMPL's joints, 24 to 28 the vertices above, 29 to 37 the rows of J_regressor_extra.
 _SPIN_24 = (
     *(8, 5, 29, 30, 4, 7),  # right ankle, knee, hip; left hip, knee, ankle
     *(21, 19, 17, 16, 18, 20),  # right wrist, elbow, shoulder; left shoulder, elbow, wrist
@@ -28,14 +28,14 @@ _SPIN_24 = (
 
 @dataclass(frozen=True)
 class SpinJoints:
-    """SPIN's 24 joints of an SMPL body, by linear maps that are made once.
+    """Computes SPIN's 24 joints of SMPL bodies, with linear maps that are made once.
 
-    A skinned vertex is ``sum_j w_vj (R_j v + t_j)``, and ``v`` is linear in the shape and in the
-    rotations of the pose. So a regressed joint ``sum_v r_v v`` is
-    ``sum_j R_j (sum_v r_v w_vj v) + t_j (sum_v r_v w_vj)``, and the sums over vertices become maps
-    from shape and pose: ``template`` (regressed joints, bones, 3), ``shape`` and ``pose`` (the same
-    x betas, x 207), ``weight`` (regressed joints, bones). ``rest`` (24, 3) and ``rest_shape``
-    (24, 3, betas) give the bones' ends before they are turned.
+    A skinned vertex is ``sum_j w_vj (R_j v + t_j)``, where ``v`` is linear in the shape and in the
+    rotations of the pose. So a regressed joint, with the weights ``r_v``, is
+    ``sum_j R_j (sum_v r_v w_vj v) + t_j (sum_v r_v w_vj)``, and the sums over vertices are linear
+    maps of shape and pose, which are stored: ``template`` (regressed joints, bones, 3), ``shape``
+    (…, betas) and ``pose`` (…, 207) with the same first axes, ``weight`` (regressed joints, bones).
+    ``rest`` (24, 3) and ``rest_shape`` (24, 3, betas) give SMPL's joints in the rest pose.
     """
 
     parents: tuple[int, ...]
@@ -48,11 +48,15 @@ class SpinJoints:
 
     @classmethod
     def of(cls, model: Mapping[str, NDArray[Any]], extra: NDArray[Any], where: str) -> "SpinJoints":
-        """Made from a model's arrays (:func:`~refit_shard.body_models.smpl.read_model`) and SPIN's
-        ``J_regressor_extra`` (9, V). ``where`` names the model in errors.
+        """The maps of a model.
+
+        Args:
+            model: its arrays, from :func:`~refit_shard.body_models.smpl.read_model`.
+            extra: SPIN's ``J_regressor_extra`` (9, V).
+            where: name of the model, for errors.
 
         Raises:
-            SourceError: the two are of different meshes, or the model's joints are no tree.
+            SourceError: the two belong to different meshes, or the model's joints are not a tree.
         """
         vertices = len(model["v_template"])
         if vertices <= max(FACE_VERTICES) or extra.shape != (EXTRA_JOINTS, vertices):
@@ -76,9 +80,9 @@ class SpinJoints:
         )
 
     def __call__(self, rotations: Array, betas: Array) -> Array:
-        """SPIN's 24 joints (n, 24, 3), metres, in the frame of the root's rotation.
+        """SPIN's 24 joints (n, 24, 3), m, in the frame that the root's rotation refers to.
 
-        ``rotations`` (n, 24, 3, 3): each bone's against its parent. ``betas`` (n, 10).
+        ``rotations`` (n, 24, 3, 3): each joint's, relative to its parent. ``betas`` (n, 10).
         """
         rest = self.rest + np.einsum("jck,nk->njc", self.rest_shape, betas)
         turns, ends = self._bones(rotations, rest)
@@ -92,7 +96,11 @@ class SpinJoints:
         return np.concatenate([ends, regressed], axis=1)[:, _SPIN_24]
 
     def _bones(self, rotations: Array, rest: Array) -> tuple[Array, Array]:
-        """Each bone's rotation (n, 24, 3, 3) and end (n, 24, 3) after its parents have turned."""
+        """The global rotation (n, 24, 3, 3) and position (n, 24, 3) of each joint of the posed
+        body.
+
+        ``rest`` (n, 24, 3): the joints in the rest pose.
+        """
         turns, ends = np.empty_like(rotations), np.empty_like(rest)
         turns[:, 0], ends[:, 0] = rotations[:, 0], rest[:, 0]
         for joint, parent in enumerate(self.parents[1:], start=1):
@@ -103,8 +111,8 @@ class SpinJoints:
 
 
 def _parents(table: NDArray[Any], where: str) -> tuple[int, ...]:
-    """Each joint's parent; the root's is -1. The others' come before them."""
+    """Each joint's parent, -1 for the root. A parent must come before its children."""
     parents = (-1, *(int(parent) for parent in table[0, 1:]))
     if any(not 0 <= parent < joint for joint, parent in enumerate(parents) if joint):
-        raise SourceError(f"{where}: 'kintree_table' is no tree of {JOINTS} joints")
+        raise SourceError(f"{where}: 'kintree_table' is not a tree of {JOINTS} joints")
     return parents

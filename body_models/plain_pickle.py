@@ -1,7 +1,7 @@
-"""Reading untrusted pickles, where the data exist in no other form.
+"""Reads untrusted pickles, for data that exist in no other format.
 
-The unpickler here can create nothing but plain containers, numbers, strings and arrays of numbers.
-The few classes that such files name are replaced by those below, which check sizes before memory is
+This unpickler can create only plain containers, numbers, strings and arrays of numbers. The few
+classes that such files name are replaced by those below, which check sizes before memory is
 allocated. Every other name is refused, and no code of the file is run.
 """
 
@@ -31,11 +31,11 @@ class PlainDtype:
     def __init__(self, code: object, *_flags: object) -> None:
         text = code.decode("latin1") if isinstance(code, bytes) else code
         if text not in _CODES:
-            raise SourceError(f"an array of {code!r:.40}; only plain numbers are read")
+            raise SourceError(f"an array of {code!r:.40}; only numbers are read")
         self.dtype = np.dtype(str(text))
 
     def __setstate__(self, state: object) -> None:
-        """Byte order: only the machine's own, which is little."""
+        """Check the byte order, which must be little-endian."""
         if isinstance(state, tuple) and len(state) > 1 and state[1] in (">", b">"):
             raise SourceError("a big-endian array")
 
@@ -83,7 +83,7 @@ class PlainArray:
             raise SourceError(f"an array of shape {shape!r:.40}")
 
     def read(self, stream: BinaryIO) -> None:
-        """Take the bytes that joblib wrote behind the wrapper."""
+        """Read the array's bytes, which joblib writes after the wrapper."""
         if self.aligned:
             stream.read(stream.read(1)[0])
         self.data = stream.read(self.size)
@@ -91,10 +91,10 @@ class PlainArray:
             raise SourceError("the file ends within an array")
 
     def array(self) -> NDArray[Any]:
-        """The array itself.
+        """The array in numpy's form.
 
         Raises:
-            SourceError: it was never filled.
+            SourceError: the pickle did not fill it.
         """
         if self.data is None:
             raise SourceError("an array without data")
@@ -112,7 +112,7 @@ def _reconstruct(*_arguments: object) -> PlainArray:
 
 
 def _frombuffer(data: object, dtype: object, shape: object, order: object) -> PlainArray:
-    """How protocol 5 writes arrays."""
+    """The function by which protocol 5 describes arrays."""
     plain = bytes(data) if isinstance(data, (bytes, bytearray)) else data
     array = PlainArray()
     array.__setstate__((1, shape, dtype, order == "F", plain))
@@ -120,7 +120,7 @@ def _frombuffer(data: object, dtype: object, shape: object, order: object) -> Pl
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How old pickle protocols write bytes."""
+    """The function by which old pickle protocols describe bytes."""
     if encoding != "latin1":
         raise SourceError(f"bytes encoded as {encoding!r:.40}")
     return text.encode("latin1")
@@ -156,7 +156,7 @@ class _Reader(pickle._Unpickler):
             return self._admitted[module, name]
         except KeyError:
             raise SourceError(
-                f"it asks for {module}.{name}, which this file has no need of"
+                f"it asks for {module}.{name}, which such a file does not need"
             ) from None
 
     def _build(self) -> None:
@@ -170,7 +170,11 @@ class _Reader(pickle._Unpickler):
 
 
 def read_plain_pickle(path: Path, admitted: Admitted = ARRAYS) -> Any:
-    """The content of a pickle, with :class:`PlainArray` where arrays are.
+    """The content of a pickle, with a :class:`PlainArray` for each array.
+
+    Args:
+        path: of the file.
+        admitted: the names that the pickle may use, with what replaces them.
 
     Raises:
         UsageError: no such file.
@@ -185,10 +189,11 @@ def read_plain_pickle(path: Path, admitted: Admitted = ARRAYS) -> Any:
 
 
 def read_plain_stream(stream: BinaryIO, where: str, admitted: Admitted = ARRAYS) -> Any:
-    """The content of a pickle in an open file, as :func:`read_plain_pickle`; ``where`` names it.
+    """The content of a pickle in an open file; see :func:`read_plain_pickle`. ``where``: name of
+    the file, for errors.
 
     Raises:
-        SourceError: it asks for a name that is not admitted, or is damaged; nothing of it was run.
+        SourceError: the pickle uses a name that is not admitted, or is damaged. No code was run.
     """
     refuse_mistaken(stream, where)
     try:

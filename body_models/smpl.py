@@ -1,4 +1,4 @@
-"""SMPL's model files and joint regressors, read and checked without unpickling."""
+"""Reads and checks SMPL's model files and joint regressors, without unpickling."""
 
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from refit_shard.body_models.plain_pickle import ARRAYS, Admitted, PlainArray, r
 from refit_shard.shards_spec.errors import SourceError
 from refit_shard.shards_spec.storage.files import refuse_mistaken
 
-# As the index codes them: 0 male, 1 female, -1 unknown.
+# By the codes of the column gender: 0 male, 1 female, -1 unknown.
 MODEL_NAMES = {0: "SMPL_MALE", 1: "SMPL_FEMALE", -1: "SMPL_NEUTRAL"}
 PAGE = "https://smpl.is.tue.mpg.de (and https://smplify.is.tue.mpg.de for the neutral model)"
 JOINTS = 24
@@ -32,7 +32,7 @@ _KEYS = {
 
 
 class _Record:
-    """Stands in for chumpy's array and scipy's sparse matrix: keeps what they would keep."""
+    """Stands in for chumpy's array and scipy's sparse matrix: keeps their state."""
 
     def __init__(self, *_arguments: object) -> None:
         self.state: Mapping[str, Any] = {}
@@ -53,12 +53,12 @@ class _Sparse(_Record):
 
 def _reconstructor(kind: object, *_base: object) -> _Record:
     if kind not in (_Chumpy, _Sparse):
-        raise SourceError("an object that a body model has no need of")
+        raise SourceError("an object that a body model does not need")
     return _Chumpy() if kind is _Chumpy else _Sparse()
 
 
 def _set(items: object = ()) -> set[Any]:
-    """chumpy notes the names of changed attributes in a set."""
+    """The set in which chumpy stores names of changed attributes."""
     if not isinstance(items, list):
         raise SourceError("a set that is not made of a list")
     return set(items)
@@ -79,18 +79,18 @@ _ADMITTED: Admitted = {
 
 
 def _plain(value: object, key: str) -> NDArray[Any]:
-    """The array that a replacement object stands for."""
+    """The array in place of which a replacement object was created."""
     if isinstance(value, PlainArray):
         return value.array()
     if isinstance(value, _Chumpy):
         return _plain(value.state.get("x"), key)
     if isinstance(value, _Sparse):
         return _dense(value.state, key)
-    raise SourceError(f"{key!r} is no array")
+    raise SourceError(f"{key!r} is not an array")
 
 
 def _dense(state: Mapping[str, Any], key: str) -> NDArray[Any]:
-    """A compressed-sparse-column matrix, written out."""
+    """A compressed-sparse-column matrix as a dense array."""
     rows, columns = (int(side) for side in state.get("_shape", (0, 0)))
     data, indices, starts = (_plain(state.get(name), key) for name in ("data", "indices", "indptr"))
     if not (0 < rows <= 1 << 10 and 0 < columns <= 1 << 16 and len(starts) == columns + 1):
@@ -104,10 +104,10 @@ def _dense(state: Mapping[str, Any], key: str) -> NDArray[Any]:
 
 
 def read_model(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an SMPL model file, ``.npz`` or ``.pkl``; nothing of it is run.
+    """The arrays of an SMPL model file, ``.npz`` or ``.pkl``, by key. No code of the file is run.
 
     Raises:
-        SourceError: it is damaged, or is no SMPL model.
+        SourceError: the file is damaged, or not an SMPL model.
     """
     if path.suffix == ".npz":
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -134,7 +134,9 @@ def read_model(path: Path) -> dict[str, NDArray[Any]]:
 def _check_shapes(found: Mapping[str, NDArray[Any]], path: Path) -> None:
     for key, dimensions in _KEYS.items():
         if key not in found or found[key].ndim != dimensions:
-            raise SourceError(f"{path}: not an SMPL model: {key!r} is missing or misshapen")
+            raise SourceError(
+                f"{path}: not an SMPL model: {key!r} is missing or has a wrong number of axes"
+            )
     vertices = len(found["v_template"])
     sides = {
         "v_template": (vertices, 3),
@@ -152,20 +154,21 @@ def _check_shapes(found: Mapping[str, NDArray[Any]], path: Path) -> None:
                 f"with {' x '.join(map(str, wanted))}"
             )
     if found["shapedirs"].shape[2] < BETAS:
-        raise SourceError(f"{path}: it has fewer than {BETAS} shapes")
+        raise SourceError(f"{path}: has fewer than {BETAS} shape components")
 
 
 def find_model(folder: Path, gender: int) -> Path | None:
-    """The model file of a gender (as the index codes it) in a folder; None where there is none."""
+    """The model file of a gender (a key of MODEL_NAMES) in a folder; None if there is none."""
     files = [folder / f"{MODEL_NAMES[gender]}{ending}" for ending in (".npz", ".pkl")]
     return next((file for file in files if file.is_file()), None)
 
 
 def read_regressor(path: Path, joints: int) -> NDArray[Any]:
-    """A joint regressor (joints, V): weights of the vertices, as SPIN's data package has them.
+    """A joint regressor (joints, V): the weights of the vertices, from a .npy of SPIN's data
+    package.
 
     Raises:
-        SourceError: it is no such array.
+        SourceError: the file is not such an array.
     """
     try:
         with path.open("rb") as stream:

@@ -1,1 +1,3 @@
-"""From images and SPIN annotations to shards: read the npz, plan, cut crops, write shards."""
+"""Converts images and SPIN annotations to shards: reads the npz, plans, cuts crops, writes
+shards.
+"""

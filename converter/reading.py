@@ -1,8 +1,8 @@
-"""Reads the input of a build, and tells a bad file from storage that fails.
+"""Reads the input of a build, and distinguishes a bad file from storage that fails.
 
-A fault of a file itself (it is missing, is a folder, may not be read, is too large) is a
+A fault of the file itself (it is missing, is a folder, may not be read, is too large) is a
 :class:`FrameError`: its rows go to quarantine. Every other read error (EIO, ESTALE, ETIMEDOUT,
-EMFILE, ENOMEM, …) says nothing about the file. The read is repeated, and then a
+EMFILE, ENOMEM, …) says nothing about the file. The read is repeated; if it fails again, a
 :class:`PassingError` is raised: the shard fails, and no row is lost.
 """
 
@@ -24,8 +24,8 @@ MAX_FILE_BYTES = 512 << 20
 PAUSES = (0.2, 0.8)
 _LEAST_READ = 64 << 10
 
-# Errors of open() that are faults of the file itself. The texts are stored in the quarantine, so
-# they are our own: those of operating systems differ, and contain paths.
+# Errors of open() that are faults of the file itself. The texts are stored in the quarantine and
+# must be the same everywhere: those of operating systems differ, and contain paths.
 _OF_THE_FILE = {
     errno.ENOENT: ("missing", "no such file"),
     errno.ENOTDIR: ("missing", "a part of the path is a file, not a folder"),
@@ -65,8 +65,8 @@ def _passing(where: str, error: OSError | MemoryError) -> PassingError:
     if isinstance(error, OSError):
         said = error.strerror or str(error)
     return PassingError(
-        f"{where}: {said}, also when tried again; this says nothing of the file: see to the "
-        "machine or its storage, then run the same command again"
+        f"{where}: {said}, also when tried again; the file itself may be fine: check the machine "
+        "and its storage, then run the same command again"
     )
 
 
@@ -78,8 +78,8 @@ def read_frame(root: Folder, path: str, room: Room = no_limit) -> bytes:
     """The bytes of a frame's file.
 
     Raises:
-        FrameError: missing, empty, too large, or not to be read by us.
-        PassingError: the storage failed, which says nothing of the frame.
+        FrameError: missing, empty, too large, or not readable.
+        PassingError: the storage failed, which says nothing about the frame.
     """
     read = _read_remote if root.local is None else _read_local
     data = read(root, path, room)
@@ -94,7 +94,9 @@ def _check_size(size: int) -> None:
 
 
 def _read_remote(root: Folder, path: str, room: Room) -> bytes:
-    """An object; pyarrow's clients have tried again before they raise."""
+    """The bytes of an object in a store. No retries: pyarrow's clients have retried before they
+    raise an error.
+    """
     try:
         with root.open(path) as file:
             size = file.size()
@@ -105,12 +107,12 @@ def _read_remote(root: Folder, path: str, room: Room) -> bytes:
         raise FrameError("missing", "no such object") from error
     except StorageError as error:
         raise PassingError(str(error)) from error
-    except ValueError as error:  # not a key that pyarrow takes
-        raise FrameError("unreadable", "the store has no such names") from error
+    except ValueError as error:  # pyarrow does not accept the key
+        raise FrameError("unreadable", "not a valid name in this store") from error
 
 
 def _read_local(root: Folder, path: str, room: Room) -> bytes:
-    # As UTF-8 whatever the locale, so that the row does not depend on it.
+    # The path is UTF-8 in every locale, so that the result does not depend on the locale.
     place = os.fsencode(root.path) + b"/" + path.encode()
     where = f"{root.url.rstrip('/')}/{path}"
     try:
@@ -123,8 +125,8 @@ def _read_file(place: bytes, root: str, room: Room) -> bytes:
     """All bytes of a regular file.
 
     Raises:
-        FrameError: it is none, or too large.
-        OSError: it cannot be opened or read, or gave fewer bytes than it has.
+        FrameError: it is not a regular file, or too large.
+        OSError: it cannot be opened or read, or reading gave fewer bytes than its size.
     """
     try:
         file = _open(place)
@@ -152,18 +154,18 @@ def _open(place: bytes) -> int:
 
 
 def _check_there(root: str) -> None:
-    """Check that the root still exists: if it does not (an unmounted disk), that says nothing about
+    """Check that the root still exists. If it does not (an unmounted disk), that says nothing about
     its frames.
 
     Raises:
-        OSError: it does not exist; EIO, which is tried again.
+        OSError: EIO, after which the read is repeated: the root does not exist.
     """
     if not os.path.isdir(root):
-        raise OSError(errno.EIO, f"{root} is not there")
+        raise OSError(errno.EIO, f"{root} does not exist")
 
 
 def _read_all(file: int, stated: int) -> bytes:
-    """Read to the end of the file, which may have grown; one read may return less than there is."""
+    """Read to the end of the file, which may have grown. One read may return only a part."""
     parts: list[bytes] = []
     size = 0
     while part := os.read(file, max(_LEAST_READ, stated - size)):
@@ -176,7 +178,9 @@ def _read_all(file: int, stated: int) -> bytes:
 
 
 class _LocalFile(io.RawIOBase):
-    """An open local file to read, patiently; errors are not taken for damage of what it holds."""
+    """An open local file whose reads are repeated if storage fails, so that such a failure is not
+    taken for damage of the content.
+    """
 
     def __init__(self, file: int, path: str) -> None:
         super().__init__()
@@ -213,11 +217,11 @@ class _LocalFile(io.RawIOBase):
 
 
 def _open_local(path: str) -> io.BufferedReader:
-    """A local file to read.
+    """A local file, opened for reading.
 
     Raises:
-        OSError: it is not there, is no regular file, or may not be read.
-        PassingError: its storage fails; also while it is read.
+        OSError: the file does not exist, is not a regular file, or may not be read.
+        PassingError: its storage fails, now or while it is read.
     """
     file = patiently(lambda: _open(os.fsencode(path)), path)
     try:
@@ -231,11 +235,11 @@ def _open_local(path: str) -> io.BufferedReader:
 
 
 def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:
-    """An npz to read, by path or URL; an object is copied to a temporary file first.
+    """A file, opened for reading by path or URL. An object is copied to a temporary file first.
 
     Raises:
-        OSError: a local one is not there, or is not to be read by us.
-        PassingError: its storage fails; also while it is read.
+        OSError: a local file does not exist or may not be read.
+        PassingError: its storage fails, now or while it is read.
         ShardError, StorageError: as :func:`refit_shard.shards_spec.storage.files.open_file`.
     """
     if "://" in path_or_url:
@@ -244,11 +248,11 @@ def open_source(path_or_url: str) -> io.BufferedReader | io.BufferedRandom:
 
 
 def open_patiently(folder: Folder, name: str) -> Any:
-    """A file of a folder to read from its begin to its end.
+    """A file of a folder, opened for reading from its beginning to its end.
 
     Raises:
-        ShardError: it is not there, or is not to be read by us.
-        PassingError: its storage fails; also while it is read.
+        ShardError: the file does not exist or may not be read.
+        PassingError: its storage fails, now or while it is read.
     """
     where = f"{folder.url}/{name}"
     try:

@@ -1,1 +1,1 @@
-"""What a shard is: fields, geometry, files, and how to write and read them."""
+"""Defines shards: columns, geometry, manifest and files, and how to write, read and verify them."""

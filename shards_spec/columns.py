@@ -1,4 +1,4 @@
-"""The columns of a dataset in its manifest: writing them, and reading them with every check."""
+"""Writes the columns of a dataset to its manifest, and reads and checks them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,8 +23,8 @@ from refit_shard.shards_spec.own import STILL, Motion, parse_motion
 
 
 def columns_of(fields: Iterable[Field]) -> list[dict[str, Any]]:
-    """The columns as a manifest lists them: name, dtype and shape; for strings their length in
-    bytes; for own labels that move, their motion.
+    """The columns as JSON for a manifest: name, dtype and shape; for strings the length in bytes;
+    for own labels that move with the image, the motion.
     """
     return [
         {"name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
@@ -39,7 +39,7 @@ def _is_length(value: object) -> bool:
 
 
 def _parse_column(content: Any, where: str) -> Field:
-    """One column of a manifest: one of :data:`FIELDS`, or one of the data set's own."""
+    """One column of a manifest: a column of :data:`FIELDS`, or an own label."""
     keys = {"name", "dtype", "shape"}
     if not isinstance(content, dict) or content.keys() - {"bytes", "motion"} != keys:
         raise ShardError(f"{where}: a column has other keys than {sorted(keys)}; damaged")
@@ -56,7 +56,7 @@ def _parse_column(content: Any, where: str) -> Field:
         and (_is_length(width) and not shape if dtype == STRING else width == 0)
     )
     if not good:
-        raise ShardError(f"{where}: column {name!r:.40} is none that a build writes; damaged")
+        raise ShardError(f"{where}: damaged: column {name!r:.40} is not one that a build writes")
     if known is None:
         motion = _parse_motion(content, where)
         return Field(
@@ -71,7 +71,7 @@ def _parse_column(content: Any, where: str) -> Field:
 
 
 def _parse_motion(content: Mapping[str, Any], where: str) -> Motion:
-    """The motion of an own label, once it fits the label's dtype and shape."""
+    """The motion of an own label, which must fit the label's dtype and shape."""
     if "motion" not in content:
         return STILL
     where = f"{where}: column {content['name']!r:.40}"
@@ -86,12 +86,12 @@ def _parse_motion(content: Mapping[str, Any], where: str) -> Motion:
 
 
 def parse_columns(content: Sequence[Any], where: str) -> tuple[Field, ...]:
-    """The columns that a manifest lists: those of the field table that the dataset has, then its
-    own labels, then the record's checksum.
+    """The columns that a manifest lists: columns of the field table, then own labels, then the
+    record's checksum.
 
     Raises:
         FormatError: a column of the field table is missing, out of order or of another type.
-        ShardError: no build writes such columns.
+        ShardError: a column is not one that a build writes.
     """
     if len(content) > MAX_COLUMNS:
         raise ShardError(f"{where}: more than {MAX_COLUMNS} columns; the file is damaged")

@@ -1,7 +1,7 @@
 """The field table: every column of a shard, declared once.
 
 The Arrow schema, the dtype of the ``.npy`` members, the checks of a reader and the table in
-``docs/how/format.md`` are all made from :data:`FIELDS`, so writer and reader cannot drift apart.
+``docs/how/format.md`` are all made from :data:`FIELDS`, so writer and reader always agree.
 """
 
 import io
@@ -20,7 +20,7 @@ from refit_shard.shards_spec.own import HAS, RESERVED, STILL, Motion
 STRING = "string"
 RECORD_CRC = "record_crc32c"
 CRC_BYTES = 4
-# What a data set's own columns may hold.
+# The dtypes that own labels may have.
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", STRING),
@@ -40,8 +40,8 @@ class Field:
         shape: The shape of one row; Arrow stores it flattened.
         doc: What the column holds, with its unit.
         width: Bytes of a string in the ``.npy`` member, which depends on the dataset.
-        extrinsic: Whether the column exists only if the source has all camera extrinsics.
-        in_npy: Whether the ``.npy`` member beside the image holds the column too.
+        extrinsic: True if the column exists only if the npz has all camera extrinsics.
+        in_npy: True if the column is in the ``.npy`` member beside the image too.
         motion: How an own label moves with its image.
     """
 
@@ -146,7 +146,7 @@ EXTRINSICS: tuple[str, ...] = tuple(field.name for field in FIELDS if field.extr
 
 
 def standard_fields(*, extrinsics: bool, key_bytes: int, imgname_bytes: int) -> tuple[Field, ...]:
-    """The columns of the field table, with or without camera extrinsics, in their order.
+    """The columns of the field table, in order, with or without camera extrinsics.
 
     ``key_bytes``, ``imgname_bytes``: length of the longest key and name as UTF-8.
     """
@@ -169,15 +169,17 @@ def own_fields(fields: Iterable[Field]) -> tuple[Field, ...]:
 
 
 def is_own_name(name: str) -> bool:
-    """Whether an own label may have this name. ``has_…`` is reserved: it says in a batch whether a
-    row's dataset has the label.
+    """True if an own label may have this name. ``has_…`` is reserved: in a batch it is 1 for the
+    rows whose dataset has the label.
     """
     taken = name in FIELD or name in RESERVED or name.startswith(HAS)
     return _OWN_NAME.fullmatch(name) is not None and not taken
 
 
 def too_large(fields: Iterable[Field]) -> str:
-    """Why a row with these columns would exceed the format's limits; empty if it does not."""
+    """A text that says which limit of the format a row with these columns exceeds; empty if
+    none.
+    """
     listed = tuple(fields)
     if len(listed) > MAX_COLUMNS:
         return f"more than {MAX_COLUMNS} columns"
@@ -186,17 +188,17 @@ def too_large(fields: Iterable[Field]) -> str:
 
 
 def has_extrinsics(fields: Iterable[Field]) -> bool:
-    """Whether the camera's extrinsics are among the columns."""
+    """True if the camera extrinsics are among the columns."""
     return any(field.extrinsic for field in fields)
 
 
 def arrow_schema(fields: Iterable[Field]) -> pa.Schema:
-    """Schema of an index table. No column is nullable."""
+    """The Arrow schema of an index. No column is nullable."""
     return pa.schema(pa.field(field.name, field.arrow_type, nullable=False) for field in fields)
 
 
 def npy_dtype(fields: Iterable[Field]) -> np.dtype[np.void]:
-    """Dtype of a ``.npy`` member: a structured scalar; strings are fixed-length UTF-8 bytes."""
+    """The dtype of a ``.npy`` member: a structured scalar; strings are fixed-length UTF-8 bytes."""
     return np.dtype(
         [
             (
@@ -213,12 +215,12 @@ def npy_dtype(fields: Iterable[Field]) -> np.dtype[np.void]:
 
 
 def record_crc(record: bytes | memoryview) -> int:
-    """CRC-32C of a record without its last four bytes, which hold the CRC."""
+    """CRC-32C of a record without its last four bytes, where the CRC itself is stored."""
     return int(crc32c(memoryview(record)[:-CRC_BYTES]))
 
 
 def is_whole_record(record: bytes | memoryview) -> bool:
-    """Whether a record's bytes have the CRC that it holds."""
+    """True if a record's bytes have the CRC that is stored in the record."""
     return record_crc(record) == int.from_bytes(record[-CRC_BYTES:], "little")
 
 
@@ -237,7 +239,7 @@ def npy_header(dtype: np.dtype[np.void]) -> bytes:
 
 
 def arrow_column(field: Field, values: Any) -> pa.Array:
-    """Column of ``field`` from row values: strings, or an array-like (n, \\*field.shape)."""
+    """An Arrow column of ``field``. ``values``: strings, or an array-like (n, \\*field.shape)."""
     if field.dtype == STRING:
         return pa.array(values, pa.string())
     flat: NDArray[Any] = np.ascontiguousarray(values, dtype=field.dtype)
@@ -247,11 +249,10 @@ def arrow_column(field: Field, values: Any) -> pa.Array:
 
 
 def numpy_view(field: Field, column: pa.Array) -> NDArray[Any]:
-    """Values of a column as an array (n, \\*field.shape): a read-only view.
+    """The values of an Arrow column as an array (n, \\*field.shape): a read-only view, except that
+    booleans and strings, which Arrow stores in another form, are copied.
 
-    Booleans are bits in Arrow and strings are ragged, so these two kinds are unpacked. The others
-    are read from Arrow's memory: ``to_numpy`` imports pandas where there is one, which takes 0.2 s
-    and 20 MB of every start.
+    ``to_numpy`` would import pandas, where it is installed: 0.2 s and 20 MB at every start.
     """
     flat, first, count = column, 0, len(column) * field.size
     if field.shape:

@@ -1,4 +1,4 @@
-"""A lock that another thread may hold while the process is forked."""
+"""A lock that is free after a fork, even if another thread held it."""
 
 import os
 import threading
@@ -9,8 +9,8 @@ _ALL: "weakref.WeakSet[ForkLock]" = weakref.WeakSet()
 
 
 class ForkLock:
-    """A lock that is free in a forked child, whichever thread of the parent held it. That thread
-    does not exist in the child and could never release it there.
+    """A lock that is free in a forked child, even if a thread of the parent held it. That thread
+    does not exist in the child, so it could never release the lock there.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class ForkLock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Replace the lock by a free one; called in a child while it has a single thread."""
+        """Replace the lock by a free one; called in a child, which then has one thread."""
         self._lock = threading.Lock()
 
 

@@ -1,8 +1,8 @@
-"""The one geometry: box, stored window, and the map from an output pixel to a stored pixel.
+"""All geometry: boxes, stored windows, and the map from output pixels to stored pixels.
 
-Conventions, everywhere: x right, y down, in pixels; the *centre* of the first pixel is at 0, so
-an image of width W covers [-0.5, W - 0.5]. "Source" is the frame after any orientation fix,
-"stored" the JPEG in a shard, "output" the square that a network sees. Angles are in degrees,
+Conventions: x points right, y down, in pixels; the *centre* of the first pixel is at 0, so an image
+of width W covers [-0.5, W - 0.5]. "Source" is the frame in the orientation of its labels, "stored"
+the JPEG in a shard, "output" the square crop that is the network's input. Angles are in degrees,
 positive counter-clockwise as seen on the screen.
 """
 
@@ -16,21 +16,22 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Number = TypeVar("Number", float, Array)
 SQRT2 = math.sqrt(2.0)
-# Pixels of a box's side for each unit of SPIN's ``scale``.
+# SPIN's ``scale`` is a box's side divided by this many pixels.
 BOX_UNIT_PX = 200.0
 
 
 def box_side(scale: Number) -> Number:
-    """Side of SPIN's square box in source pixels."""
+    """The side of SPIN's square box in source pixels, 200 * ``scale``."""
     return BOX_UNIT_PX * scale
 
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
-    """How much augmentation a stored crop has room for.
+    """How much larger than the box a stored crop is, so that augmented crops can be cut from it.
 
-    ``scale``: the largest factor on the box's side. ``rotation``: whether any rotation fits, for
-    which the window is sqrt 2 times as large. ``margin``: extra source pixels for interpolation.
+    ``scale``: the largest factor on the box's side. ``rotation``: True if any rotation must fit,
+    for which the window is sqrt 2 times as large. ``margin``: extra source pixels for
+    interpolation.
     """
 
     scale: float = 1.25
@@ -48,11 +49,11 @@ CROPPED_ENVELOPE = Envelope(scale=1.0, rotation=False, margin=0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCrop:
-    """Where a stored crop lies in its frame.
+    """The window of a frame that is stored as a crop.
 
-    ``window``: x0, y0, x1, y1 in whole source pixels, ends exclusive. ``width`` and ``height``
-    of the stored image; ``kx`` and ``ky`` map exactly between the two:
-    ``stored = (source + 0.5 - x0) * kx - 0.5``.
+    ``window``: x0, y0, x1, y1 in whole source pixels, x1 and y1 exclusive. ``width``, ``height``:
+    of the stored image, px. ``kx`` and ``ky`` map exactly from source to stored pixels: ``stored =
+    (source + 0.5 - x0) * kx - 0.5``.
     """
 
     window: tuple[int, int, int, int]
@@ -71,7 +72,7 @@ class StoredCrop:
 
 
 def box_meets_image(cx: float, cy: float, side: float, height: int, width: int) -> bool:
-    """Whether the box covers any part of the image."""
+    """True if the box covers any part of the image. Centre and side in px of the image."""
     half = side / 2.0
     return (
         cx + half > -0.5
@@ -84,9 +85,10 @@ def box_meets_image(cx: float, cy: float, side: float, height: int, width: int) 
 def plan_crop(
     cx: float, cy: float, side: float, height: int, width: int, envelope: Envelope, box_px: int
 ) -> StoredCrop:
-    """The stored crop of a box that meets the image: clipped, shrunk to ``box_px``, never enlarged.
+    """The stored crop of a box that covers a part of the image: the envelope's window, clipped to
+    the image, and shrunk so that the box's side is at most ``box_px``; never enlarged.
 
-    What lies outside the image is not stored; a loader fills it with zeros, as ReFit does.
+    Pixels outside the image are not stored; a loader fills them with zeros, as ReFit does.
     """
     half = envelope.half_side(side)
     x0 = max(0, math.floor(max(cx - half, -1.0)))
@@ -102,11 +104,11 @@ def plan_crop(
 
 
 def truncated_box(cx: Array, cy: Array, side: Array) -> tuple[Array, Array]:
-    """ReFit's crop box: corners truncated toward zero to whole source pixels.
+    """The corners of ReFit's crop box, truncated toward zero to whole source pixels.
 
     Arguments have shape (n,). Returns the upper left corners (n, 2), inclusive, and the lower right
-    ones (n, 2), exclusive. Without the truncation the crop is half a pixel off, which costs ten
-    decibels of agreement with ReFit's.
+    ones (n, 2), exclusive. Without the truncation the crop is half a pixel off, which reduces its
+    agreement with ReFit's crop by ten decibels.
     """
     center = np.stack([cx, cy], axis=-1)
     half = side[..., None] / 2.0
@@ -114,7 +116,9 @@ def truncated_box(cx: Array, cy: Array, side: Array) -> tuple[Array, Array]:
 
 
 def plan_cropped(cx: float, cy: float, side: float, height: int, width: int) -> StoredCrop:
-    """The stored crop where the image on disk *is* ReFit's crop of the box, (height, width) px."""
+    """The stored crop for an image of (height, width) px that already is ReFit's crop of
+    the box.
+    """
     (ul,), (br,) = truncated_box(np.array([cx]), np.array([cy]), np.array([side]))
     return StoredCrop(
         window=(int(ul[0]), int(ul[1]), int(br[0]), int(br[1])), width=width, height=height
@@ -122,7 +126,7 @@ def plan_cropped(cx: float, cy: float, side: float, height: int, width: int) -> 
 
 
 def rotation(degrees: Array) -> Array:
-    """(n,) angles to (n, 2, 2) matrices that turn x toward y (clockwise on the screen)."""
+    """Matrices (n, 2, 2) that turn x toward y, clockwise on the screen, by angles (n,), degrees."""
     radians = np.deg2rad(degrees)
     made = np.empty((len(radians), 2, 2))
     made[:, 0, 0] = made[:, 1, 1] = np.cos(radians)
@@ -132,9 +136,10 @@ def rotation(degrees: Array) -> Array:
 
 
 def turned(matrices: Array, points: NDArray[np.floating[Any]]) -> Array:
-    """Points (n, m, 2) times matrices (n, 2, 2), a matrix for each row of points.
+    """The points (n, m, 2) multiplied by matrices (n, 2, 2), one matrix for each row of points.
 
-    Written out: the products and sums are the same on every processor, in a tenth of einsum's time.
+    Written out instead of einsum, so that the order of products and sums is the same on every
+    processor; it also takes a tenth of the time.
     """
     made = np.empty(points.shape)
     x, y = points[:, :, 0], points[:, :, 1]
@@ -144,8 +149,8 @@ def turned(matrices: Array, points: NDArray[np.floating[Any]]) -> Array:
 
 
 def determinants(affine: Array) -> Array:
-    """Determinants (n,) of the linear parts of affine maps (n, 2, 3): factors on areas, negative
-    for mirrors.
+    """Determinants (n,) of the linear parts of affine maps (n, 2, 3): the factors on areas,
+    negative if the map mirrors.
     """
     found: Array = affine[:, 0, 0] * affine[:, 1, 1] - affine[:, 0, 1] * affine[:, 1, 0]
     return found
@@ -154,10 +159,17 @@ def determinants(affine: Array) -> Array:
 def output_to_source(
     center: Array, side: Array, degrees: Array, flip: NDArray[np.bool_], res: int
 ) -> Array:
-    """Affine maps (n, 2, 3) from output pixels to source pixels, as ReFit's crop does it.
+    """Affine maps (n, 2, 3) from output pixels to source pixels, equal to those of ReFit's crop.
 
-    ``center`` (n, 2) and ``side`` (n,) of the augmented box in source pixels. The box is cut at
-    whole pixels, turned counter-clockwise about its middle, resized to ``res`` and mirrored.
+    The box is truncated to whole pixels, turned counter-clockwise about its middle, resized to
+    ``res`` and, where ``flip`` is set, mirrored.
+
+    Args:
+        center: (n, 2) of the augmented boxes, source px.
+        side: (n,) of the augmented boxes, source px.
+        degrees: (n,) rotations.
+        flip: (n,) True to mirror.
+        res: side of the output, px.
     """
     ul, br = truncated_box(center[:, 0], center[:, 1], side)
     step = (br - ul) / res
@@ -172,7 +184,10 @@ def output_to_source(
 
 
 def source_to_stored(affine: Array, window: NDArray[np.int32], k: Array) -> Array:
-    """Follow affine maps into source pixels (n, 2, 3) by the map into stored pixels."""
+    """Affine maps (n, 2, 3) into stored pixels, from maps ``affine`` (n, 2, 3) into source pixels.
+
+    ``window`` (n, 4): x0, y0, x1, y1 of the stored crops. ``k`` (n, 2): their kx, ky.
+    """
     result = affine * k[:, :, None]
     result[:, :, 2] += (0.5 - window[:, :2]) * k - 0.5
     return result
@@ -181,7 +196,9 @@ def source_to_stored(affine: Array, window: NDArray[np.int32], k: Array) -> Arra
 def source_to_output_points(
     points: Array, center: Array, side: Array, degrees: Array, flip: NDArray[np.bool_], res: int
 ) -> Array:
-    """Points (n, m, 2) from source to output pixels: the inverse of :func:`output_to_source`."""
+    """The points (n, m, 2) in output pixels, from source pixels: the inverse of
+    :func:`output_to_source`, whose other arguments are the same.
+    """
     affine = output_to_source(center, side, degrees, flip, res)
     inverse = np.empty((len(affine), 2, 2))
     inverse[:, 0, 0], inverse[:, 1, 1] = affine[:, 1, 1], affine[:, 0, 0]
@@ -205,11 +222,15 @@ def _clip(polygon: Array, axis: int, sign: float, bound: float) -> Array:
 
 
 def beyond_window(affine: Array, window: Array, orig_shape: Array, res: int) -> float:
-    """How far an output image shows its frame beyond the stored window, in source pixels; 0 if it
-    does not.
+    """How far an output image reaches beyond the stored window, in source pixels; 0 if it does not.
 
-    ``affine`` (2, 3): from output to source pixels. ``window``: x0, y0, x1, y1. ``orig_shape``: H,
-    W of the frame. What lies outside the frame is black anyway, and does not count.
+    Parts of the output outside the frame do not count, because they are black in any case.
+
+    Args:
+        affine: (2, 3), from output to source pixels.
+        window: x0, y0, x1, y1 of the stored crop.
+        orig_shape: H, W of the frame.
+        res: side of the output, px.
     """
     last = res - 1.0
     output = np.array([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])

@@ -1,11 +1,11 @@
-"""Reading untrusted Arrow files without allocating more memory than the file has bytes."""
+"""Reads untrusted Arrow files, without allocating more memory than the file has bytes."""
 
 import struct
 
 import pyarrow as pa
 
 _INT, _UINT, _SHORT = struct.Struct("<i"), struct.Struct("<I"), struct.Struct("<H")
-# Places of fields in the tables of Arrow's messages.
+# Numbers of fields in the flatbuffers tables of Arrow's messages.
 _MESSAGE_HEADER, _BATCH_COMPRESSION = 2, 3
 
 
@@ -20,7 +20,9 @@ def _field(data: memoryview, table: int, number: int) -> int | None:
 
 
 def _is_compressed(message: pa.Message) -> bool:
-    """Whether the buffers of a record batch are compressed; pyarrow has checked the message."""
+    """True if the buffers of a record batch are compressed. pyarrow must have checked the
+    message.
+    """
     data = memoryview(message.metadata)
     header = _field(data, _UINT.unpack_from(data)[0], _MESSAGE_HEADER)
     if header is None:
@@ -35,14 +37,14 @@ def _has_nulls(column: pa.Array) -> bool:
 
 
 def read_batch(data: pa.Buffer) -> pa.RecordBatch:
-    """The only record batch of an Arrow file, as views into the file's memory, validated in full:
-    pyarrow would read outside its memory where offsets are wrong.
+    """The only record batch of an Arrow file, as views into the file's memory. It is validated in
+    full, because pyarrow would read outside the memory if offsets are wrong.
 
-    The messages are read in sequence, because the file's footer may point at others.
+    The messages are read in sequence, because a damaged footer may point at other places.
 
     Raises:
         ValueError: the file has another number of batches, is compressed, or has a null value.
-        pa.ArrowException, OSError, UnicodeDecodeError: it is damaged.
+        pa.ArrowException, OSError, UnicodeDecodeError: the file is damaged.
     """
     count = pa.ipc.open_file(data).num_record_batches
     if count != 1:
@@ -56,7 +58,7 @@ def read_batch(data: pa.Buffer) -> pa.RecordBatch:
         raise ValueError("must hold one record batch that is not compressed")
     batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)
-    _ = batch.schema.names  # decodes them
+    _ = batch.schema.names  # decodes the names, which raises an error if they are not UTF-8
     if any(map(_has_nulls, batch.columns)):
         raise ValueError("a value is missing")
     return batch

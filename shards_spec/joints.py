@@ -1,10 +1,11 @@
-"""The 49 keypoints by name, in the order of ``keypoints``: OpenPose's 25 joints, then the 24 that
-SPIN gathers from several data sets. Of two joints with one name, OpenPose's is called ``op_…``.
+"""Names of the 49 keypoints, in the order of the column ``keypoints``: OpenPose's 25 joints, then
+the 24 that SPIN collects from several datasets. If both have a joint, OpenPose's is called
+``op_…``.
 """
 
 from collections.abc import Mapping, Sequence
 
-# By our name: what SPIN's constants.py calls it (JOINT_NAMES).
+# The names in SPIN's constants.py (JOINT_NAMES), by our names.
 SPIN_NAMES: Mapping[str, str] = {
     "op_nose": "OP Nose",
     "op_neck": "OP Neck",
@@ -58,19 +59,19 @@ SPIN_NAMES: Mapping[str, str] = {
 }
 JOINTS: tuple[str, ...] = tuple(SPIN_NAMES)
 OPENPOSE, SPIN = JOINTS[:25], JOINTS[25:]
-# A joint's place among the 49.
+# A joint's index among the 49.
 PLACE: Mapping[str, int] = {name: place for place, name in enumerate(JOINTS)}
 
 _SIDES = {"left": "right", "right": "left"}
 
 
 def other_side(name: str) -> str:
-    """The joint that a mirror puts in this one's place."""
+    """The joint on the other side of the body; the same one if it is in the middle."""
     return "_".join(_SIDES.get(word, word) for word in name.split("_"))
 
 
 def mirror(names: Sequence[str]) -> tuple[int, ...]:
-    """The permutation of a mirror: place i gets what was at the i-th number."""
+    """The permutation of a mirror: joint i gets the values of joint ``mirror(names)[i]``."""
     return tuple(names.index(other_side(name)) for name in names)
 
 

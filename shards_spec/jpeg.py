@@ -1,4 +1,4 @@
-"""JPEG of stored crops, through libjpeg-turbo."""
+"""Decodes and checks the JPEGs of stored crops, with libjpeg-turbo."""
 
 import numpy as np
 import simplejpeg
@@ -8,7 +8,7 @@ from refit_shard.shards_spec.errors import FrameError
 
 # A restart marker after every MCU: a reader can decode only the MCUs it needs (loaders.native).
 RESTART_INTERVAL = 1
-# Of a stored crop. A JPEG of a few bytes can state 65535 x 65535.
+# Limit for a stored crop: a JPEG of a few bytes can state 65535 x 65535.
 MAX_PIXELS = 128 << 20
 MAX_SIDE = 65535
 
@@ -29,10 +29,10 @@ def size(data: bytes | memoryview) -> tuple[int, int]:
 def decode(
     data: bytes | bytearray | memoryview, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """Decode to (H, W, 3) uint8 RGB, into ``out`` if it is given, which must have that shape.
+    """Decode to (H, W, 3) uint8 RGB. ``out``: an array of that shape to decode into, or None.
 
     Raises:
-        FrameError: the data are damaged or cut short; missing pixels are not filled in.
+        FrameError: the data are damaged or cut short.
     """
     try:
         image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=True)
@@ -42,14 +42,14 @@ def decode(
 
 
 def is_plain(data: bytes | memoryview) -> bool:
-    """Whether any reader decodes these bytes to the same RGB: a JPEG of three YCbCr channels
-    without EXIF orientation, so that it can be stored as it is.
+    """True for a JPEG with YCbCr channels and without EXIF. Every decoder gives the same RGB for
+    it, so it can be stored unchanged.
     """
     if bytes(data[:3]) != b"\xff\xd8\xff" or b"Exif\0\0" in bytes(data):
         return False
     try:
         return bool(simplejpeg.decode_jpeg_header(data)[2] == "YCbCr")
-    except ValueError:  # a damaged header, or a sampling that this library does not read
+    except ValueError:  # a damaged header, or a sampling that simplejpeg does not support
         return False
 
 

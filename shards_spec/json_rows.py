@@ -1,4 +1,4 @@
-"""Rows of a table as JSON, many at a time: Arrow's kernels write the numbers."""
+"""Writes rows of a table as JSON, many at a time, with Arrow's kernels."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,17 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# A row has at most a megabyte of labels, and a column of Arrow's strings 2 GB.
+# A row has at most 1 MB of labels, and an Arrow column of strings at most 2 GB.
 _ROWS_AT_ONCE = 128
 _NULL = "null"
 
 
 def json_rows(batch: pa.RecordBatch, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
-    """Each row as a JSON object of its columns, in one line.
+    """Yields each row as a JSON object of its columns, in one line.
 
-    Arrays are nested lists of the shape that ``shapes`` says of their column, else flat ones;
-    structs are objects. What is missing, NaN or infinite is ``null``. A float shows that it is
-    one, and has digits enough to tell it from its neighbours in its own type.
+    Arrays are nested lists with the shape that ``shapes`` gives for their column, or flat lists;
+    structs are objects. Missing values, NaN and infinities are ``null``. A float has a decimal
+    point or an exponent, and enough digits to give the same value in its type when it is read.
     """
     for begin in range(0, batch.num_rows, _ROWS_AT_ONCE):
         some = batch.slice(begin, _ROWS_AT_ONCE)
@@ -29,13 +29,13 @@ def json_rows(batch: pa.RecordBatch, shapes: Mapping[str, tuple[int, ...]]) -> I
 
 
 def _objects(columns: Mapping[str, pa.Array]) -> pa.Array:
-    """Objects of texts by name."""
+    """A column of JSON objects, from columns of JSON texts by name."""
     parts = [part for name, texts in columns.items() for part in (f", {json.dumps(name)}: ", texts)]
     return pc.binary_join_element_wise("{" + parts[0][2:], *parts[1:], "}", "")
 
 
 def _texts(column: pa.Array, shape: tuple[int, ...]) -> pa.Array:
-    """A column as JSON texts, one a row."""
+    """A column as JSON texts, one for each row."""
     if pa.types.is_struct(column.type):
         parts = zip(column.type, column.flatten(), strict=True)
         return _objects({field.name: _texts(part, ()) for field, part in parts})
@@ -47,7 +47,7 @@ def _texts(column: pa.Array, shape: tuple[int, ...]) -> pa.Array:
 
 
 def _lists(column: pa.Array, shape: tuple[int, ...]) -> pa.Array:
-    if column.null_count:  # a set has a label in all of its rows or in none
+    if column.null_count:  # a dataset has a label in all of its rows or in none
         return pa.repeat(_NULL, len(column))
     texts = _scalars(column.flatten())
     for size in reversed(shape):
@@ -60,7 +60,7 @@ def _lists(column: pa.Array, shape: tuple[int, ...]) -> pa.Array:
 def _scalars(values: pa.Array) -> pa.Array:
     """Numbers and booleans as JSON texts."""
     if pa.types.is_float16(values.type):
-        values = values.cast(pa.float32())  # fewer digits
+        values = values.cast(pa.float32())  # Arrow writes float16 with more digits than needed
     texts = pc.fill_null(values.cast(pa.string()), _NULL)
     if not pa.types.is_floating(values.type):
         return texts

@@ -1,7 +1,7 @@
-"""The manifest of a finished data set: what was built, from what, and every file's hash.
+"""The manifest of a finished dataset: what was built, from what, and every file's hash.
 
-It is published last, so a folder without one is not finished. It holds no time and no path, so
-the same input gives the same bytes.
+The manifest is published last, so a build in a folder without one is not finished. It contains no
+time and no path, so the same input gives the same bytes.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ from refit_shard.shards_spec.storage.folder import Folder
 FORMAT = "refit-shard"
 FORMAT_VERSION = 3
 MAX_MANIFEST_BYTES = 256 << 20
-# As many as the eight digits of a key number; a loader's order of them fits any memory.
+# As many rows as the eight digits of a key can number. A loader's permutation of them fits in
+# memory.
 MAX_ROWS = 10**8
 _MAX_NUMBER = 2**63 - 1
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
@@ -31,7 +32,7 @@ _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """One shard: its file names are ``name`` + ``.tar`` and ``.arrow``."""
+    """One shard. Its files are ``name`` + ``.tar`` and ``name`` + ``.arrow``."""
 
     name: str
     rows: int
@@ -42,13 +43,13 @@ class ShardEntry:
 
 
 def plan_hash(plan: Mapping[str, Any]) -> str:
-    """SHA-256 of a plan: everything that decides a data set's rows, labels and pixels."""
+    """SHA-256 of a plan: everything that decides a dataset's rows, labels and pixels."""
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What stands in ``manifest.json``; see ``docs/how/format.md`` for the meaning of each key.
+    """The content of ``manifest.json``; see ``docs/how/format.md`` for the meaning of each key.
 
     ``left_out``: runs (begin, end) of source rows that were left out on purpose, end exclusive.
     """
@@ -73,29 +74,29 @@ class Manifest:
 
     @property
     def plan_hash(self) -> str:
-        """SHA-256 of the plan, which the index of each shard states too."""
+        """SHA-256 of the plan. The index of each shard contains it too."""
         return plan_hash(self.plan)
 
     @property
     def extrinsics(self) -> bool:
-        """Whether the rows have camera extrinsics."""
+        """True if the rows have camera extrinsics."""
         return has_extrinsics(self.fields)
 
     @property
     def own(self) -> tuple[Field, ...]:
-        """The labels of the data set's own."""
+        """The own labels of the dataset."""
         return own_fields(self.fields)
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of what the shards hold, whatever their files are called."""
+        """SHA-256 of the content of the shards, independent of their files' names."""
         content = [self.plan_hash, *([entry.rows, entry.tar_sha256] for entry in self.shards)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def images_hash(self) -> str:
-        """SHA-256 of what decides the rows, their order and their images, but no label of the data
-        set's own: the same after such labels were added.
+        """SHA-256 of what decides the rows, their order and their images. It does not depend on own
+        labels, so it stays the same if labels are added.
         """
         plan = {key: value for key, value in self.plan.items() if key not in ("columns", "labels")}
         content = [plan_hash(plan), dict(self.quarantined), [entry.rows for entry in self.shards]]
@@ -103,11 +104,11 @@ class Manifest:
 
     @property
     def left_out_rows(self) -> int:
-        """How many source rows were left out on purpose."""
+        """The number of source rows that were left out on purpose."""
         return sum(end - begin for begin, end in self.left_out)
 
     def to_json(self) -> bytes:
-        """The manifest's bytes; keys sorted, one line a shard's key."""
+        """The manifest as JSON with sorted keys."""
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -145,7 +146,7 @@ def _parse_entry(content: Any, where: str) -> ShardEntry:
 
 
 def is_manifest(data: bytes) -> bool:
-    """Whether these are the bytes of a manifest of shards, of whatever version."""
+    """True if these are the bytes of a manifest of shards, of any version."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
@@ -162,7 +163,7 @@ def _check_version(content: Any, where: str) -> None:
     older = type(version) is int and version < FORMAT_VERSION
     what = (
         "an older refit-shard built these shards: build them again with --overwrite (they stay "
-        "until the new ones are whole), or read them with the version that built them"
+        "until the new ones are complete), or read them with the version that built them"
         if older
         else "upgrade refit-shard to read these shards"
     )
@@ -172,7 +173,7 @@ def _check_version(content: Any, where: str) -> None:
 
 
 def _check_agreement(manifest: Manifest, where: str) -> None:
-    """What a writer never writes is damage."""
+    """Check that the values agree with each other, as in every manifest that a build writes."""
     try:
         check_dataset_name(manifest.dataset)
     except UsageError as error:
@@ -185,13 +186,13 @@ def _check_agreement(manifest: Manifest, where: str) -> None:
         != sum(entry.rows for entry in manifest.shards),
         "'source_rows' is not 'rows', 'quarantined' and 'left_out' together": manifest.source_rows
         != counted,
-        "'left_out' holds no runs of rows in their order": any(
+        "'left_out' does not hold runs of rows in order": any(
             begin > end for begin, end in pairwise(runs)
         ),
         f"'rows' is not 1 to {MAX_ROWS}": not 1 <= manifest.rows <= MAX_ROWS,
         "two shards have one name": len(names) != len(manifest.shards),
         "'box_px' and 'quality' must be positive": min(manifest.box_px, manifest.quality) < 1,
-        "'envelope' holds no usable numbers": not (
+        "'envelope' does not hold usable numbers": not (
             0 < envelope.scale < math.inf and 0 <= envelope.margin < math.inf
         ),
     }
@@ -212,10 +213,10 @@ def _check_agreement(manifest: Manifest, where: str) -> None:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """Read and check a manifest.
+    """The manifest in the bytes of a file, checked. ``where``: the file, for errors.
 
     Raises:
-        FormatError: another format version, or other columns than this program's.
+        FormatError: another format version, or other columns than this program reads.
         ShardError: the file is damaged.
     """
     try:
@@ -268,11 +269,11 @@ def _parse_runs(content: Sequence[Any], where: str) -> tuple[tuple[int, int], ..
 
 
 def read_manifest(folder: Folder) -> Manifest:
-    """The manifest of a finished data set.
+    """The manifest of a finished dataset.
 
     Raises:
-        ShardError: it is missing (the build is not finished) or damaged.
-        FormatError: it is of another version.
+        ShardError: the manifest is missing (the build is not finished) or damaged.
+        FormatError: the manifest has another format version.
     """
     where = f"{folder.url}/{MANIFEST}"
     names = folder.names()

@@ -1,13 +1,13 @@
-"""Names of files and samples."""
+"""Makes and recognises the names of files and samples."""
 
 import re
 
 from refit_shard.shards_spec.errors import UsageError
 
 MANIFEST = "manifest.json"
-# An Arrow IPC file too (Feather 2), but named so that a glob for *.arrow finds only shards.
+# Also an Arrow IPC file (Feather 2), but with another ending, so that *.arrow matches only shards.
 QUARANTINE = "quarantine.feather"
-# Exists while --overwrite builds a new set beside an existing one.
+# Exists while --overwrite builds new shards beside existing ones.
 OVERWRITE = ".overwrite.json"
 LOCK = ".build.lock"
 TEMPORARY_SUFFIX = ".tmp"
@@ -24,7 +24,7 @@ def check_dataset_name(name: str) -> str:
     first dot.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: ``name`` cannot be used.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -35,28 +35,28 @@ def check_dataset_name(name: str) -> str:
 
 
 def sample_key(dataset: str, source_row: int) -> str:
-    """Key of one sample: the stem of its members in the tar. It holds no dot."""
+    """The key of a sample: the stem of its members in the tar, without a dot."""
     return f"{dataset}-{source_row:08d}"
 
 
 def shard_stem(dataset: str, index: int, generation: int = 0) -> str:
-    """File name of a shard without ``.tar`` or ``.arrow``.
+    """The file name of a shard without ``.tar`` or ``.arrow``.
 
-    ``generation``: 0 for the first set built in a folder, and one more for each set that is built
-    beside an existing one, so that their files never share a name.
+    ``generation``: 0 for the first shards in a folder, and one more for shards that are built
+    beside existing ones, so that their names differ.
     """
     middle = f"-g{generation}" if generation else ""
     return f"{dataset}{middle}-{index:06d}"
 
 
 def generation_of(dataset: str, file: str) -> int | None:
-    """The generation of a shard's file of this data set, by its name; None for other files."""
+    """The generation of a shard's file of this dataset, by its name; None for other files."""
     found = re.fullmatch(re.escape(dataset) + _SHARD_ENDING, file)
     return None if found is None else int(found["generation"] or 0)
 
 
 def quarantine_name(generation: int) -> str:
-    """File name of a generation's quarantine: it is replaced together with the manifest."""
+    """The file name of a generation's quarantine, which is published together with the manifest."""
     return f"quarantine-g{generation}.feather" if generation else QUARANTINE
 
 
@@ -78,7 +78,7 @@ def final_name(name: str) -> str:
 
 
 def is_attempt(dataset: str, name: str) -> bool:
-    """Whether this is a temporary name of a file of this dataset's build."""
+    """True for the temporary name of a file of this dataset's build."""
     found = _ATTEMPT.fullmatch(name)
     return found is not None and (
         found["file"] in (MANIFEST, OVERWRITE)
@@ -88,7 +88,7 @@ def is_attempt(dataset: str, name: str) -> bool:
 
 
 def is_of_a_build(name: str) -> bool:
-    """Whether a file of this name belongs to a build, finished or not."""
+    """True if a file with this name belongs to a build, finished or not."""
     fixed = (MANIFEST, LOCK, OVERWRITE)
     return (
         name in fixed

@@ -1,9 +1,9 @@
-"""The labels of a data set's own: their names, and how each moves with its image.
+"""Own labels: reserved names, and how a label moves with its image.
 
 Augmentation turns an image by ``rot`` degrees counter-clockwise about its box's middle, scales it,
-and then mirrors it left to right. A :class:`Motion` says what that does to a label. Of points and
-joints a mirror also exchanges left and right, by a permutation: place i gets what was at
-``flip[i]``.
+and then may mirror it left to right. A :class:`Motion` states what happens to a label then. A
+mirror also exchanges left and right points and joints, by a permutation: entry i gets the values of
+entry ``flip[i]``.
 """
 
 import math
@@ -18,7 +18,7 @@ KINDS = ("none", "permute", "points2d", "points3d", "axis_angle")
 HAS = "has_"
 MAX_FLIP = 1 << 16
 
-# The keys of a batch, an npz and a query that have a meaning already, beside the field table's.
+# Names, besides those of the field table, that have a meaning in a batch, an npz or a query.
 RESERVED = frozenset(
     (
         *("img", "flip", "occ", "is_flipped", "rot", "sc", "rot_angle", "pn", "sample_index"),
@@ -31,8 +31,8 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """What changes places under a mirror, and which of the joints are turned with the image:
-    ``roots``, whose rotations are in the camera's frame, not in that of a parent.
+    """``flip``: the permutation that a mirror makes. ``roots``: the joints whose rotations are in
+    the camera frame instead of a parent's frame, so that they turn with the image.
     """
 
     flip: tuple[int, ...]
@@ -49,8 +49,8 @@ _BODY = _SMPL[:22]
 # Fifteen joints of the left hand, then those of the right one, as in MANO (smplx, body_models.py).
 _HANDS = (*range(15, 30), *range(15))
 
-# By the names that a user gives. SMPL-X: joint_names.py of the package smplx; after the body come
-# jaw, left and right eye, and the hands.
+# The tables by the names that users give. SMPL-X: joint_names.py of the package smplx; after the
+# body come jaw, left and right eye, and the hands.
 TABLES: Mapping[str, Table] = {
     "spin": Table(flip=mirror(SPIN)),
     "openpose": Table(flip=mirror(OPENPOSE)),
@@ -69,12 +69,14 @@ TABLES: Mapping[str, Table] = {
 class Motion:
     """How a label moves with its image.
 
-    ``kind``: ``"none"``: not at all. ``"permute"``: a mirror permutes the first axis.
-    ``"points2d"``: the last axis is x, y in source pixels, then what is carried along; it becomes
-    -1 … 1 from edge to edge of the crop. ``"points3d"``: x, y, z in the camera's frame, then what
-    is carried along; turned in the image plane. ``"axis_angle"``: rotations of joints, three
-    numbers each, rad; ``roots`` are turned.
-    ``flip``: the permutation of a mirror; empty for ``"none"``.
+    Args:
+        kind: ``"none"``: not at all. ``"permute"``: a mirror permutes the first axis.
+            ``"points2d"``: the last axis is x, y in source pixels, then values that do not change;
+            x and y become -1 … 1 from edge to edge of the crop. ``"points3d"``: x, y, z in the
+            camera frame, then values that do not change; the points are turned in the image plane.
+            ``"axis_angle"``: rotations of joints, three numbers each, rad; ``roots`` are turned.
+        flip: the permutation of a mirror; empty for ``"none"``.
+        roots: the joints that are turned with the image, for ``"axis_angle"``.
     """
 
     kind: str = "none"
@@ -82,11 +84,13 @@ class Motion:
     roots: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest states it."""
+        """The motion as JSON for a manifest."""
         return {"kind": self.kind, "flip": list(self.flip), "roots": list(self.roots)}
 
     def misfit(self, dtype: str, shape: tuple[int, ...]) -> str:
-        """Why it cannot be that of a label of this dtype and row shape, or nothing."""
+        """A text that says why a label of this dtype and row shape cannot have the motion; empty if
+        it can.
+        """
         count = len(self.flip)
         if self.kind == "none":
             return "none has no permutation" if self.flip or self.roots else ""
@@ -109,10 +113,10 @@ STILL = Motion()
 
 
 def check_flip(flip: Any, where: str) -> tuple[int, ...]:
-    """A permutation that is its own inverse, as a mirror's is.
+    """The permutation as a tuple, checked to be its own inverse, because a mirror exchanges pairs.
 
     Raises:
-        UsageError: it is none.
+        UsageError: ``flip`` is not such a permutation.
     """
     if not isinstance(flip, (list, tuple)) or not 1 <= len(flip) <= MAX_FLIP:
         raise UsageError(f"{where}: must be a list of 1 to {MAX_FLIP} whole numbers from 0")
@@ -121,7 +125,7 @@ def check_flip(flip: Any, where: str) -> tuple[int, ...]:
     wrong = next((place for place, one in enumerate(flip) if flip[one] != place), None)
     if wrong is not None:
         raise UsageError(
-            f"{where}: {wrong} gets what is at {flip[wrong]}, which gets what is at "
+            f"{where}: entry {wrong} is {flip[wrong]}, so entry {flip[wrong]} must be {wrong}, got "
             f"{flip[flip[wrong]]}: a mirror exchanges pairs"
         )
     return tuple(flip)
@@ -131,14 +135,14 @@ def parse_motion(content: Any) -> Motion:
     """The motion that a manifest states for a column.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the content is not a valid motion.
     """
     if not isinstance(content, dict) or content.keys() != {"kind", "flip", "roots"}:
         raise UsageError("'motion' must hold kind, flip and roots")
     kind, roots = content["kind"], content["roots"]
     flip = check_flip(content["flip"], "'motion'")
     if kind not in KINDS[1:] or not isinstance(roots, list):
-        raise UsageError(f"'motion' is none of {', '.join(KINDS[1:])}")
+        raise UsageError(f"'motion' must be one of {', '.join(KINDS[1:])}, with a list of roots")
     if not all(type(one) is int and 0 <= one < len(flip) for one in roots):
         raise UsageError("'motion': 'roots' are not among the joints")
     return Motion(kind=kind, flip=flip, roots=tuple(roots))

@@ -1,4 +1,6 @@
-"""How many cores this process may use, and glibc settings for a process that handles images."""
+"""Counts the cores that this process may use, and sets glibc up for a process that handles
+images.
+"""
 
 import ctypes
 import math
@@ -18,9 +20,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_cores(proc: Path = Path("/proc/self/cgroup"), mount: Path = _CGROUPS) -> int:
-    """Cores that this process may use: by its affinity, and by the quota of its control groups.
+    """The number of cores that this process may use: by its affinity and by the CPU quota of its
+    control groups (containers).
 
-    A quota of one and a half cores counts as two. ``proc`` and ``mount``: where Linux states the
+    A quota of one and a half cores counts as two. ``proc``, ``mount``: where Linux states the
     groups.
     """
     if hasattr(os, "sched_getaffinity"):
@@ -52,7 +55,9 @@ def _quota(proc: Path, mount: Path) -> float:
 
 
 def _quota_at(folder: Path) -> float:
-    """The quota that a folder of control groups states, of version 2 or 1."""
+    """The CPU quota, in cores, that a control group's folder states, of version 2 or 1; infinity if
+    none.
+    """
     with suppress(OSError, ValueError, ArithmeticError):
         texts = (folder / "cpu.max").read_text().split()
         return math.inf if texts[0] == "max" else int(texts[0]) / int(texts[1])
@@ -67,9 +72,9 @@ def _quota_at(folder: Path) -> float:
 def settle_process() -> None:
     """Set glibc's allocator up for images, once per process.
 
-    It keeps freed memory: by default glibc returns each frame's megabytes to the system and faults
-    them in again, a seventh of a build's time. All threads share one arena, so memory that one
-    thread freed is reused by the others.
+    Freed memory is kept: by default glibc returns each frame's megabytes to the system and gets
+    them back with page faults, which takes a seventh of a build's time. All threads share one
+    arena, so that memory freed by one thread is reused by others.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

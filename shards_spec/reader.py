@@ -1,8 +1,8 @@
-"""Reading shards: labels and images straight from the mapped files, with no copy; read, where a
-file system maps none.
+"""Reads shards: labels and images as views into memory-mapped files, without copies. Files are read
+instead if their file system cannot map them.
 
-Nothing here trusts the files: the schema must be this program's, every offset is checked against
-the tar's size, and nothing is ever unpickled.
+Files are not trusted: the schema must be this program's, every offset is checked against the tar's
+size, and nothing is ever unpickled.
 """
 
 import bisect
@@ -52,13 +52,13 @@ class ShardSeal:
 
 
 def read_index(folder: Folder, name: str, *, mapped: bool = False) -> pa.RecordBatch:
-    """The index table ``name`` as one record batch.
+    """The index in the file ``name`` as one record batch.
 
-    ``mapped``: views into the mapped file, where the folder is local, instead of into a copy.
+    ``mapped``: True for views into the mapped file, if the folder is local, instead of into a copy.
 
     Raises:
         ShardError: the file is missing or not an Arrow file of one batch.
-        StorageError: it cannot be read.
+        StorageError: the file cannot be read.
     """
     where = f"{folder.url}/{name}"
     try:
@@ -70,10 +70,10 @@ def read_index(folder: Folder, name: str, *, mapped: bool = False) -> pa.RecordB
 
 
 def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
-    """The index table in an Arrow file's bytes, as views into them.
+    """The index in an Arrow file's bytes, as views into them. ``where``: the file, for errors.
 
     Raises:
-        ShardError: it is damaged, or holds another number of batches than one.
+        ShardError: the file is damaged, or does not hold exactly one batch.
     """
     try:
         return read_batch(data)
@@ -83,23 +83,23 @@ def parse_index(data: pa.Buffer, where: str) -> pa.RecordBatch:
 
 
 def is_shard(folder: Folder, name: str, dataset: str) -> bool:
-    """Whether a tar begins as those of a data set do: with the header of one of its samples.
+    """True if a tar begins with the header of one of the dataset's samples, or is empty.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: the tar cannot be read.
     """
     with folder.open(name) as file:
         head = bytes(file.read(_TAR_BLOCK))
     try:
         member = tarfile.TarInfo.frombuf(head, "utf-8", "strict").name
     except (tarfile.TarError, ValueError):
-        return not head.strip(b"\0")  # empty: no sample of it could be made
+        return not head.strip(b"\0")  # a tar without samples, because none could be made
     key = member.removesuffix(".jpg")
     return key == sample_key(dataset, int(key[-8:])) if key[-8:].isdecimal() else False
 
 
 def check_schema(batch: pa.RecordBatch, fields: Sequence[Field], where: str) -> None:
-    """Refuse an index whose columns are not ``fields``.
+    """Check that an index has the columns ``fields``.
 
     Raises:
         FormatError: a column is missing, added, moved or of another type.
@@ -112,11 +112,11 @@ def check_schema(batch: pa.RecordBatch, fields: Sequence[Field], where: str) -> 
 
 
 def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
-    """The metadata of an index, once its hash has shown that no byte has changed.
+    """The metadata of an index. The hash of columns and metadata is verified.
 
     Raises:
-        ShardError: it is missing, or it or a column is damaged.
-        FormatError: it is of an older version.
+        ShardError: the metadata are missing, or they or a column are damaged.
+        FormatError: the index is of an older version.
     """
     try:
         content = json.loads((batch.schema.metadata or {})[METADATA_KEY])
@@ -132,10 +132,10 @@ def read_seal(batch: pa.RecordBatch, where: str) -> ShardSeal:
 
 
 def open_index(folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> pa.RecordBatch:
-    """The index of a shard, once it has shown the columns and the rows that it must have.
+    """The index of a shard. Its columns and its number of rows are checked.
 
     Raises:
-        ShardError: it is missing, damaged, or of another number of rows.
+        ShardError: the index is missing, damaged, or has another number of rows.
         FormatError: its columns are not ``fields``.
     """
     name = f"{entry.name}.arrow"
@@ -149,16 +149,16 @@ def open_index(folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> pa
 
 
 class Shard:
-    """One open shard: its table of labels and its tar. Arrays and images are views, not copies.
+    """One open shard: its index and its tar. Arrays and images are views, not copies.
 
     Args:
-        folder: Where it is.
-        entry: Its name, sizes and hashes, as the manifest has them.
-        fields: The columns that its table must have.
+        folder: The dataset's folder.
+        entry: The shard's name, sizes and hashes in the manifest.
+        fields: The columns that the index must have.
 
     Raises:
-        ShardError: the table is missing, damaged, or of another number of rows.
-        FormatError: the columns are others.
+        ShardError: the index is missing, damaged, or has another number of rows.
+        FormatError: the index has other columns.
     """
 
     def __init__(self, folder: Folder, entry: ShardEntry, fields: Sequence[Field]) -> None:
@@ -178,7 +178,7 @@ class Shard:
         return int(self._index.num_rows)
 
     def column(self, name: str) -> pa.Array:
-        """A column of the table as Arrow has it, without a copy.
+        """A column of the index as an Arrow array, without a copy.
 
         Args:
             name: A column of the format.
@@ -186,19 +186,19 @@ class Shard:
         return self._index.column(name)
 
     def table(self) -> pa.Table:
-        """All columns as one Arrow table, without a copy."""
+        """The index as an Arrow table, without a copy."""
         return pa.Table.from_batches([self._index])
 
     def seal(self) -> ShardSeal:
-        """What the index states of its shard, once its hash has shown that no byte has changed.
+        """The metadata of the index. The hash of columns and metadata is verified.
 
         Raises:
-            ShardError: it or a column is damaged.
+            ShardError: the metadata or a column are damaged.
         """
         return read_seal(self._index, f"{self.name}.arrow")
 
     def view(self, name: str) -> NDArray[Any]:
-        """A column as a numpy array (rows, \\*shape), copied only for strings and booleans.
+        """A column as a numpy array (rows, \\*shape); a copy only for strings and booleans.
 
         Args:
             name: A column of the format.
@@ -208,14 +208,14 @@ class Shard:
         return self._views[name]
 
     def jpeg(self, row: int) -> bytes | memoryview:
-        """The JPEG of one row; a slice of the tar where that is mapped.
+        """The JPEG of one row; a view into the tar if that is mapped.
 
         Args:
-            row: Its number in this shard, from 0.
+            row: The row's number in this shard, from 0.
 
         Raises:
             ShardError: the index points outside the tar.
-            StorageError: it cannot be read.
+            StorageError: the tar cannot be read.
         """
         offset = int(self.view("jpg_offset")[row])
         length = int(self.view("jpg_length")[row])
@@ -232,23 +232,24 @@ class Shard:
             raise explain(error, f"{self.where}.tar: row {row}") from error
 
     def sample(self, row: int) -> "Sample":
-        """One row.
+        """The sample of one row.
 
         Args:
-            row: Its number in this shard, from 0.
+            row: The row's number in this shard, from 0.
         """
         return Sample(self, row)
 
 
 class Sample:
-    """One person: ``sample.jpeg``, and ``sample["pose"]`` and so on by the names of columns.
+    """One person: the stored crop ``sample.jpeg``, and labels by the names of columns, such as
+    ``sample["pose"]``.
 
-    Numbers are views into the shard, in the shapes of the format: ``sample["keypoints"]`` is (49,
-    3) float32, x and y in pixels of the frame.
+    Numbers are views into the shard, with the shapes of the format: ``sample["keypoints"]`` is
+    (49, 3) float32: x and y in pixels of the frame, and confidence.
 
     Args:
-        shard: Where it is.
-        row: Its number in the shard, from 0.
+        shard: The sample's shard.
+        row: The sample's row in the shard, from 0.
     """
 
     def __init__(self, shard: Shard, row: int) -> None:
@@ -265,14 +266,14 @@ class Sample:
         """The stored crop as the bytes of a JPEG.
 
         Raises:
-            ShardError: the table points outside the tar.
-            StorageError: it cannot be read.
+            ShardError: the index points outside the tar.
+            StorageError: the tar cannot be read.
         """
         return self._shard.jpeg(self._row)
 
     @property
     def own(self) -> tuple[Field, ...]:
-        """The labels of the data set's own."""
+        """The columns of the dataset that are own labels."""
         return own_fields(self._shard.fields.values())
 
     def __getitem__(self, name: str) -> Any:
@@ -284,15 +285,16 @@ class Sample:
         """Check the labels against their CRC.
 
         Raises:
-            ShardError: they have changed since they were built.
+            ShardError: the labels are damaged.
         """
         self.record()
 
     def record(self) -> NDArray[np.void]:
-        """The labels as the record in the tar has them: a numpy structured scalar.
+        """The labels as a numpy structured scalar, equal to the record in the tar. The CRC is
+        checked.
 
         Raises:
-            ShardError: they have changed since they were built.
+            ShardError: the labels are damaged.
         """
         record = np.zeros((), npy_dtype(self._shard.fields.values()))
         for name in record.dtype.names or ():
@@ -307,18 +309,16 @@ class Sample:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """Every column of the row by name."""
+        """The values of all columns of the row, by name."""
         return {name: self[name] for name in self._shard.fields}
 
 
 class ShardSet:
-    """A finished data set: a sequence of samples, in the order of its shards.
-
-    Make one by :meth:`open`.
+    """A finished dataset as a sequence of samples, in the order of its shards; see :meth:`open`.
 
     Args:
-        folder: Where the shards are.
-        manifest: What the data set's ``manifest.json`` holds.
+        folder: The dataset's folder.
+        manifest: The content of its ``manifest.json``.
     """
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
@@ -329,14 +329,15 @@ class ShardSet:
 
     @classmethod
     def open(cls, path_or_url: AnyPath) -> "ShardSet":
-        """The data set in a folder. Its shards are opened when they are first read.
+        """The dataset in a folder. Its shards are opened when they are first read.
 
         Args:
-            path_or_url: The data set's folder, as ``data/shards/bedlam`` or ``s3://bucket/bedlam``.
+            path_or_url: The dataset's folder, such as ``data/shards/bedlam`` or
+                ``s3://bucket/bedlam``.
 
         Raises:
-            ShardError: no finished shards there, or the manifest is damaged.
-            FormatError: shards of another format version.
+            ShardError: the folder has no finished dataset, or the manifest is damaged.
+            FormatError: the shards have another format version.
         """
         folder = open_folder(path_or_url)
         return cls(folder, read_manifest(folder))
@@ -346,13 +347,13 @@ class ShardSet:
 
     @property
     def own(self) -> tuple[Field, ...]:
-        """The labels of the data set's own, as :func:`webdataset_item` takes them."""
+        """The columns of the dataset that are own labels, for :func:`webdataset_item`."""
         return self.manifest.own
 
     def shard(self, index: int) -> Shard:
-        """The shard of number ``index``, opened once.
+        """The shard with the number ``index``, opened on first use.
 
-        Two threads that ask for it at the same time may both open it; one of the two is kept.
+        If two threads ask for a shard at the same time, both may open it; one of the two is kept.
         """
         shard = self._shards.get(index)
         if shard is None:
@@ -362,7 +363,7 @@ class ShardSet:
         return shard
 
     def locate(self, index: int) -> tuple[int, int]:
-        """Number of the shard that holds sample ``index``, and the sample's row in it.
+        """The number of the shard that contains sample ``index``, and the sample's row in it.
 
         Raises:
             IndexError: there is no such sample.
@@ -378,10 +379,11 @@ class ShardSet:
 
 
 def find_data_sets(path_or_url: AnyPath) -> list[str]:
-    """The data sets at a path, finished or not: itself, or those of its folders that hold any.
+    """Paths or URLs of the datasets at a path, finished or not: the path itself if it contains
+    shards, else those of its folders that do.
 
     Raises:
-        ShardError: there are none.
+        ShardError: there is no dataset.
     """
     folder = open_folder(path_or_url)
     if _holds_shards(folder):
@@ -391,8 +393,8 @@ def find_data_sets(path_or_url: AnyPath) -> list[str]:
         try:
             if _holds_shards(open_folder(url)):
                 found.append(url)
-        except StorageError as error:  # somebody else's, such as lost+found
-            warn_once(url, f"passed over: {error}")
+        except StorageError as error:  # a folder of another user, such as lost+found
+            warn_once(url, f"ignored: {error}")
     if not found:
         raise ShardError(
             f"{folder.url}: no shards there (no {MANIFEST}); build them with: refit-shard build"

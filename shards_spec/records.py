@@ -1,7 +1,7 @@
-"""Samples for a training loop: one read of the tar gives a JPEG and its labels.
+"""Reads samples for a training loop, each JPEG with its labels in one read of the tar.
 
-Only the positions of the JPEGs are kept of an index, 12 bytes a row. Nothing is memory-mapped, so a
-long run does not fill its memory with pages that it has read.
+Of an index only the offsets and lengths of the JPEGs are kept, 12 bytes a row. Nothing is
+memory-mapped, so a long run does not fill its memory with pages that it has read.
 """
 
 import os
@@ -44,7 +44,7 @@ class NpyLayout:
 
     @property
     def size(self) -> int:
-        """Bytes of a member."""
+        """Bytes of a ``.npy`` member."""
         return len(self.header) + self.dtype.itemsize
 
 
@@ -59,19 +59,19 @@ class ByteFile(Protocol):
 
 
 class LocalFile:
-    """A local file read by ``pread``, from many threads at once, without a memory map."""
+    """A local file that is read with ``pread``, by any number of threads, without a memory map."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
-            with suppress(OSError):  # nothing was written
+            with suppress(OSError):  # the file was only read, so nothing is lost
                 os.close(self._descriptor)
 
     @property
     def descriptor(self) -> int:
-        """The system's number of the open file; closed with this object."""
+        """The file descriptor; it is closed when this object is deleted."""
         return self._descriptor
 
     def size(self) -> int:
@@ -79,7 +79,9 @@ class LocalFile:
         return os.fstat(self._descriptor).st_size
 
     def is_deleted(self) -> bool:
-        """True once the file is unlinked; a cache may have downloaded a new one under its name."""
+        """True if the file was unlinked; a cache may have downloaded it again under the
+        same name.
+        """
         return os.fstat(self._descriptor).st_nlink == 0
 
     def read_at(self, nbytes: int, offset: int) -> bytes:
@@ -88,12 +90,12 @@ class LocalFile:
 
 
 def open_tar(folder: Folder, name: str) -> ByteFile:
-    """Open a tar for reads at any offset.
+    """A tar, opened for reads at any offset.
 
     Raises:
-        ShardError: it is missing.
-        OSError: it cannot be opened.
-        StorageError: the store failed.
+        ShardError: the tar is missing.
+        OSError: the tar cannot be opened.
+        StorageError: the object store failed.
     """
     if folder.local is None:
         remote: ByteFile = folder.open(name)
@@ -105,14 +107,14 @@ def open_tar(folder: Folder, name: str) -> ByteFile:
 
 
 def most_open_tars() -> int:
-    """How many tars to hold open: a quarter of the files that a process may have, at most 512."""
+    """How many tars may be open: a quarter of the process's limit of open files, at most 512."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_OPEN_TARS if allowed < 0 else max(4, min(_MOST_OPEN_TARS, allowed // 4))
 
 
 class OpenTars:
-    """The most recently used tars, kept open. A tar that is evicted is closed once no thread reads
-    it.
+    """The most recently used tars, kept open. An evicted tar is closed when no thread reads it any
+    longer.
     """
 
     def __init__(self) -> None:
@@ -124,8 +126,8 @@ class OpenTars:
         """An open tar and its size in bytes.
 
         Raises:
-            ShardError: it is missing.
-            StorageError: it cannot be read.
+            ShardError: the tar is missing.
+            StorageError: the tar cannot be opened.
         """
         try:
             return self._get(folder, name)
@@ -147,11 +149,10 @@ class OpenTars:
 
 @dataclass(frozen=True)
 class Places:
-    """Where samples lie in their tars: int64 arrays (n,).
+    """Where samples are stored in their tars: int64 arrays (n,).
 
-    ``asked``: index of the sample among those asked for. ``tar``: index of its tar in ``tars``. The
-    sample has ``sizes`` bytes from ``offsets`` on, of which the first ``jpeg_lengths`` are the
-    JPEG.
+    ``asked``: index of the sample in the request. ``tar``: index of its tar in ``tars``. A sample
+    has ``sizes`` bytes from ``offsets`` on; the first ``jpeg_lengths`` bytes are the JPEG.
     """
 
     tars: list[ByteFile]
@@ -163,7 +164,7 @@ class Places:
 
     @classmethod
     def joined(cls, parts: Sequence["Places"]) -> "Places":
-        """Those of all parts, one after the other."""
+        """The places of all parts, concatenated."""
         firsts = np.cumsum([0, *(len(part.tars) for part in parts[:-1])])
         return cls(
             [tar for part in parts for tar in part.tars],
@@ -177,16 +178,16 @@ class Places:
 
 @dataclass(frozen=True)
 class Stored:
-    """One sample: its JPEG, and its labels as the bytes of a record of :class:`NpyLayout`."""
+    """One sample: its JPEG, and its labels as the bytes of a record; see :class:`NpyLayout`."""
 
     jpeg: bytes
     record: bytes
 
 
 class RecordReader:
-    """Finds samples of a finished dataset by their number, in the order of its shards.
+    """Finds and reads samples of a finished dataset by number, in the order of its shards.
 
-    Thread-safe, and safe to use after a fork. ``tars`` may be shared with other readers.
+    Thread-safe, also after a fork. ``tars`` may be shared with other readers.
     """
 
     def __init__(self, data_set: ShardSet, tars: OpenTars) -> None:
@@ -196,14 +197,14 @@ class RecordReader:
         shards = data_set.manifest.shards
         self._names = [f"{entry.name}.tar" for entry in shards]
         self._ends = np.cumsum([entry.rows for entry in shards], dtype=np.int64)
-        # A shard's part is filled when the shard is first used; pages are allocated then.
+        # A shard's part is filled when the shard is first used; only then its pages are allocated.
         self._offsets = np.zeros(len(data_set), np.uint64)
         self._lengths = np.zeros(len(data_set), np.uint32)
         self._known: set[int] = set()
 
     @property
     def dtype(self) -> np.dtype[np.void]:
-        """Of the records."""
+        """The dtype of the records."""
         return self.layout.dtype
 
     def _index(self, shard: int) -> pa.RecordBatch:
@@ -219,7 +220,9 @@ class RecordReader:
         self._known.add(shard)
 
     def describe(self, index: int) -> str:
-        """Where a sample lies, for an error: shard, key and offset as far as they can be read."""
+        """A text for errors that says where a sample is: shard and row and, if the index can be
+        read, key and offset.
+        """
         shard, row = self._set.locate(index)
         found = f"shard {self._set.manifest.shards[shard].name}, row {row}"
         with suppress(ShardError):
@@ -228,13 +231,13 @@ class RecordReader:
         return found
 
     def where(self, index: int) -> str:
-        """The tar and the row of a sample, for an error."""
+        """A text for errors with the tar and the row of a sample."""
         shard, row = self._set.locate(index)
         return f"{self._set.folder.url}/{self._names[shard]}: row {row}"
 
     def places(self, indices: Ints) -> tuple[Places, dict[int, ShardError]]:
-        """Where samples lie, and the errors of those whose tar or index is missing, damaged or cut
-        short, by their position in ``indices`` (n,).
+        """Where the samples ``indices`` (n,) are stored; and, by position in ``indices``, the
+        errors of those whose tar or index is missing, damaged or cut short.
 
         Raises:
             StorageError: a tar or an index cannot be opened.
@@ -263,7 +266,9 @@ class RecordReader:
     def _open(
         self, shards: Sequence[int]
     ) -> tuple[dict[int, tuple[ByteFile, int]], dict[int, ShardError]]:
-        """The open tars of shards with their sizes, and the errors of those that are not there."""
+        """The open tars of the shards with their sizes, and the errors of those that are missing or
+        damaged.
+        """
         opened, failed = {}, {}
         for shard in dict.fromkeys(shards):
             try:
@@ -275,12 +280,12 @@ class RecordReader:
         return opened, failed
 
     def read(self, index: int) -> Stored:
-        """One sample.
+        """The sample with the number ``index``.
 
         Raises:
-            ShardError: the tar is missing, cut short, or not what the index says; or the labels are
-                damaged.
-            StorageError: it cannot be read.
+            ShardError: the tar is missing, cut short, or does not match the index; or the labels
+                are damaged.
+            StorageError: the tar cannot be read.
         """
         where = self.where(index)
         places, wrong = self.places(np.array([index]))
@@ -294,7 +299,7 @@ class RecordReader:
         labels = size - self.layout.size
         record = data[labels + len(self.layout.header) :]
         if len(data) != size or not data.startswith(self.layout.header, labels):
-            raise ShardError(f"{where}: no labels behind the JPEG; run refit-shard verify")
+            raise ShardError(f"{where}: no labels after the JPEG; run refit-shard verify")
         if not is_whole_record(record):
             raise ShardError(f"{where}: the labels are damaged (crc32c); run refit-shard verify")
         return Stored(data[: int(places.jpeg_lengths[0])], record)

@@ -1,4 +1,6 @@
-"""Values of options, checked and as Python's own types: numpy's numbers are taken too."""
+"""Checks values of options and converts them to Python's types; numpy's numbers are
+accepted too.
+"""
 
 import math
 import numbers
@@ -13,10 +15,11 @@ from refit_shard.shards_spec.errors import UsageError
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``, as an int.
+    """The value as an int; it must be a whole number from ``low`` to ``high``. ``name``: of
+    the option, for errors.
 
     Raises:
-        UsageError: another number, or none; True and False are none.
+        UsageError: the value is anything else, also True or False.
     """
     number = None if is_flag(value) else _as_index(value)
     if number is None or not low <= number <= high:
@@ -25,10 +28,11 @@ def whole(name: str, value: Any, low: int, high: int) -> int:
 
 
 def number(name: str, value: Any, low: float, high: float) -> float:
-    """A number from ``low`` to ``high``, as a float.
+    """The value as a float; it must be a number from ``low`` to ``high``. ``name``: of the
+    option, for errors.
 
     Raises:
-        UsageError: another number, or none.
+        UsageError: the value is anything else.
     """
     found = as_float(value)
     if not low <= found <= high:
@@ -37,10 +41,10 @@ def number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False.
+    """The value as a bool; it must be True or False. ``name``: of the option, for errors.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the value is anything else.
     """
     if not is_flag(value):
         raise UsageError(f"{name}: must be one of True, False, got {value!r:.80}")
@@ -48,7 +52,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def as_float(value: object) -> float:
-    """A real number as a float; NaN for what is none, or is too large for one."""
+    """A real number as a float; NaN if the value is not a real number or too large for a float."""
     if is_flag(value) or not isinstance(value, numbers.Real):
         return math.nan
     real: SupportsFloat = value
@@ -59,18 +63,18 @@ def as_float(value: object) -> float:
 
 
 def is_flag(value: object) -> bool:
-    """Whether it is Python's or numpy's True or False."""
+    """True if the value is Python's or numpy's True or False."""
     return isinstance(value, (bool, np.bool_))
 
 
 def hold(options: object, **values: object) -> None:
-    """Set fields of a frozen dataclass; for its ``__post_init__`` alone."""
+    """Set fields of a frozen dataclass; only for its ``__post_init__``."""
     for name, value in values.items():
         object.__setattr__(options, name, value)
 
 
 def differing(options: Any) -> str:
-    """A dataclass as Python would write it, with the fields that are not at their defaults."""
+    """The ``repr`` of a dataclass with only the fields that differ from their defaults."""
     said = []
     for field in fields(options):
         value = getattr(options, field.name)
@@ -88,10 +92,10 @@ def _as_index(value: Any) -> int | None:
 
 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Refuse a value that is none of those allowed.
+    """Check that a value is one of those allowed. ``name``: of the option, for errors.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the value is not allowed.
     """
     if value not in allowed:
         raise UsageError(f"{name}: must be one of {', '.join(map(repr, allowed))}, got {value!r}")

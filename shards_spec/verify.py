@@ -1,4 +1,4 @@
-"""Re-reading everything: are these shards whole, and is every source row accounted for?"""
+"""Verifies a dataset: reads all shards, and checks that every source row is accounted for."""
 
 import tarfile
 from collections import Counter
@@ -33,9 +33,10 @@ from refit_shard.shards_spec.writer import QUARANTINE_SCHEMA, Quarantined
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """``problem``: the first thing found wrong in a shard, or None; ``rows``: its source rows.
+    """The result of verifying one shard.
 
-    ``seal``: what its index states of the shard; None where it could not be read.
+    ``rows``: its source rows. ``problem``: the first error in the shard, or None. ``seal``: the
+    metadata of its index, None if they could not be read.
     """
 
     shard: str
@@ -49,14 +50,14 @@ def _check_file(folder: Folder, name: str, size: int, sha256: str) -> None:
     if found_size != size:
         raise ShardError(f"{name}: {found_size} bytes, the manifest says {size}")
     if found_sha256 != sha256:
-        raise ShardError(f"{name}: its bytes are not those that were built (SHA-256 differs)")
+        raise ShardError(f"{name}: its content has changed since the build (SHA-256 differs)")
 
 
 def _member(members: Iterator[tarfile.TarInfo], name: str, where: str) -> tarfile.TarInfo:
     member = next(members, None)
     if member is None or member.name != name or not member.isreg():
         found = "the end" if member is None else repr(member.name)
-        raise ShardError(f"{where}: the tar must go on with {name!r}, found {found}")
+        raise ShardError(f"{where}: the tar's next member must be {name!r}, found {found}")
     return member
 
 
@@ -65,7 +66,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _check_npy(data: bytes, npy: NpyLayout, shard: Shard, row: int, where: str) -> None:
-    """The labels beside the image must be those of the index."""
+    """Check that the labels beside the image are equal to those of the index."""
     if len(data) != npy.size or not data.startswith(npy.header):
         raise ShardError(f"{where}: the .npy is damaged")
     if not is_whole_record(data[len(npy.header) :]):
@@ -78,21 +79,21 @@ def _check_npy(data: bytes, npy: NpyLayout, shard: Shard, row: int, where: str) 
         stored = record[name]
         if isinstance(stored, bytes):
             same = stored.decode(errors="replace") == value
-        else:  # by its bytes: a label of the data set's own may be NaN
+        else:  # as bytes, because an own label may be NaN
             same = np.asarray(stored).tobytes() == np.asarray(value, stored.dtype).tobytes()
         if not same:
-            raise ShardError(f"{where}: {name!r} in the .npy is not that of the index")
+            raise ShardError(f"{where}: {name!r} in the .npy differs from the index")
 
 
 def checked_image(sample: Sample, where: str) -> NDArray[np.uint8]:
-    """The stored crop (H, W, 3) uint8 RGB, once its bytes and its size are those of the index.
+    """The stored crop as (H, W, 3) uint8 RGB. Its checksum and size are compared with the index.
 
     Raises:
-        ShardError: they are not, or it does not decode.
+        ShardError: the JPEG does not match the index, or cannot be decoded.
     """
     data = sample.jpeg
     if crc32c(data) != int(sample["jpg_crc32c"]):
-        raise ShardError(f"{where}: the JPEG's crc32c is not that of the index")
+        raise ShardError(f"{where}: the JPEG's crc32c differs from the index")
     stated = int(sample["height"]), int(sample["width"])
     try:
         height, width = jpeg.size(data)
@@ -103,11 +104,11 @@ def checked_image(sample: Sample, where: str) -> NDArray[np.uint8]:
         jpeg.check_size(data, *stated)
         return jpeg.decode(data)
     except FrameError as error:
-        raise ShardError(f"{where}: the JPEG does not decode ({error})") from error
+        raise ShardError(f"{where}: the JPEG cannot be decoded ({error})") from error
 
 
 def _check_rows(folder: Folder, shard: Shard, npy: NpyLayout) -> None:
-    """Walk the tar beside the index: every member, every byte range, every image."""
+    """Compare the tar with the index: every member, every byte range, every image."""
     keys = shard.column("key").to_pylist()
     offsets, lengths = shard.view("jpg_offset"), shard.view("jpg_length")
     try:
@@ -134,15 +135,15 @@ def _check_rows(folder: Folder, shard: Shard, npy: NpyLayout) -> None:
 
 
 def _check_seal(seal: ShardSeal, manifest: Manifest, entry: ShardEntry) -> None:
-    """What the index states of its shard must be what the manifest does."""
+    """Check that the metadata of the index agree with the manifest."""
     stated = (seal.plan_hash, seal.tar_sha256, seal.tar_bytes)
     if stated != (manifest.plan_hash, entry.tar_sha256, entry.tar_bytes):
         what = "plan" if seal.plan_hash != manifest.plan_hash else "tar"
-        raise ShardError(f"{entry.name}.arrow: is of another {what} than the manifest's")
+        raise ShardError(f"{entry.name}.arrow: belongs to another {what} than the manifest's")
 
 
 def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick: bool) -> Verdict:
-    """Check one shard; ``quick`` skips the tar's members and the decoding."""
+    """Check one shard. ``quick``: True to check only hashes, not the tar's members and images."""
     rows = np.zeros(0, np.int64)
     index, tar = f"{entry.name}.arrow", f"{entry.name}.tar"
     try:
@@ -161,10 +162,11 @@ def verify_shard(folder: Folder, manifest: Manifest, entry: ShardEntry, *, quick
 
 
 def read_quarantine(folder: Folder, manifest: Manifest) -> pa.RecordBatch:
-    """The quarantine of a data set: one row a source row that did not become a sample.
+    """The quarantine of a dataset: one row for each source row that could not be made into a
+    sample.
 
     Raises:
-        ShardError: it is missing or damaged, or has other rows than the manifest counts.
+        ShardError: the file is missing or damaged, or has other rows than the manifest counts.
     """
     name = quarantine_name(manifest.generation)
     table = read_index(folder, name)
@@ -182,7 +184,7 @@ def read_quarantine(folder: Folder, manifest: Manifest) -> pa.RecordBatch:
 def _check_sums(
     manifest: Manifest, seals: Sequence[ShardSeal], quarantined: Sequence[Quarantined]
 ) -> None:
-    """What the manifest and the quarantine say must be what the shards' indexes do."""
+    """Check that the manifest and the quarantine agree with the shards' indexes."""
     frames = sum(seal.frames for seal in seals)
     if frames != manifest.frames:
         raise ShardError(f"manifest.json: says {manifest.frames} frames, the indexes {frames}")
@@ -193,8 +195,8 @@ def _check_sums(
         for row in seal.quarantined:
             if listed.get(row.source_row) != row:
                 raise ShardError(
-                    f"{quarantine_name(manifest.generation)}: source row {row.source_row} is not "
-                    "there as the index of its shard has it"
+                    f"{quarantine_name(manifest.generation)}: source row {row.source_row} is "
+                    "missing or differs from the index of its shard"
                 )
     if warned != manifest.warned:
         raise ShardError(
@@ -204,7 +206,7 @@ def _check_sums(
 
 
 def _account(folder: Folder, manifest: Manifest, verdicts: Sequence[Verdict]) -> None:
-    """Every source row must be once in a shard, in quarantine or among those left out."""
+    """Check that every source row is exactly once in a shard, in quarantine or left out."""
     listed = read_quarantine(folder, manifest).to_pylist()
     quarantined = [Quarantined(**row) for row in listed]
     left_out = [np.arange(begin, end) for begin, end in manifest.left_out]
@@ -223,11 +225,16 @@ def _account(folder: Folder, manifest: Manifest, verdicts: Sequence[Verdict]) ->
 def verify(
     path_or_url: AnyPath, *, quick: bool = False, on_shard: Callable[[Verdict], None] | None = None
 ) -> list[str]:
-    """Everything found wrong with a data set, at most one line a shard, in the shards' order.
+    """The errors in a dataset, at most one line for each shard, in the shards' order.
+
+    Args:
+        path_or_url: the dataset's folder.
+        quick: True to check only hashes, not the tars' members and images.
+        on_shard: called after each shard.
 
     Raises:
         ShardError: the manifest is missing or damaged.
-        FormatError: it is of another version.
+        FormatError: the manifest has another format version.
     """
     data_set = ShardSet.open(path_or_url)
     folder, manifest = data_set.folder, data_set.manifest

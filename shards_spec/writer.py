@@ -1,7 +1,7 @@
-"""Writing one shard: a tar of KEY.jpg and KEY.npy pairs, and its Arrow index.
+"""Writes one shard: a tar of KEY.jpg and KEY.npy pairs, and its Arrow index.
 
 The tar is USTAR, uncompressed, with fixed times and owners, so the same samples give the same
-bytes. The index is published after the tar and holds the tar's hash, so an index proves that its
+bytes. The index is published after the tar and contains the tar's hash, so an index proves that its
 shard is complete.
 """
 
@@ -37,7 +37,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Quarantined:
-    """One source row that did not become a sample."""
+    """A source row that could not be made into a sample, and why."""
 
     source_row: int
     imgname: str
@@ -56,7 +56,7 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 class TarStream:
-    """Appends members to a tar and hashes what it writes."""
+    """Writes a tar to a stream and computes its SHA-256 and size."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -69,7 +69,7 @@ class TarStream:
         self.size += len(data)
 
     def add(self, name: str, data: bytes) -> int:
-        """Append a member; returns the offset of its first byte."""
+        """Append a member; returns the offset of its data."""
         info = tarfile.TarInfo(name)
         info.size = len(data)
         self._write(info.tobuf(tarfile.USTAR_FORMAT))
@@ -85,9 +85,10 @@ class TarStream:
 
 
 class ShardWriter:
-    """Collects the samples of one shard into ``stream``; :func:`write_shard` makes its files.
+    """Writes the samples of one shard to a tar in ``stream``, and collects its index; see
+    :func:`write_shard`.
 
-    A record is one element of ``dtype``, which is :func:`npy_dtype` of the ``fields``.
+    ``dtype``: of a record, which is :func:`npy_dtype` of the ``fields``.
     """
 
     def __init__(self, stream: BinaryIO, fields: Sequence[Field]) -> None:
@@ -100,7 +101,7 @@ class ShardWriter:
         self._lengths: list[int] = []
 
     def add(self, record: NDArray[np.void], jpeg: bytes) -> None:
-        """Append one sample. ``record`` is 0-d; its two checksums are filled in here."""
+        """Append one sample. ``record``: 0-d; its two checksums are set here."""
         record["jpg_crc32c"] = crc32c(jpeg)
         record[RECORD_CRC] = record_crc(record.tobytes())
         data = record.tobytes()
@@ -126,7 +127,7 @@ class ShardWriter:
 
 
 def arrow_bytes(batch: pa.RecordBatch) -> bytes:
-    """An Arrow IPC file of one record batch, uncompressed."""
+    """The bytes of an uncompressed Arrow IPC file with one record batch."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -142,7 +143,7 @@ def shard_content(
     quarantined: Sequence[Quarantined],
     warned: Mapping[str, int],
 ) -> dict[str, Any]:
-    """What an index states besides its columns, so that a killed build can go on."""
+    """What an index states besides its columns, so that a killed build can be continued."""
     return {
         "plan_hash": plan_hash,
         "tar_sha256": tar_sha256,
@@ -154,7 +155,7 @@ def shard_content(
 
 
 def content_sha256(batch: pa.RecordBatch, content: Mapping[str, Any]) -> str:
-    """SHA-256 of what an index holds: ``content`` as JSON, then the values of its columns."""
+    """SHA-256 of an index: of ``content`` as JSON, then of the values of its columns."""
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for values in batch.columns:
         if pa.types.is_string(values.type):
@@ -166,7 +167,7 @@ def content_sha256(batch: pa.RecordBatch, content: Mapping[str, Any]) -> str:
 
 
 def shard_metadata(batch: pa.RecordBatch, content: Mapping[str, Any]) -> dict[bytes, bytes]:
-    """The metadata of an index's schema: ``content`` and the hash of it and of the columns."""
+    """The metadata of an index's schema: ``content``, and the hash of ``content`` and columns."""
     sealed = {**content, "sha256": content_sha256(batch, content)}
     return {METADATA_KEY: json.dumps(sealed, sort_keys=True).encode()}
 
@@ -179,12 +180,17 @@ def write_shard(
     samples: Iterable[tuple[NDArray[np.void], bytes]],
     seal: Callable[[str, int], dict[str, Any]],
 ) -> tuple[ShardEntry, pa.RecordBatch]:
-    """Write a shard's tar and index under temporary names; :func:`publish` gives them their names.
+    """Write a shard's tar and index under temporary names, which :func:`publish` replaces. Returns
+    the shard's entry and its index.
 
-    Returns its entry and its index.
-
-    ``seal`` gives the index's :func:`shard_content` from the tar's SHA-256 and size, after the last
-    sample.
+    Args:
+        folder: the dataset's folder.
+        stem: the shard's name.
+        attempt: hexadecimal part of the temporary names.
+        fields: the columns.
+        samples: records and JPEGs.
+        seal: called after the last sample with the tar's SHA-256 and size; returns the index's
+            :func:`shard_content`.
 
     Raises:
         StorageError: writing failed.
@@ -210,19 +216,19 @@ def write_shard(
 
 
 def publish(folder: Folder, written: str, attempt: str, stem: str) -> None:
-    """Rename the files that were written under the stem ``written`` to those of ``stem``.
+    """Rename the temporary files of the shard ``written`` to the final names of ``stem``.
 
     The tar is renamed first, so an index never exists without its tar.
 
     Raises:
-        StorageError: it failed; neither file, or only the tar, has its name.
+        StorageError: renaming failed; neither file, or only the tar, has its final name.
     """
     for ending in (".tar", ".arrow"):
         folder.rename(attempt_name(written + ending, attempt), stem + ending)
 
 
 def quarantine_bytes(rows: Sequence[Quarantined]) -> bytes:
-    """The bytes of a quarantine's file, in the order of the source rows."""
+    """The bytes of a quarantine's file, sorted by source row."""
     ordered = sorted(rows, key=lambda row: row.source_row)
     columns = [
         pa.array([getattr(row, field.name) for row in ordered], field.type)

@@ -1,1 +1,1 @@
-"""What is known of each dataset: its npz, read and checked, and its peculiarities."""
+"""Reads and checks a dataset's npz, and lists each dataset's peculiarities."""

@@ -1,4 +1,4 @@
-"""The arrays of a SPIN npz, checked and read a few MB of rows at a time."""
+"""Checks the arrays of a SPIN npz and reads them a few MB of rows at a time."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from refit_shard.converter.annotations.npz import Npz
 from refit_shard.shards_spec.errors import SourceError
 from refit_shard.shards_spec.fields import EXTRINSICS, FIELD
 
-# Row shapes of the keys that are read. imgname, center and scale must be there.
+# Row shapes of the keys that are read.
 ROW_SHAPES: dict[str, tuple[int, ...]] = {
     "imgname": (),
     "center": (2,),
@@ -34,7 +34,7 @@ _GENDERS = {"m": 0, "male": 0, "f": 1, "female": 1}
 
 
 class Part:
-    """A run of rows of all arrays that are read."""
+    """A run of rows of all arrays that are read. ``where``: the npz, for errors."""
 
     def __init__(self, where: str, values: Mapping[str, NDArray[Any]]) -> None:
         self._where = where
@@ -44,7 +44,9 @@ class Part:
         return key in self._values
 
     def numbers(self, key: str) -> NDArray[Any]:
-        """A numeric column; numbers written as strings are read, anything else becomes NaN."""
+        """A numeric column. Numbers that are stored as strings are parsed; other strings
+        become NaN.
+        """
         values = self._values[key]
         if values.dtype.kind in "US":
             values = _parse_numbers(values)
@@ -62,13 +64,13 @@ class Part:
 
 
 class Columns:
-    """Reads the arrays of an npz, with a one-line error where one is wrong.
+    """Reads the arrays of an npz.
 
-    ``total``: rows of the npz; ``rows``: those that are used, which are the first ``limit``.
-    ``keys``: names of the arrays that are read.
+    ``total``: number of rows of the npz. ``rows``: number of rows that are used, the first
+    ``limit``. ``keys``: names of the arrays that are read.
 
     Raises:
-        SourceError: a key is missing, or its array has another shape than it must have.
+        SourceError: a key is missing, or its array has a wrong shape.
     """
 
     def __init__(self, npz: Npz, limit: int | None, *, use_pose_3d: bool) -> None:
@@ -102,16 +104,16 @@ class Columns:
         return there and (use_pose_3d or key != "S")
 
     def _check_shape(self, key: str) -> None:
-        """An array's shape; (N, 1) is taken for (N,)."""
+        """Check an array's shape; (N, 1) is accepted for (N,), and flattened rows too."""
         found = self.npz.entries[key].shape
         expected = (self.total, *ROW_SHAPES[key])
         if found not in {expected, (self.total, int(np.prod(ROW_SHAPES[key], dtype=int)))}:
             raise SourceError(f"{self.npz.path}: {key!r} must have shape {expected}, got {found}")
 
     def parts(self) -> Iterator[Part]:
-        """The rows that are used, a few MB at a time.
+        """Yields the rows that are used, a few MB at a time.
 
-        The rest of the arrays is read afterwards, to verify their checksums.
+        The rest of the arrays is read afterwards, so that their checksums are verified.
         """
         count = self.npz.rows_at_a_time(self.keys)
         slices = {key: self.npz.slices(key, count) for key in self.keys}
@@ -127,8 +129,8 @@ class Columns:
 
 
 def label_dtype(keys: Collection[str]) -> np.dtype[np.void]:
-    """Dtype of a row's labels for an npz with these keys: columns of the field table, and
-    ``orig_shape`` as the npz states it.
+    """The dtype of a row's labels for an npz with these keys: columns of the field table, and
+    ``orig_shape`` as in the npz.
     """
     names = ["center", "scale", "keypoints", "pose", "betas", "has_smpl"]
     names += ["has_pose_3d", "pose_3d", "gender", "has_camcalib"]
@@ -140,9 +142,11 @@ def label_dtype(keys: Collection[str]) -> np.dtype[np.void]:
 
 
 def read_labels(part: Part, dtype: np.dtype[np.void], rows: int) -> NDArray[np.void]:
-    """The labels of a part's ``rows`` rows; what the npz does not have is 0, and gender -1."""
+    """The labels of a part's ``rows`` rows. Labels that the npz does not have are 0, gender -1."""
     labels = np.zeros(rows, dtype)
-    with np.errstate(over="ignore"):  # too large for a column: infinite, which is found later
+    with np.errstate(
+        over="ignore"
+    ):  # values too large for a column become inf, which is found later
         for name, key in (
             *((name, name) for name in ("center", "scale", "img_focal", "img_center")),
             *(("pose_3d", "S"), ("orig_shape", "orig_shape")),
@@ -164,14 +168,14 @@ def read_labels(part: Part, dtype: np.dtype[np.void], rows: int) -> NDArray[np.v
 
 
 def _read_smpl(part: Part, labels: NDArray[np.void]) -> None:
-    """Pose and betas; without a has_smpl key every row that has both has SMPL, as in ReFit."""
+    """Set pose, betas and has_smpl. Without a key has_smpl every row has SMPL, as in ReFit."""
     has_smpl = np.ones(len(labels))
     if "has_smpl" in part:
         has_smpl = part.numbers("has_smpl").astype(np.float64)
     for name, key in (("pose", "pose"), ("betas", "shape")):
         labels[name] = part.numbers(key)
         labels[name][has_smpl == 0] = 0.0
-    labels["pose"][np.isnan(has_smpl)] = np.nan  # neither yes nor no: it is quarantined with it
+    labels["pose"][np.isnan(has_smpl)] = np.nan  # so that the row is quarantined
     labels["has_smpl"] = has_smpl != 0
 
 

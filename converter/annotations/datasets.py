@@ -1,4 +1,4 @@
-"""The registered datasets, one entry each: where ReFit keeps them, and what is peculiar to them."""
+"""The registered datasets: their names and roots as in ReFit, and their peculiarities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ OnItsSide = Callable[[int, str, NDArray[np.float32] | None], bool]
 
 
 def bedlam_on_its_side(width: int, imgname: str, principal: NDArray[np.float32] | None) -> bool:
-    """BEDLAM's closeup scenes have portrait labels (principal point x = 360) but landscape files.
+    """True for frames of BEDLAM's closeup scenes, whose labels are portrait (principal point x =
+    360) but whose files are landscape.
 
-    ``width`` is that of the file. Where the npz has no ``img_center``, the scene's name tells.
+    ``width``: of the file, px. ``principal``: the row's principal point (x, y), None if the npz has
+    no ``img_center``; then the scene's name decides.
     """
     portrait = (
         "closeup" in imgname if principal is None else principal[0] == BEDLAM_PORTRAIT_WIDTH / 2
@@ -25,8 +27,8 @@ def bedlam_on_its_side(width: int, imgname: str, principal: NDArray[np.float32] 
     return bool(portrait) and width != BEDLAM_PORTRAIT_WIDTH
 
 
-# Rules that tell which frames are stored on their side. A rule that changes gets a new name: the
-# name is a part of the plan of the shards.
+# Rules that decide which frames are stored on their side. If a rule is changed it must get a new
+# name, because the name is a part of the plan of the shards.
 _TURNED: dict[str, OnItsSide] = {"bedlam-closeup": bedlam_on_its_side}
 NEVER = "never"
 TURNS = (NEVER, *_TURNED)
@@ -34,16 +36,20 @@ TURNS = (NEVER, *_TURNED)
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What the converter must know of a data set beyond its npz.
+    """A dataset's peculiarities, which its npz does not state.
 
-    ``root_variable``: what sets its root: its ROOT in ``data_config.py``, or of a data set of one's
-    own the place of its entry. ``use_pose_3d``: ReFit trains on its 3D
-    joints. ``cropped``: its images are ReFit's crops already and are stored as they are.
-    ``turned``: name of the rule that tells which frames are stored on their side; most data sets
-    store all of them as their labels see them. ``page``: where users get it. ``expects_smpl``:
-    its npz holds SMPL fits, so one without them is not the right one. ``remaps``: of frame names,
-    after those of the build. ``keep``: labels that are carried along, beside those of the build.
-    ``made_by``: the command that makes it from another data set.
+    Args:
+        name: of the dataset.
+        root_variable: what the user sets the root with: the variable in ``data_config.py``, or for
+            an own dataset the place of its entry.
+        page: where users download the dataset.
+        use_pose_3d: True if ReFit trains on its 3D joints.
+        cropped: True if its images are ReFit's crops already; they are stored as they are.
+        expects_smpl: True if the right npz has SMPL fits.
+        turned: name of the rule that decides which frames are stored on their side.
+        remaps: of frame names, applied after those of the build.
+        keep: own labels that are stored, in addition to those of the build.
+        made_by: the command that makes the dataset from another one.
     """
 
     name: str
@@ -58,7 +64,7 @@ class Dataset:
     made_by: str = ""
 
     def on_its_side(self, width: int, imgname: str, principal: NDArray[np.float32] | None) -> bool:
-        """Whether a stored frame must be turned 90 degrees clockwise to match its labels.
+        """True if a stored frame must be turned 90 degrees clockwise to match its labels.
 
         ``width``: of the file, px. ``principal``: the row's principal point (x, y), if known.
         """

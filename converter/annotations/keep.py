@@ -1,4 +1,4 @@
-"""Own labels: which arrays of an npz are carried along, and how each moves with its image.
+"""Own labels: which arrays of an npz are stored in the shards, and how each moves with its image.
 
 ``NAME[:MOTION[=TABLE]][:float64]`` declares one array: ``contact``, ``smplx_pose``,
 ``ears:points2d=flip.json``. A TABLE is a name of :data:`TABLES` or a JSON file with the permutation
@@ -34,7 +34,7 @@ from refit_shard.shards_spec.storage.paths import local_path
 
 _WIDE = "float64"
 _MAX_TABLE_BYTES = 1 << 20
-_MAX_HEADER = 10_000  # numpy reads no more without being told to
+_MAX_HEADER = 10_000  # numpy's default limit for the header of a .npy
 # The default motion of labels with these names.
 _BY_NAME = {
     "smpl_pose": "axis_angle=smpl",
@@ -50,10 +50,10 @@ _FORM = (
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
-    """One array of an npz to be carried along.
+    """One array of an npz that is stored as an own label.
 
-    ``kind``, ``table``: of its :class:`Motion`. ``wide``: float64 stays, instead of becoming
-    float32.
+    ``kind``, ``table``: of its :class:`Motion`. ``wide``: True to store float64 as it is instead of
+    as float32.
     """
 
     name: str
@@ -62,18 +62,19 @@ class Keep:
     wide: bool = False
 
     def motion(self, dtype: str, shape: tuple[int, ...], where: str) -> Motion:
-        """The motion for rows of this dtype and shape.
+        """The motion for rows of this dtype and shape. ``where``: the label, for errors.
 
         Raises:
-            SourceError: such rows cannot move so.
+            SourceError: the motion is not possible for such rows.
         """
         table = self.table
         if table is None and self.kind != "none":
             points = self.kind.startswith("points") and math.prod(shape[:-1]) == 1
             if not points:
                 raise SourceError(
-                    f"{where}: {self.kind} needs what a mirror exchanges: {self.kind}=TABLE, one "
-                    f"of {', '.join(TABLES)} or a JSON file with a permutation"
+                    f"{where}: {self.kind} needs a table of what a mirror exchanges: "
+                    f"{self.kind}=TABLE, TABLE one of {', '.join(TABLES)} or a JSON file with a "
+                    "permutation"
                 )
             table = Table(flip=(0,))
         if table is None:
@@ -87,29 +88,29 @@ class Keep:
 
 
 def parse_keeps(texts: Iterable[str], base: str | Path = ".") -> tuple[Keep, ...]:
-    """Parse declarations; one text may hold several, separated by commas. JSON files are looked for
-    below ``base``.
+    """Parse declarations. A text may hold several, separated by commas. Paths of JSON files are
+    relative to ``base``.
 
     Raises:
-        UsageError: one is not of the form, or is given twice.
+        UsageError: a declaration does not have the required form, or a label is declared twice.
     """
     listed = [one.strip() for text in texts for one in text.split(",")]
     keeps = tuple(_parse(text, base) for text in listed)
     names = [keep.name for keep in keeps]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"keep: {twice!r} is there twice")
+        raise UsageError(f"keep: {twice!r} is declared twice; leave one out")
     return keeps
 
 
 def those_there(keeps: Sequence[Keep], npzs: Sequence[str]) -> list[tuple[Keep, ...]]:
-    """The labels that each npz file can keep, of those that are asked for. With a single file it
-    must have all of them; with several, each label must be in one of them.
+    """For each npz, the wanted labels that it contains. If there is only one npz, all of them are
+    returned, because it must have them all.
 
-    For a file that cannot be read all are returned; the build reports what is wrong with it.
+    For a file that cannot be read all are returned too; the build then reports what is wrong.
 
     Raises:
-        UsageError: none of several files has one of them.
+        UsageError: none of several files has one of the labels.
     """
     if len(npzs) < 2 or not keeps:
         return [tuple(keeps)] * len(npzs)
@@ -122,7 +123,7 @@ def those_there(keeps: Sequence[Keep], npzs: Sequence[str]) -> list[tuple[Keep, 
             found.append(tuple(keeps))
     lost = next((keep.name for keep in keeps if all(keep not in one for one in found)), None)
     if lost is not None:
-        raise UsageError(f"keep {lost!r}: no npz of these data sets has it: {', '.join(npzs)}")
+        raise UsageError(f"keep {lost!r}: no npz of these datasets has it: {', '.join(npzs)}")
     return found
 
 
@@ -134,12 +135,12 @@ def _parse(text: str, base: str | Path) -> Keep:
     if not name or len(said) > 1 or kind not in KINDS or bool(equals) != bool(table):
         raise UsageError(f"keep {text!r:.80}: {_FORM}")
     if kind == "none" and table:
-        raise UsageError(f"keep {text!r:.80}: none takes no TABLE")
+        raise UsageError(f"keep {text!r:.80}: the motion none takes no TABLE")
     if not is_own_name(name):
         raise UsageError(
-            f"keep {name!r:.80}: a label of your own cannot be called so: letters, digits and _, "
-            "no name of the field table, of an npz's or a batch's own keys, none with has_; save "
-            "the array under another name"
+            f"keep {name!r:.80}: not a possible name of an own label: it must be of letters, "
+            "digits and _, not begin with has_, and not be a standard key of an npz, a shard or "
+            "a batch; save the array under another name"
         )
     found = _table(table, base, f"keep {text!r:.80}") if table else None
     return Keep(name=name, kind=kind, table=found, wide=wide)
@@ -150,7 +151,7 @@ def _table(name: str, base: str | Path, where: str) -> Table:
         return TABLES[name]
     path = Path(base) / local_path(name, where)
     if path.exists() and not path.is_file():
-        raise UsageError(f"{where}: {path}: not a plain file")
+        raise UsageError(f"{where}: {path}: not a regular file")
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_TABLE_BYTES + 1)
@@ -167,8 +168,8 @@ def _table(name: str, base: str | Path, where: str) -> Table:
 
 
 class Kept:
-    """The kept labels of an npz: their ``fields``, and the values of each row, held in a
-    :class:`Spool`. Thread-safe.
+    """The own labels of an npz: their ``fields``, and the values of each row in a :class:`Spool`.
+    Thread-safe.
     """
 
     def __init__(self, fields: Sequence[Field] = (), spools: Sequence[Spool] = ()) -> None:
@@ -177,10 +178,10 @@ class Kept:
         self._lock = threading.Lock()
 
     def take(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The labels of some rows (n,), by name: arrays (n, …), strings as UTF-8.
+        """The labels of the rows (n,), by name: arrays (n, …), strings as UTF-8.
 
         Raises:
-            StorageError: the disk that holds them fails.
+            StorageError: the disk with the temporary file fails.
         """
         found = {}
         for one, spool in zip(self.fields, self._spools, strict=True):
@@ -191,13 +192,13 @@ class Kept:
 
 
 def read_kept(npz: Npz, keeps: Sequence[Keep], total: int, rows: int) -> Kept:
-    """Read the kept labels of the first ``rows`` of ``total`` rows.
+    """Read the own labels of the first ``rows`` of ``total`` rows.
 
     NaN is kept, because only the user knows what it means in an own label.
 
     Raises:
-        SourceError: one is missing, or of a kind that a shard cannot hold.
-        StorageError: there is no space for them.
+        SourceError: a label is missing, or has a dtype or shape that a shard cannot hold.
+        StorageError: there is no space in the folder for temporary files.
     """
     found = [_read(npz, keep, total, rows) for keep in keeps]
     return Kept([one for one, _ in found], [spool for _, spool in found])
@@ -208,7 +209,7 @@ def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, Spool]:
     if keep.name not in npz.entries:
         found = ", ".join(npz.entries) or "none"
         raise SourceError(
-            f"{where}: is not there; found: {found}; save it, or leave it out of keep"
+            f"{where}: is missing; found: {found}; save it in the npz, or leave it out of keep"
         )
     entry = npz.entries[keep.name]
     if entry.shape[:1] != (total,):
@@ -226,7 +227,7 @@ def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, Spool]:
         with np.errstate(over="ignore"):
             records[keep.name] = some
         spool.append(records)
-        begin += len(part)  # what is beyond is read for its checksum
+        begin += len(part)  # rows beyond the limit are read to verify the checksum
     dtype = STRING if text else stored.name
     motion = keep.motion(dtype, shape, where)
     made = Field(
@@ -241,31 +242,31 @@ def _read(npz: Npz, keep: Keep, total: int, rows: int) -> tuple[Field, Spool]:
 
 
 def _stored(dtype: np.dtype[Any], where: str, *, wide: bool) -> np.dtype[Any]:
-    """Dtype in which an array's values are held: strings as they are, numbers as the batch has
-    them.
+    """The dtype in which an array's values are stored: strings as they are, float64 as float32
+    unless ``wide``, other numbers as they are.
     """
     if dtype.kind in "US":
         size = max(1, dtype.itemsize // (4 if dtype.kind == "U" else 1))
         return np.dtype(f"{dtype.kind}{size}")
     if dtype.hasobject:
-        return np.dtype(np.uint8)  # refused as it is read
+        return np.dtype(np.uint8)  # any: reading the array raises an error
     if dtype.name not in DTYPES:
         raise SourceError(f"{where}: must be numbers or strings, got {dtype}")
     return np.dtype("float32" if dtype.name == _WIDE and not wide else dtype.name)
 
 
 def _longest(texts: NDArray[Any], begin: int, where: str) -> int:
-    """Bytes of the longest of these strings, of the rows from ``begin`` on, as UTF-8.
+    """Bytes of the longest of these strings as UTF-8. ``begin``: row of the first one, for errors.
 
     Raises:
-        SourceError: one is not UTF-8.
+        SourceError: a string is not valid UTF-8.
     """
     longest = 0
     for row, value in enumerate(texts.tolist(), begin):
         try:
             data = value if isinstance(value, bytes) else value.encode()
             data.decode()
-        except UnicodeError as error:  # as text it may hold half a surrogate pair
+        except UnicodeError as error:  # a numpy string may contain half a surrogate pair
             raise SourceError(f"{where}: row {row}: {value!r:.80} is not UTF-8") from error
         longest = max(longest, len(data))
     return longest
@@ -278,10 +279,10 @@ def _utf8(texts: NDArray[Any], width: int) -> NDArray[np.bytes_]:
 
 
 def check_columns(fields: Sequence[Field], where: str) -> None:
-    """Refuse more or larger labels than a shard's record may hold.
+    """Check that a shard's record can hold all columns.
 
     Raises:
-        SourceError: with the limit.
+        SourceError: there are too many labels, or too large ones; the error states the limit.
     """
     size = len(npy_header(npy_dtype(fields)))
     wrong = too_large(fields) or (
@@ -290,4 +291,4 @@ def check_columns(fields: Sequence[Field], where: str) -> None:
         else ""
     )
     if wrong:
-        raise SourceError(f"{where}: too many labels are kept: {wrong}")
+        raise SourceError(f"{where}: too many labels are kept: {wrong}; keep fewer")

@@ -1,4 +1,4 @@
-"""Reading untrusted npz files, without pickle and with bounded memory; and writing npz files."""
+"""Reads untrusted npz files, without unpickling and with bounded memory; and writes npz files."""
 
 import hashlib
 import lzma
@@ -23,7 +23,7 @@ from refit_shard.shards_spec.storage.files import is_of_a_mac, refuse_mistaken
 from refit_shard.shards_spec.storage.paths import AnyPath, location
 
 MAX_ARRAY_BYTES = 16 << 30
-# Of every member written, so that the same columns are the same bytes: the first of zip's dates.
+# The date of every written member, so that the same columns give the same bytes: zip's first date.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 8 << 20
 _SLICE_BYTES = 4 << 20
@@ -36,8 +36,8 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """What an array's header states, and how long it is in bytes. ``columns_first``: the array is
-    stored in Fortran's order.
+    """What an array's header states. ``columns_first``: True if the array is stored in Fortran
+    order. ``header_bytes``: length of the header.
     """
 
     dtype: np.dtype[Any]
@@ -54,7 +54,7 @@ class Entry:
 def _read_header(stream: IO[bytes]) -> Entry:
     version = np.lib.format.read_magic(stream)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy remarks on headers that Python 2 wrote
+        warnings.simplefilter("ignore")  # numpy warns of headers that Python 2 wrote
         if version == (1, 0):
             shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
         elif version == (2, 0):
@@ -65,16 +65,17 @@ def _read_header(stream: IO[bytes]) -> Entry:
 
 
 class Npz:
-    """An open npz: ``entries`` are known from the headers alone; arrays are read whole or in slices
-    of rows.
+    """An open npz. ``entries``: what the arrays' headers state, by key. Arrays are read whole or in
+    slices of rows, by one thread at a time. Files that macOS adds to an archive are ignored.
 
-    ``path`` may be a URL, of which a temporary copy is read. Files that macOS adds to an archive
-    are ignored. Only one thread may read it at a time. ``file``: the open file, if there is one
-    already; then ``where`` names it in errors.
+    Args:
+        path: of the file, or its URL, of which a temporary copy is read.
+        file: the opened file, if there is one already.
+        where: name of ``file`` for errors.
 
     Raises:
-        SourceError: the file is missing, is no npz, or an array in it is damaged.
-        StorageError: its storage failed, which says nothing of the npz.
+        SourceError: the file is missing, is not an npz, or an array's header is damaged.
+        StorageError: its storage failed, which says nothing about the npz.
     """
 
     def __init__(
@@ -120,10 +121,10 @@ class Npz:
         return entry
 
     def read(self, key: str) -> NDArray[Any]:
-        """One array.
+        """One array, read whole.
 
         Raises:
-            SourceError: it holds Python objects, is damaged, or is larger than the limit.
+            SourceError: the array holds Python objects, is damaged, or is larger than the limit.
         """
         self._check_readable(key)
         try:
@@ -135,10 +136,10 @@ class Npz:
         return array
 
     def slices(self, key: str, rows: int) -> Iterator[NDArray[Any]]:
-        """One array of a row or more, in slices of ``rows`` rows; the last one may be shorter.
+        """Yields one array in slices of ``rows`` rows; the last one may be shorter.
 
-        Its checksum is compared as the last row is read. An array in Fortran's order, whose rows
-        are scattered over all of it, is read whole.
+        The checksum is compared when the last row is read. An array in Fortran order is read whole,
+        because the values of a row are scattered over all of it.
 
         Raises:
             SourceError: as :meth:`read`.
@@ -160,15 +161,15 @@ class Npz:
             raise self._damaged(key, error) from error
 
     def rows_at_a_time(self, keys: Iterable[str]) -> int:
-        """How many rows of these arrays make a few MB, at least one."""
+        """The number of rows of these arrays that take a few MB together, at least one."""
         return max(1, _SLICE_BYTES // max(1, sum(self.entries[key].row_bytes for key in keys)))
 
     def _check_readable(self, key: str) -> None:
         entry = self.entries[key]
         if entry.dtype.hasobject:
             raise SourceError(
-                f"{self.path}: {key!r} holds Python objects, which only unpickling could read, and "
-                f"that can run code; save it again as a plain array (np.array(list_of_{key}))"
+                f"{self.path}: {key!r} holds Python objects, which are not read, because "
+                f"unpickling can run code; save it again as a plain array (np.array(list_of_{key}))"
             )
         size = entry.dtype.itemsize * int(np.prod(entry.shape, dtype=object))
         if size > MAX_ARRAY_BYTES:
@@ -180,9 +181,9 @@ class Npz:
         return SourceError(f"{self.path}: {key!r} is damaged ({error})")
 
     def hash_beside(self) -> Callable[[], str]:
-        """Start hashing the file on a thread, which ends at the latest when the npz is closed.
+        """Start hashing the file in a thread, which ends at the latest when the npz is closed.
 
-        Returns a function that waits for the SHA-256 and returns it.
+        Returns a function that waits for the file's SHA-256 and returns it.
         """
         stop = threading.Event()
         beside = self._open.enter_context(ThreadPoolExecutor(1))
@@ -205,10 +206,10 @@ class Npz:
 
 
 def _exactly(stream: IO[bytes], rows: int, entry: Entry) -> bytes:
-    """The next bytes of so many rows.
+    """The bytes of the next ``rows`` rows.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: the stream ends before.
     """
     size = rows * entry.row_bytes
     data = stream.read(size)
@@ -218,13 +219,13 @@ def _exactly(stream: IO[bytes], rows: int, entry: Entry) -> bytes:
 
 
 def write_npz(stream: IO[bytes], columns: Mapping[str, Sequence[NDArray[Any]]]) -> None:
-    """Write columns as an npz; the same columns give the same bytes. Each column is given in parts,
-    in order.
+    """Write columns as an npz; the same columns give the same bytes. Each column is a sequence of
+    parts, which are concatenated.
     """
     with zipfile.ZipFile(stream, "w") as archive:
         for key, parts in columns.items():
             values = np.concatenate(parts)
             info = zipfile.ZipInfo(f"{key}.npy", _DATE)
-            info.file_size = values.nbytes  # from some size on, a member needs zip64's fields
+            info.file_size = values.nbytes  # so that zipfile uses zip64 for a large member
             with archive.open(info, "w") as member:
                 np.lib.format.write_array(member, values, allow_pickle=False)

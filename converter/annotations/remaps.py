@@ -1,4 +1,4 @@
-"""Remaps: how names of frames in an npz become names of files, where the two differ."""
+"""Remaps: replacements that turn names of frames in an npz into names of files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from refit_shard.shards_spec.errors import UsageError
 STAR = "*"
 _FORM = (
     "must be OLD=NEW, a prefix of imgname and its new one, "
-    "or 'PRE*SUF=NEWPRE*NEWSUF', where each * stands for a part that is kept"
+    "or 'PRE*SUF=NEWPRE*NEWSUF', where each * is a part of the name that is kept"
 )
 
 
@@ -16,9 +16,9 @@ _FORM = (
 class Remap:
     """Replaces parts of a name and keeps the rest.
 
-    ``old`` holds the literal parts that are looked for, ``new`` as many parts that replace them.
-    The first part must be at the beginning of the name and the last at its end; those between are
-    searched from the end. What lies between two parts is kept.
+    ``old``: the texts that are replaced. ``new``: as many texts that replace them. The first text
+    of ``old`` must be at the beginning of the name and the last at its end; those between are
+    searched from the end of the name. The parts of the name between them are kept.
     """
 
     old: tuple[str, ...]
@@ -26,13 +26,13 @@ class Remap:
 
     @property
     def text(self) -> str:
-        """The remap as ``--remap`` takes it."""
+        """The remap as a value of ``--remap``."""
         if len(self.old) == 2 and self.old[0] and not (self.old[1] or self.new[1]):
             return f"{self.old[0]}={self.new[0]}"
         return f"{STAR.join(self.old)}={STAR.join(self.new)}"
 
     def apply(self, name: str) -> str | None:
-        """The new name, or None where this one does not fit."""
+        """The new name, or None if the remap does not match the name."""
         begin, *middle, ending = self.old
         end = len(name) - len(ending)
         if end < len(begin) or not (name.startswith(begin) and name.endswith(ending)):
@@ -51,16 +51,16 @@ Remaps = tuple[Remap, ...]
 
 
 def prefix_remap(old: str, new: str) -> Remap:
-    """Replaces the beginning ``old`` of a name by ``new``."""
+    """A remap that replaces the beginning ``old`` of a name by ``new``."""
     return Remap((old, ""), (new, ""))
 
 
 def parse_remaps(texts: Sequence[str]) -> Remaps:
-    """The remaps of ``OLD=NEW`` texts: prefixes, or patterns with the same number of ``*`` on both
-    sides. The first ``=`` divides.
+    """The remaps of texts ``OLD=NEW``: prefixes, or patterns with the same number of ``*`` on both
+    sides. The first ``=`` separates OLD and NEW.
 
     Raises:
-        UsageError: one is not of that form.
+        UsageError: a text does not have that form.
     """
     return tuple(_parse(text) for text in texts)
 
@@ -74,13 +74,13 @@ def _parse(text: str) -> Remap:
     remap = Remap(tuple(old.split(STAR)), tuple(new.split(STAR)))
     if len(remap.old) != len(remap.new) or "" in remap.old[1:-1]:
         raise UsageError(
-            f"--remap {text!r}: OLD and NEW must hold * equally often, no two of them side by side"
+            f"--remap {text!r}: OLD and NEW must hold * equally often, and OLD no two * in a row"
         )
     return remap
 
 
 def remapped(name: str, remaps: Sequence[Remap]) -> str:
-    """The name as the first remap that fits changes it; where none fits, as it is."""
+    """The name as changed by the first remap that matches it; unchanged if none matches."""
     for remap in remaps:
         new = remap.apply(name)
         if new is not None:

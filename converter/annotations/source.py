@@ -1,4 +1,4 @@
-"""SPIN annotations, checked: an npz of any of the data sets becomes columns of the field table."""
+"""Reads SPIN annotations: checks an npz and converts it to the columns of the field table."""
 
 import hashlib
 import os
@@ -27,13 +27,13 @@ from refit_shard.shards_spec.geometry import box_side
 from refit_shard.shards_spec.storage.paths import below_root, slashed
 from refit_shard.shards_spec.writer import Quarantined
 
-# A smaller box would vanish when the augmentation shrinks it to whole pixels.
+# Px. The augmentation could shrink a smaller box to zero whole pixels.
 MIN_BOX_SIDE = 4.0
-# No file system takes a longer path, and every sample has room for the longest name.
+# No file system takes a longer path. Every sample takes as much space as the longest name.
 MAX_IMGNAME_BYTES = 4096
-# No frame comes near; whole pixels of this size fit every column.
+# No frame is nearly as large; whole pixels of this size fit into every column.
 MAX_PIXELS = float(2**24)
-# Labels that are held in memory besides: what is looked at of single rows, and small.
+# Labels that are also held in memory: small ones that are used row by row.
 HELD = ("center", "scale", "has_smpl", "img_focal", "img_center", "orig_shape")
 _CHUNK = 1 << 14  # rows that are compared at a time
 _MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], np.uint64)
@@ -41,15 +41,15 @@ _MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9],
 
 @dataclass(kw_only=True)
 class Annotations:
-    """The annotations of one data set, one entry a row of the npz.
+    """The annotations of one dataset, with one entry for each row of the npz that is considered.
 
-    ``total``: rows of the npz, of which only the first ones are considered. ``records``: every
-    row's labels, columns under the field table's names in the table's dtypes; ``orig_shape``
-    (float64 (2,)) only where the npz states it. ``labels``: those of HELD as arrays (rows, …).
-    ``kept``: labels of the user's own, which decide of no row whether it can be used. ``paths``:
-    each row's frame below the root. ``frame_of_row``: its number among the frames, in the order of
-    their first rows. ``faults``: rows that cannot be used, found before any frame
-    is read.
+    ``total``: number of rows of the npz. ``records``: every row's labels, with the field table's
+    names and dtypes; ``orig_shape`` (float64 (2,)) only if the npz has it. ``labels``: those of
+    HELD, as arrays (rows, …). ``found``, ``absent``, ``unused``: standard keys that the npz has and
+    lacks, and other keys. ``kept``: own labels; they never make a row unusable. ``sha256``: of the
+    npz. ``paths``: each row's frame below the root. ``frame_of_row``: each row's frame as a number,
+    in the order of the frames' first rows. ``faults``: rows that cannot be used, as the labels
+    alone show.
     """
 
     npz: str
@@ -68,7 +68,7 @@ class Annotations:
 
     @property
     def rows(self) -> int:
-        """Rows of the npz that are considered."""
+        """Number of rows of the npz that are considered."""
         return len(self.imgnames)
 
     @property
@@ -78,26 +78,26 @@ class Annotations:
 
     @property
     def extrinsics(self) -> bool:
-        """Whether every row has camera extrinsics."""
+        """True if every row has camera extrinsics."""
         return EXTRINSICS[0] in self.records.names
 
     @property
     def imgname_bytes(self) -> int:
-        """Length of the longest name of a row that can be used, as UTF-8."""
+        """Bytes of the longest name, as UTF-8, among the rows that can be used."""
         names = {name for row, name in enumerate(self.imgnames) if row not in self.faults}
         return max((len(name.encode()) for name in names), default=1)
 
     def take(self, rows: ArrayLike) -> dict[str, NDArray[Any]]:
-        """All labels of some rows, (n,) int, by their names: arrays (n, …).
+        """All labels of the rows, (n,) int, by name: arrays (n, …).
 
         Raises:
-            StorageError: the disk that they wait on fails.
+            StorageError: the disk with the temporary file fails.
         """
         records = self.records.take(rows)
         return {name: records[name] for name in self.records.names}
 
     def fault(self, row: int, reason: str, detail: str) -> None:
-        """Quarantine a row; the first reason counts."""
+        """Quarantine a row, unless it is already for another reason."""
         self.faults.setdefault(
             row,
             Quarantined(source_row=row, imgname=self.imgnames[row], reason=reason, detail=detail),
@@ -105,10 +105,10 @@ class Annotations:
 
 
 def frame_path(imgname: str, root: str, remaps: Sequence[Remap]) -> str | None:
-    """A frame's path below ``root``, or None where the name leads out of it.
+    """A frame's path below ``root``; None if the name leads out of it.
 
-    An absolute name is accepted where it lies below ``root``, which either may name through
-    symbolic links. Backslashes are slashes in a name that has no others.
+    An absolute name is accepted if it is below ``root``; symbolic links in both are resolved.
+    Backslashes count as slashes in a name that has no slashes.
     """
     if "\0" in imgname or len(imgname) > MAX_IMGNAME_BYTES:
         return None
@@ -119,7 +119,7 @@ def frame_path(imgname: str, root: str, remaps: Sequence[Remap]) -> str | None:
 
 
 def _below(imgname: str, root: str) -> str:
-    """An absolute name as one below ``root``, or unchanged if it is not."""
+    """An absolute name relative to ``root``; unchanged if it is not below ``root``."""
     if "://" in root:
         return imgname
     root = os.path.abspath(root)
@@ -136,7 +136,7 @@ def _below(imgname: str, root: str) -> str:
 
 @lru_cache(1 << 16)
 def _real(folder: str) -> str:
-    """The folder without symbolic links."""
+    """The folder's path with symbolic links resolved."""
     return os.path.realpath(folder)
 
 
@@ -147,18 +147,20 @@ def _fault_rows(
     reason: str,
     detail: Callable[[int], str],
 ) -> None:
-    """Quarantine the rows from ``begin`` on that are ``bad``."""
+    """Quarantine the rows that are ``bad``; ``begin``: number of the first row of ``bad``."""
     for row in np.flatnonzero(bad).tolist():
         source.fault(begin + row, reason, detail(row))
 
 
 def _check_labels(source: Annotations, begin: int, labels: NDArray[np.void]) -> None:
-    """Quarantine rows, from ``begin`` on, whose box or labels are not usable numbers."""
+    """Quarantine rows whose box or labels are not usable numbers; ``begin``: number of the first
+    row of ``labels``.
+    """
     names = labels.dtype.names or ()
     with np.errstate(over="ignore", invalid="ignore"):
         side = box_side(labels["scale"])
         near = np.abs(np.column_stack([side, labels["center"]])) <= MAX_PIXELS
-        bad_box = ~near.all(axis=1)  # NaN is not near either
+        bad_box = ~near.all(axis=1)  # comparisons with NaN are False
     _fault_rows(
         source,
         begin,
@@ -200,7 +202,7 @@ def _check_duplicates(source: Annotations) -> None:
     """Quarantine rows that repeat an earlier row in every label."""
     center, scale = source.labels["center"], source.labels["scale"]
     box = np.column_stack([center, scale]).view(np.uint64)
-    mixed = (box * _MIXERS).sum(axis=1, dtype=np.uint64)  # equal boxes, and hardly others, agree
+    mixed = (box * _MIXERS).sum(axis=1, dtype=np.uint64)  # a hash of the box
     _, inverse, counts = np.unique(mixed, return_inverse=True, return_counts=True)
     candidates = np.flatnonzero(counts[inverse] > 1)
     first: dict[bytes, int] = {}
@@ -214,8 +216,8 @@ def _check_duplicates(source: Annotations) -> None:
 
 
 def _plain(names: Collection[str | bytes]) -> dict[str | bytes, str] | None:
-    """Each of these names as its own path, where all are paths below a root as they stand, which
-    takes a fraction of the time when all are looked at together. None where one may not be.
+    """The names mapped to themselves, if all of them are valid paths below a root without any
+    change; else None. Checking all names joined into one text takes a fraction of the time.
     """
     texts = [name for name in names if isinstance(name, str)]
     together = "/".join(["root", *texts])
@@ -231,7 +233,7 @@ def _plain(names: Collection[str | bytes]) -> dict[str | bytes, str] | None:
 
 
 class _Names:
-    """The frames' names, and each one's path; equal ones are one object."""
+    """Finds the path of each frame's name, once for each distinct name."""
 
     def __init__(self, root: str, remaps: Sequence[Remap]) -> None:
         self._root = root
@@ -241,7 +243,7 @@ class _Names:
         self._faults: dict[str | bytes, tuple[str, str]] = {}
 
     def add(self, source: Annotations, texts: Sequence[str | bytes]) -> None:
-        """Append the rows of these names; those that cannot be used are quarantined."""
+        """Append a row for each of these names; rows with unusable names are quarantined."""
         begin = source.rows
         fresh = {text for text in texts if text not in self._names}
         plain = None if self._remaps else _plain(fresh)
@@ -259,13 +261,13 @@ class _Names:
                     source.fault(row, *self._faults[text])
 
     def _look(self, text: str | bytes) -> None:
-        """Find a name's text, its path below the root, and what is wrong with it."""
+        """Find a name's text, its path below the root, and its fault if it is unusable."""
         try:
             data = text if isinstance(text, bytes) else text.encode()
             name = data.decode() if isinstance(text, bytes) else text
             if len(data) > MAX_IMGNAME_BYTES:
                 self._faults[text] = "bad_imgname", f"more than {MAX_IMGNAME_BYTES} bytes"
-        except UnicodeError:  # as text it may hold half a surrogate pair
+        except UnicodeError:  # a numpy string may contain half a surrogate pair
             name = ascii(text)
             self._faults[text] = "bad_imgname", "not valid UTF-8"
         path = frame_path(name, self._root, self._remaps)
@@ -277,13 +279,15 @@ class _Names:
 
 
 def _numbered(paths: Sequence[str]) -> NDArray[np.int64]:
-    """The number of each path among the distinct ones, in their order."""
+    """The index of each path among the distinct paths, in the order of first occurrence."""
     numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
     return np.fromiter(map(numbers.__getitem__, paths), np.int64, len(paths))
 
 
 def _read_rows(source: Annotations, columns: Columns, names: _Names, beside: Executor) -> None:
-    """Read, check and append all rows; the next ones are read, and the last written, meanwhile."""
+    """Read, check and append all rows. While a part is checked, the next one is read and the last
+    one written, in threads.
+    """
     parts = columns.parts()
     coming = beside.submit(next, parts, None)
     written = None
@@ -311,13 +315,19 @@ def read_annotations(
     limit: int | None = None,
     keep: Sequence[Keep] = (),
 ) -> Annotations:
-    """Read and check one npz, by path or URL. Only the first ``limit`` rows are considered.
+    """Read and check one npz.
 
-    ``keep``: arrays that are carried along as they are.
+    Args:
+        npz_path: path or URL of the npz.
+        root: folder or URL of the frames.
+        use_pose_3d: True to read the key S.
+        remaps: of frame names.
+        limit: consider only this many first rows; None for all.
+        keep: own labels.
 
     Raises:
-        SourceError: a key is missing, or of another shape or kind than it must be.
-        StorageError: the object store failed, or there is no room for the labels.
+        SourceError: a key is missing, or has a wrong shape or dtype.
+        StorageError: the object store failed, or there is no space for the labels.
     """
     with closing(Npz(npz_path)) as npz, ThreadPoolExecutor(2) as beside:
         columns = Columns(npz, limit, use_pose_3d=use_pose_3d)
@@ -340,5 +350,5 @@ def read_annotations(
         source.kept = read_kept(npz, keep, columns.total, columns.rows)
         source.frame_of_row = _numbered(source.paths)
         _check_duplicates(source)
-        source.sha256 = sha256()  # what takes longest is waited for last
+        source.sha256 = sha256()  # last, because hashing takes longest
     return source

@@ -1,4 +1,4 @@
-"""Holds labels until their shard is built: in memory, or many of them in a temporary file."""
+"""Holds labels until their shard is built: in memory up to 16 MB, else in a temporary file."""
 
 import tempfile
 import weakref
@@ -17,22 +17,22 @@ _IN_MEMORY_BYTES = 16 << 20
 class Spool:
     """Records of one structured dtype, appended in order and read by number.
 
-    More than a few MB of them are in an unlinked temporary file in the folder TMPDIR, whose space
-    is freed with this object.
+    More than 16 MB are stored in an unlinked temporary file in the folder TMPDIR, whose space is
+    freed when this object is deleted.
     """
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
         self.dtype = dtype
         self.names = dtype.names or ()
-        # Closed with this object; on Python 3.10 it is no IO.
+        # Any, because on Python 3.10 a SpooledTemporaryFile is not an IO.
         self._file: Any = tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115
         weakref.finalize(self, _close, self._file)
 
     def append(self, records: NDArray[np.void]) -> None:
-        """Write (n,) records after those that are there.
+        """Append (n,) records.
 
         Raises:
-            StorageError: there is no room.
+            StorageError: there is no space.
         """
         try:
             self._file.write(records.data)
@@ -41,7 +41,7 @@ class Spool:
             raise explain(error, "the folder for temporary files (TMPDIR)", "TMPDIR") from error
 
     def take(self, rows: ArrayLike) -> NDArray[Any]:
-        """The (n,) records of these numbers, (n,) int. Neighbours are read together.
+        """The records (n,) with the numbers ``rows`` (n,) int. Neighbours are read together.
 
         Raises:
             StorageError: the file cannot be read.
@@ -59,10 +59,12 @@ class Spool:
 
         data = patiently(read, "a temporary file (TMPDIR)")
         if len(data) != count * self.dtype.itemsize:
-            raise StorageError("a temporary file (TMPDIR) was cut; run the same command again")
+            raise StorageError(
+                "a temporary file (TMPDIR) is incomplete; run the same command again"
+            )
         return data
 
 
 def _close(file: IO[bytes]) -> None:
-    with suppress(OSError):  # what could not be written is not written now
+    with suppress(OSError):  # closing writes buffered data, which may fail again
         file.close()

@@ -1,1 +1,1 @@
-"""Tar and zip archives as they were downloaded: listing them, and reading frames from them."""
+"""Lists tar and zip archives as they were downloaded, and reads frames from them."""

@@ -1,7 +1,7 @@
-"""Finding the archives below a root, and listing what they hold.
+"""Finds the archives below a root and lists their members.
 
-Archives lie in the root or in a folder directly below it, unless that folder holds frames itself.
-Those of videos also lie where the videos would.
+Archives are looked for in the root and in the folders directly below it, except folders that hold
+frames themselves. Archives of videos are also looked for in the folders where the videos would be.
 """
 
 import errno
@@ -35,17 +35,19 @@ from refit_shard.shards_spec.storage.files import HEAD_BYTES, is_of_a_mac, mista
 from refit_shard.shards_spec.storage.folder import Folder
 from refit_shard.shards_spec.storage.paths import path_bytes
 
-# Archives that are listed at a time: nearly all of it is waiting.
+# Archives that are listed at a time. Listing is nearly all waiting, so more threads than cores
+# help.
 _THREADS = 16
 
 OnBytes = Callable[[int, int], None]
 
 
 def _entries(folder: Folder) -> tuple[list[str], list[tuple[str, int, int]]]:
-    """Folders and archives directly in a folder, sorted: names; sizes and times of archives.
+    """The names of the folders directly in a folder, and (name, size, mtime_ns) of the archives in
+    it; both sorted. A local folder that may not be listed has none.
 
     Raises:
-        StorageError: the storage fails. A folder that may not be listed has none.
+        StorageError: the storage fails.
     """
     try:
         if folder.local is not None:
@@ -59,7 +61,7 @@ def _entries(folder: Folder) -> tuple[list[str], list[tuple[str, int, int]]]:
     except OSError as error:
         if folder.local is None:
             raise explain(error, folder.url) from error
-        found = []  # true of the folder itself, whose frames may be read all the same
+        found = []  # frames can still be read from a folder that may not be listed
     files = [(name, size, time) for name, size, time in found if size is not None]
     return (
         sorted(name for name, size, _ in found if size is None),
@@ -68,7 +70,7 @@ def _entries(folder: Folder) -> tuple[list[str], list[tuple[str, int, int]]]:
 
 
 def _local_entries(path: str) -> Iterator[tuple[str, int | None, int]]:
-    """Name, size and time of archives in a folder, and its folders, which have no size.
+    """(name, size, mtime_ns) of the archives and folders in a folder; a folder's size is None.
 
     Raises:
         SourceError: an archive's name is not UTF-8.
@@ -85,7 +87,7 @@ def _local_entries(path: str) -> Iterator[tuple[str, int | None, int]]:
                         raise SourceError(f"{where}: its name is not UTF-8; rename the archive")
                     about = one.stat()
                     yield name, about.st_size, about.st_mtime_ns
-            except OSError as error:  # deleted meanwhile, or a link that leads in a circle
+            except OSError as error:  # deleted since it was listed, or a loop of links
                 if error.errno not in (errno.ENOENT, errno.ELOOP, errno.EACCES):
                     raise
 
@@ -98,13 +100,16 @@ def _is_archive(name: str) -> bool:
 def find_archives(
     root: Folder, with_frames: Collection[str], deeper: Collection[str] = ()
 ) -> tuple[list[Stamp], list[str]]:
-    """Archives in the root and in folders directly below it; and the root's folders.
+    """The archives in the root and in the folders directly below it, and the names of the root's
+    folders.
 
-    ``with_frames``: names of folders that hold frames themselves, which are not looked into.
-    ``deeper``: paths of further folders, which are.
+    Args:
+        root: the folder that is searched.
+        with_frames: names of folders that hold frames themselves; they are not searched.
+        deeper: paths of further folders that are searched.
 
     Raises:
-        StorageError: the object store cannot be asked.
+        StorageError: the object store cannot be reached.
     """
     folders, files = _entries(root)
     stamps = [_stamp("", file) for file in files]
@@ -120,7 +125,7 @@ def _stamp(folder: str, file: tuple[str, int, int]) -> Stamp:
 
 
 def _is_shard(root: Folder, path: str) -> bool:
-    """Whether this is a tar of our own: shards may lie below a root too."""
+    """True if this tar is a shard of this package: shards may be stored below a root too."""
     folder, _, name = path.rpartition("/")
     if not is_of_a_build(name):
         return False
@@ -129,10 +134,10 @@ def _is_shard(root: Folder, path: str) -> bool:
 
 
 def open_archive(root: Folder, stamp: Stamp) -> Any:
-    """An archive to read, ``read_at(count, offset)`` by any number of threads.
+    """The opened archive; its ``read_at(count, offset)`` may be called from several threads.
 
     Raises:
-        PassingError: its storage fails, or it is not the one of the stamp.
+        PassingError: the storage fails, or the archive has changed since ``stamp`` was taken.
     """
     where = f"{root.url.rstrip('/')}/{stamp.path}"
     try:
@@ -147,7 +152,7 @@ def open_archive(root: Folder, stamp: Stamp) -> Any:
         raise PassingError(
             f"{where}: permission denied: make it readable, then run the same command again"
         ) from error
-    except (ShardError, OSError) as error:  # true of the file itself: it is another one, or gone
+    except (ShardError, OSError) as error:  # a fault of the file itself: it was replaced or deleted
         raise changed(where) from error
     if file.size() != stamp.size:
         raise changed(where)
@@ -155,21 +160,21 @@ def open_archive(root: Folder, stamp: Stamp) -> Any:
 
 
 def _open_local(path: str, where: str, stamp: Stamp) -> Any:
-    """A local archive, if it is still the one of the stamp.
+    """The opened local archive.
 
     Raises:
-        OSError: it cannot be opened.
-        PassingError: it is another one.
+        OSError: the archive cannot be opened.
+        PassingError: the archive has changed since ``stamp`` was taken.
     """
     about = os.stat(path_bytes(path))
-    is_it = stat.S_ISREG(about.st_mode)
-    if not is_it or (about.st_size, about.st_mtime_ns) != (stamp.size, stamp.mtime_ns):
+    is_file = stat.S_ISREG(about.st_mode)
+    if not is_file or (about.st_size, about.st_mtime_ns) != (stamp.size, stamp.mtime_ns):
         raise changed(where)
     return pa.OSFile(path_bytes(path))
 
 
 def _list(root: Folder, stamp: Stamp, on_bytes: Callable[[int], None]) -> Listing | None:
-    """What an archive holds; None where it is compressed as a whole."""
+    """The members of an archive; None if the archive is compressed as a whole."""
     where = f"{root.url.rstrip('/')}/{stamp.path}"
     with closing(open_archive(root, stamp)) as file:
         head = bytes(file.read_at(HEAD_BYTES, 0)) if stamp.size else b""
@@ -178,8 +183,8 @@ def _list(root: Folder, stamp: Stamp, on_bytes: Callable[[int], None]) -> Listin
             raise SourceError(f"{where}: {mistaken}")
         if compression(head) is not None:
             return None
-        how = list_zip if stamp.path.lower().endswith(".zip") else list_tar
-        return how(file, where, stamp.size, on_bytes)
+        list_members = list_zip if stamp.path.lower().endswith(".zip") else list_tar
+        return list_members(file, where, stamp.size, on_bytes)
 
 
 def list_archives(
@@ -191,15 +196,15 @@ def list_archives(
     deeper: Collection[str] = (),
     on_bytes: OnBytes = lambda _done, _total: None,
 ) -> Archives:
-    """The archives below a root and what they hold.
+    """The archives below a root, with their members.
 
     Args:
-        root: of the frames.
-        with_frames: names of its folders that hold frames themselves.
-        kept: the folder where lists are kept.
-        keep: whether new ones go there.
-        deeper: paths of further folders with archives, below those directly in the root.
-        on_bytes: hears how many bytes of archives were passed, of how many.
+        root: the folder of the frames.
+        with_frames: names of the root's folders that hold frames themselves; they are not searched.
+        kept: the folder of the saved lists of members.
+        keep: True to save new lists there.
+        deeper: paths of further folders that are searched, below those directly in the root.
+        on_bytes: called with the bytes of archives that are listed so far, and their total.
 
     Raises:
         SourceError: an archive is damaged.
@@ -254,10 +259,15 @@ def find_packed(
     beside: bool = False,
     on_bytes: OnBytes = lambda _done, _total: None,
 ) -> Packed:
-    """Which frames, or videos, lie in archives; for the other arguments see :func:`list_archives`.
+    """The frames, or videos, that are members of archives.
 
-    ``paths``: of all of them, below the root. ``beside``: whether archives may lie in the folders
-    of these paths too.
+    Args:
+        root: the folder of the frames.
+        paths: of all frames, below the root.
+        kept: the folder of the saved lists of members.
+        keep: True to save new lists there.
+        beside: True if archives may be in the folders of these paths too.
+        on_bytes: called with the bytes of archives that are listed so far, and their total.
 
     Raises:
         SourceError: an archive is damaged, or two members may be one frame.

@@ -1,4 +1,4 @@
-"""What reads the frames of a root: files, and members of archives."""
+"""Reads the frames of a root: files, and members of archives."""
 
 import threading
 from collections.abc import Mapping
@@ -10,15 +10,16 @@ from refit_shard.converter.reading import Room, no_limit, read_frame
 from refit_shard.shards_spec.errors import FrameError
 from refit_shard.shards_spec.storage.folder import Folder
 
-# Archives that are held open at a time.
+# Archives that are open at a time.
 _MOST_OPEN = 128
 
 
 class Frames:
     """Reads frames by their path below a root; several threads may read at a time.
 
-    ``members``: those that lie in archives. A file in a folder comes before them. Archives are
-    opened when the first of their members is read, and closed when this object goes.
+    ``members``: the frames that are members of archives. If a file has the same path as a member,
+    the file is read. An archive is opened when the first of its members is read, and closed when
+    this object is deleted.
     """
 
     def __init__(self, root: Folder, members: Mapping[str, Member]) -> None:
@@ -28,11 +29,11 @@ class Frames:
         self._opening = threading.Lock()
 
     def read(self, path: str, room: Room = no_limit) -> bytes:
-        """The bytes of a frame; ``room`` hears of their number before they are read.
+        """The bytes of a frame; ``room`` is called with their number before they are read.
 
         Raises:
-            FrameError: missing, damaged, empty, too large, or not to be read by us.
-            PassingError: the storage failed, which says nothing of the frame.
+            FrameError: missing, damaged, empty, too large, or not readable.
+            PassingError: the storage failed, which says nothing about the frame.
         """
         member = self._members.get(path)
         if member is None or member.beside:
@@ -55,9 +56,10 @@ class Frames:
 
 
 def work_order(members: Mapping[str, Member], paths: list[str]) -> list[int]:
-    """The order in which frames are best read: those of archives by archive and place in it.
+    """The indexes of ``paths`` in the order in which the frames should be read: members by archive
+    and offset.
 
-    Files come first, in the order of ``paths``; a disk's order of files is not known.
+    Files come first, in the order of ``paths``, because their order on the disk is not known.
     """
 
     def place(index: int) -> tuple[str, int]:

@@ -1,8 +1,8 @@
-"""The archives of a root, and which frames lie in them.
+"""The archives of a root, and which frames are their members.
 
-A member ``m`` of ``a.tar`` is the frame ``m`` and the frame ``a/m``, whichever an npz names: some
-archives hold their own folder and some do not. Where the archive lies in a folder ``f``, it is
-``f/m`` too, as if it were unpacked there.
+A member ``m`` of ``a.tar`` is found as the frame ``m`` and as the frame ``a/m``, because some
+archives contain a folder of their own name and some do not. If the archive is in a folder ``f``,
+the member is also found as ``f/m``, as if the archive were unpacked there.
 """
 
 import posixpath
@@ -31,8 +31,8 @@ class Archive:
     table: pa.RecordBatch
 
     def paths(self) -> tuple[pa.Array, ...]:
-        """The paths below the root that each member may be the frame of: its own name, that below
-        the archive's stem and, where the archive lies in a folder, that in this folder.
+        """Arrays of each member's possible paths below the root: its name, its name below the
+        archive's stem and, if the archive is in a folder, its name below that folder.
         """
         names = self.table.column("name")
         folders = [stem(self.stamp.path), posixpath.dirname(self.stamp.path)]
@@ -47,8 +47,11 @@ class Archive:
 
 @dataclass(frozen=True)
 class Archives:
-    """``listed``: the archives below a root. ``compressed``: paths of those that are compressed as
-    a whole, of which no member can be read by itself. ``folders``: the root's own.
+    """The archives below a root.
+
+    ``listed``: those whose members can be read. ``compressed``: paths of archives that are
+    compressed as a whole, so that no member can be read by itself. ``folders``: names of the
+    folders directly in the root.
     """
 
     listed: tuple[Archive, ...] = ()
@@ -56,9 +59,9 @@ class Archives:
     folders: frozenset[str] = frozenset()
 
     def find(self, paths: Sequence[str]) -> "Packed":
-        """Which of these frames lie in archives.
+        """Those of the frames that are members of archives.
 
-        ``paths``: distinct, below the root.
+        ``paths``: distinct paths of frames below the root.
         """
         if not self.listed:
             return Packed(self)
@@ -85,10 +88,10 @@ class Archives:
         return f"{archive.table.column('name')[row].as_py()} in {archive.stamp.path}"
 
     def tree(self) -> Iterator[tuple[str, list[str]]]:
-        """Every folder of the archives, its path below the root, and the files in it.
+        """Every folder of the archives, as its path below the root and the names of its files.
 
-        Each member has one path here: its own name, or that below the archive's stem where it has
-        no folder of its own, or other archives hold the same name.
+        Each member has one path here: its name or, if the name contains no folder or occurs in
+        several archives, its name below the archive's stem.
         """
         pairs = [
             pair
@@ -104,8 +107,8 @@ class Archives:
         yield from sorted(found.items())
 
     def nested(self) -> dict[str, str]:
-        """Archives that hold archives, out of which nothing is read: the path of each, and a member
-        that is one.
+        """The paths of archives that contain archives, each with the name of one that it contains.
+        Frames in such inner archives cannot be read.
         """
         endings = "|".join(map(re.escape, (*SUFFIXES, *COMPRESSED)))
         found = {}
@@ -117,17 +120,18 @@ class Archives:
         return found
 
     def may_be_a_file(self, path: str) -> bool:
-        """Whether a file of this path may lie below the root, by the root's own folders."""
+        """True if a file of this path may exist: its top folder exists, or it has no folder."""
         top, slash, _ = path.partition("/")
         return not slash or top in self.folders
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Frames that lie in archives, by their path below the root.
+    """Frames that are members of archives, by their path below the root.
 
-    ``numbers``: each one's column in ``places``, int64 (2, n): its archive's number and its row
-    there. ``twice``: frames that two members may be, and where these are.
+    ``numbers``: each frame's column in ``places``. ``places``: int64 (2, n), the archive's number
+    in ``archives.listed`` and the member's row in its table. ``twice``: frames that match two
+    members, with a text for each that says where it is.
     """
 
     archives: Archives = field(default_factory=Archives)
@@ -142,7 +146,7 @@ class Packed:
         return len(self.numbers)
 
     def members(self, paths: Iterable[str]) -> dict[str, Member]:
-        """The members that these frames are; other frames are left out."""
+        """The member for each of these frames that is in an archive; other frames are left out."""
         found = {}
         for path in dict.fromkeys(paths):
             if path in self.numbers:

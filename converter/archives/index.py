@@ -1,9 +1,9 @@
 """The members of an archive as an Arrow table, saved in a file so that an archive is listed only
 once.
 
-Listing a tar takes a small read at each of its members, which takes minutes on a spinning disk or
-an object store. The saved list is used until the archive's size or modification time changes. A
-list that is damaged, or of another archive, is made again.
+Listing a tar needs a small read at each member, which takes minutes on a spinning disk or an object
+store. The saved list is used until the archive's size or modification time changes. A list that is
+damaged, or that belongs to another archive, is made again.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from refit_shard.shards_spec.errors import RefitShardError
 from refit_shard.shards_spec.ipc import read_batch
 from refit_shard.shards_spec.storage.folder import Folder
 
-# Below the folder of a data set's shards.
+# Below the folder of a dataset's shards.
 LISTS_FOLDER = ".archives"
 _VERSION = 1
 _MAX_BYTES = 2 << 30
@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 
 
 def as_table(listing: Listing) -> pa.RecordBatch:
-    """A listing's members, a row each."""
+    """A listing as a table with one row for each member."""
     columns = (
         *(listing.begins, listing.spans, listing.sizes, listing.packed),
         *(listing.crcs, listing.kinds),
@@ -52,7 +52,7 @@ def as_table(listing: Listing) -> pa.RecordBatch:
 
 
 def list_name(stamp: Stamp) -> str:
-    """The name of the file that keeps an archive's list."""
+    """The name of the file that an archive's list is saved in."""
     return f"{stem(stamp.path)[:100]}-{hashlib.sha256(stamp.path.encode()).hexdigest()[:12]}.arrow"
 
 
@@ -67,10 +67,10 @@ def _stated(stamp: Stamp) -> bytes:
 
 
 def save_list(folder: Folder, stamp: Stamp, table: pa.RecordBatch) -> None:
-    """Keep an archive's list.
+    """Save an archive's list.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the list cannot be written.
     """
     stated = table.replace_schema_metadata({_STATED: _stated(stamp)})
     with (
@@ -81,7 +81,7 @@ def save_list(folder: Folder, stamp: Stamp, table: pa.RecordBatch) -> None:
 
 
 def load_list(folder: Folder, stamp: Stamp) -> pa.RecordBatch | None:
-    """The saved list of this archive, checked; None if there is none that is valid."""
+    """The saved list of this archive, checked; None if it is missing or not valid."""
     try:
         data = folder.read(list_name(stamp), limit=_MAX_BYTES)
         table = read_batch(pa.py_buffer(data))
@@ -95,7 +95,7 @@ def load_list(folder: Folder, stamp: Stamp) -> pa.RecordBatch | None:
 
 
 def _fits(table: pa.RecordBatch, stamp: Stamp) -> bool:
-    """Whether the members can lie in the archive, under names that a listing gives."""
+    """True if all members are within the archive and have names that a listing can give."""
     column: dict[str, Any] = {
         name: table.column(name).to_numpy(zero_copy_only=False) for name in SCHEMA.names[1:]
     }

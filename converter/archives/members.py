@@ -1,7 +1,7 @@
-"""What is known of an archive and of the files in it, and how one of them is read.
+"""Describes archives and their members, and reads members.
 
-A listing says where in its archive each member lies, so that a member is one read at an offset. No
-member is ever written to a disk.
+A listing states each member's offset in its archive, so that a member is read in one piece. Members
+are never unpacked to a disk.
 """
 
 import struct
@@ -17,12 +17,12 @@ from refit_shard.shards_spec.errors import FrameError, PassingError, StorageErro
 MAX_MEMBERS = 4_000_000
 _LOCAL = struct.Struct("<4s5H3I2H")  # a zip member's own header
 _LOCAL_MAGIC = b"PK\x03\x04"
-# What a local header may take at most: its two lengths have 16 bits each.
+# The largest local header: its name and its extra field have up to 65535 bytes each.
 MAX_LOCAL_BYTES = _LOCAL.size + 2 * 0xFFFF
 
 
 class Kind(IntEnum):
-    """How a member is stored. Those from ``ENCRYPTED`` on are listed, but cannot be read."""
+    """How a member is stored. The kinds from ``ENCRYPTED`` on are listed, but cannot be read."""
 
     PLAIN = 0
     ZIP_STORED = 1
@@ -38,7 +38,7 @@ _REFUSED = {
     Kind.ENCRYPTED: "is encrypted",
     Kind.METHOD: "is compressed by another method than deflate",
     Kind.SPARSE: "is sparse",
-    Kind.LINK: "is a link to what the archive does not hold as a file",
+    Kind.LINK: "is a link to something that is not a file in the archive",
     Kind.SPECIAL: "is not a regular file",
 }
 
@@ -47,7 +47,7 @@ _REFUSED = {
 class Stamp:
     """An archive as it was when it was listed.
 
-    ``path``: below the root. ``size``: bytes. ``mtime_ns``: of its last change, 0 if not known.
+    ``path``: below the root. ``size``: bytes. ``mtime_ns``: when it was last changed, 0 if unknown.
     """
 
     path: str
@@ -59,9 +59,10 @@ class Stamp:
 class Member:
     """A file in an archive.
 
-    ``begin``, ``span``: the bytes of the archive that hold it; of a zip's, its local header too.
-    ``size``: its own bytes, ``packed``: as they are stored. ``crc``: of a zip's member.
-    ``beside``: whether a file of its path may lie below the root, which would come first.
+    ``begin``, ``span``: offset and length of the member in the archive, in a zip with its local
+    header. ``size``: bytes of the file. ``packed``: bytes as stored. ``crc``: CRC-32 of a zip's
+    member. ``beside``: True if a file of the same path may exist below the root, which is then read
+    instead.
     """
 
     archive: Stamp
@@ -76,9 +77,10 @@ class Member:
 
 @dataclass
 class Listing:
-    """The members of one archive, a column for each field of :class:`Member`, in their order.
+    """The members of one archive, in order, with one array for each field of :class:`Member`.
 
-    ``passed_over``: members whose names lead out of a root or are not UTF-8.
+    ``passed_over``: number of members that are not listed, because their names lead out of a root
+    or are not UTF-8.
     """
 
     names: list[str] = field(default_factory=list)
@@ -104,17 +106,18 @@ class Listing:
 
 
 def read_member(file: Any, where: str, member: Member, room: Room = no_limit) -> bytes:
-    """The bytes of a member, its size and, in a zip, its checksum checked.
+    """The bytes of a member; its size is checked and, in a zip, its checksum.
 
     Args:
-        file: the archive, open: ``read_at(count, offset)``.
-        where: its path or URL, for errors.
-        member: what to read.
-        room: hears of the bytes that reading takes.
+        file: the opened archive, which has ``read_at(count, offset)``.
+        where: path or URL of the archive, for errors.
+        member: the member to read.
+        room: called with the bytes of memory that reading takes, before they are taken.
 
     Raises:
-        FrameError: it is damaged, too large, empty, or stored in a way that is not read.
-        PassingError: the storage failed, or the archive is not the one that was listed.
+        FrameError: the member is damaged, too large, empty, or stored in a way that is not
+            supported.
+        PassingError: the storage failed, or the archive has changed since it was listed.
     """
     _check_kind(member)
     largest = max(member.size, member.packed)
@@ -129,7 +132,7 @@ def read_member(file: Any, where: str, member: Member, room: Room = no_limit) ->
 
 
 def _most(member: Member) -> int:
-    """Bytes that a member can take at most, whatever its span is."""
+    """The most bytes that a member can take in the archive, whatever span a list states."""
     return member.packed + (0 if member.kind is Kind.PLAIN else MAX_LOCAL_BYTES)
 
 
@@ -137,13 +140,13 @@ def read_range(file: Any, where: str, begin: int, count: int) -> bytes:
     """``count`` bytes of an open archive.
 
     Raises:
-        PassingError: they cannot be read now.
+        PassingError: the storage failed, or the archive is shorter than it was.
     """
     try:
         data = bytes(patiently(lambda: file.read_at(count, begin), where))
     except PassingError:
         raise
-    except StorageError as error:  # of an object store
+    except StorageError as error:  # from an object store
         raise PassingError(str(error)) from error
     except OSError as error:
         raise PassingError(f"{where}: {error}; run the same command again") from error
@@ -153,25 +156,25 @@ def read_range(file: Any, where: str, begin: int, count: int) -> bytes:
 
 
 def changed(where: str) -> PassingError:
-    """A file is not the one that it was, which says nothing of its frames."""
+    """The error for an archive that changed during the run, which says nothing about its frames."""
     return PassingError(
-        f"{where}: was changed, moved or removed since it was looked at; leave it as it is and run "
-        "the same command again"
+        f"{where}: was changed, moved or deleted during this run; leave it as it is and run the "
+        "same command again"
     )
 
 
 def place_of(file: Any, where: str, member: Member) -> tuple[int, int]:
-    """Where the bytes of a member begin in its archive, and how many there are, so that they can be
-    read in parts. A zip's checksum is not looked at.
+    """Offset and number of a member's bytes in its archive, to read them in parts. A zip's checksum
+    is not checked.
 
     Args:
-        file: the archive, open: ``read_at(count, offset)``.
-        where: its path or URL, for errors.
-        member: what is to be read.
+        file: the opened archive, which has ``read_at(count, offset)``.
+        where: path or URL of the archive, for errors.
+        member: the member to read.
 
     Raises:
-        FrameError: it is empty, compressed, or stored in another way that is not read.
-        PassingError: the storage failed, or the archive is not the one that was listed.
+        FrameError: the member is empty, compressed, or stored in another way that is not supported.
+        PassingError: the storage failed, or the archive has changed since it was listed.
     """
     _check_kind(member)
     if member.kind is Kind.PLAIN:
@@ -181,12 +184,12 @@ def place_of(file: Any, where: str, member: Member) -> tuple[int, int]:
     head = read_range(file, where, member.begin, min(member.span, _LOCAL.size))
     begin = _after_header(head, member)
     if begin + member.size > member.span:
-        raise _corrupt("it reaches into the next member", member)
+        raise _corrupt("its data overlap the next member", member)
     return member.begin + begin, member.size
 
 
 def _check_kind(member: Member) -> None:
-    """Refuse a member that cannot be read."""
+    """Raise a FrameError if a member cannot be read."""
     if member.kind in _REFUSED:
         text = f"{_REFUSED[member.kind]} in {member.archive.path}; unpack the archive"
         raise FrameError("unreadable", text)
@@ -199,22 +202,22 @@ def _corrupt(what: str, member: Member) -> FrameError:
 
 
 def _after_header(data: bytes, member: Member) -> int:
-    """Bytes of a zip member's own header, with which ``data`` begins."""
+    """Length in bytes of a zip member's local header, with which ``data`` begins."""
     if len(data) < _LOCAL.size:
         raise _corrupt("its header is cut short", member)
     magic, _, flags, method, _, _, _, _, _, name, extra = _LOCAL.unpack_from(data)
     is_deflated = member.kind is Kind.ZIP_DEFLATED
     if magic != _LOCAL_MAGIC or flags & 1 or (method == 8) != is_deflated:
-        raise _corrupt("its header is not the one that the directory states", member)
+        raise _corrupt("its header disagrees with the zip's directory", member)
     return int(_LOCAL.size + name + extra)
 
 
 def _unzipped(data: bytes, member: Member) -> bytes:
-    """A zip's member without its header, inflated and checked."""
+    """The file in a zip's member: without the header, inflated, checksum checked."""
     begin = _after_header(data, member)
     stored = memoryview(data)[begin : begin + member.packed]
     if len(stored) < member.packed:
-        raise _corrupt("it reaches into the next member", member)
+        raise _corrupt("its data overlap the next member", member)
     content = bytes(stored)
     if member.kind is Kind.ZIP_DEFLATED:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -223,5 +226,5 @@ def _unzipped(data: bytes, member: Member) -> bytes:
         except zlib.error as error:
             raise _corrupt(f"its compressed data are damaged ({error})", member) from error
     if len(content) != member.size or zlib.crc32(content) != member.crc:
-        raise _corrupt("it is not of the size and checksum that the directory states", member)
+        raise _corrupt("its size or checksum differs from the zip's directory", member)
     return content

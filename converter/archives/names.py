@@ -1,4 +1,4 @@
-"""Names of archives, and of the files in them."""
+"""Names of archives and of their members."""
 
 import posixpath
 
@@ -17,23 +17,23 @@ _MAGIC = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!": "rar",
 }
-_LONGEST = 4096  # as long as a path may be
+_LONGEST = 4096  # the longest path that Linux takes
 
 
 def compression(head: bytes) -> str | None:
-    """How a file that begins so is compressed as a whole, or None."""
+    """The compression of a whole file, from its first bytes; None if it is not compressed."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def member_name(name: str) -> str | None:
-    """A member's name as a path below a root; None for one that leads out of it.
+    """A member's name as a path below a root; None if the name leads out of the root.
 
-    As an archiver does when it unpacks, ``./`` is dropped; backslashes are slashes in a name that
-    has no others.
+    ``./`` is dropped, as archivers do when they unpack. Backslashes count as slashes in a name that
+    has no slashes.
     """
     return None if "\0" in name or len(name) > _LONGEST else below_root(slashed(name))
 
 
 def stem(path: str) -> str:
-    """The name of an archive's file without its ending."""
+    """The file name of an archive without its ending."""
     return posixpath.splitext(posixpath.basename(path))[0]

@@ -1,7 +1,7 @@
-"""What a tar holds: a walk from header to header, over the members' data.
+"""Lists the members of a tar, going from header to header without reading the data between them.
 
-Python's ``tarfile`` reads each header; the walk is ours, since ``tarfile`` takes a damaged header
-in the middle, or the end of a download that was cut short, for the end of the archive.
+Python's ``tarfile`` parses each header. The loop over the headers is our own, because ``tarfile``
+takes a damaged header, or the end of an incomplete download, for the end of the archive.
 """
 
 import re
@@ -15,12 +15,13 @@ from refit_shard.shards_spec.errors import SourceError
 
 _BLOCK = tarfile.BLOCKSIZE
 _ZEROS = bytes(_BLOCK)
-# What is read at a header: a long name and the header after it as well, or, where members are so
-# small that many lie in one read, more.
+# Bytes that are read at a header: enough for a long name and the header after it. Where members are
+# small, the read grows until it covers many of them.
 _LEAST_READ, _MOST_READ = 4 << 10, 1 << 20
-# After the end mark: tar fills its last record, which has 10 kB unless somebody chose another size.
+# Most bytes after the end mark: tar pads its last record, which has 10 kB unless another size was
+# chosen.
 _MOST_REST = 1 << 20
-_MAX_NAME_BYTES = 1 << 16  # of a long name or of a pax header's records
+_MAX_NAME_BYTES = 1 << 16  # limit for a long name and for the records of a pax header
 _PAX_RECORD = re.compile(rb"(\d{1,8}) ([^=\n]+)=")
 _ENCODING = ("utf-8", "surrogateescape")
 
@@ -28,12 +29,13 @@ _FILES = tarfile.REGULAR_TYPES
 _FOLDERS = (tarfile.DIRTYPE, b"D")
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-# Of an archive as a whole: a volume's label is nothing to unpack; pieces of volumes are refused.
+# Types of headers that describe the whole archive: a label, which is ignored, and a piece of a tar
+# in several volumes, which is refused.
 _LABEL, _VOLUME = b"V", b"M"
 
 
 class _Window:
-    """The last piece read of the archive."""
+    """Reads an archive in pieces, of which the last one is kept for the next reads."""
 
     def __init__(self, file: Any, where: str, size: int) -> None:
         self._file, self._where, self._size = file, where, size
@@ -42,7 +44,7 @@ class _Window:
         self._count = _LEAST_READ
 
     def read(self, begin: int, count: int) -> bytes:
-        """``count`` bytes; fewer where the archive ends."""
+        """``count`` bytes from the offset ``begin``; fewer if the archive ends before."""
         count = min(count, self._size - begin)
         if count <= 0:
             return b""
@@ -63,16 +65,16 @@ class _Walk:
         self.where, self.size = where, size
         self.window = _Window(file, where, size)
         self.listing = Listing()
-        self.place: dict[str, int] = {}  # of the last member of a name, in the listing
-        self.said: dict[str, str] = {}  # by the headers before a member's own, of that member
+        self.row_of: dict[str, int] = {}  # name → index in the listing of its last member
+        self.stated: dict[str, str] = {}  # what extra headers state about the member after them
 
     def damaged(self, what: str) -> SourceError:
-        """The archive's own error."""
+        """The error for a damaged archive, which names the last member before the damage."""
         last = f", after {self.listing.names[-1]!r:.200}" if self.listing.names else ""
         return SourceError(f"{self.where}: {what}{last}; download it again")
 
     def header(self, begin: int) -> tarfile.TarInfo | None:
-        """The header there; None at the mark that ends the archive."""
+        """The header at the offset ``begin``; None at the mark that ends the archive."""
         block = self.window.read(begin, _BLOCK)
         if len(block) < _BLOCK:
             raise self.damaged(f"cut short: the tar ends at byte {self.size} without its end mark")
@@ -86,8 +88,8 @@ class _Walk:
             raise self.damaged(f"damaged: a member at byte {begin} of {found.size} bytes")
         return found
 
-    def told(self, found: tarfile.TarInfo, begin: int) -> None:
-        """Keep what a header says of the next member: a long name, or pax records."""
+    def keep_statement(self, found: tarfile.TarInfo, begin: int) -> None:
+        """Keep what an extra header states about the next member: a long name, or pax records."""
         if found.size > _MAX_NAME_BYTES:
             raise self.damaged(f"damaged: a name of {found.size} bytes at byte {begin}")
         data = self.window.read(begin, found.size)
@@ -95,14 +97,15 @@ class _Walk:
             raise self.damaged("cut short within a member's name")
         if found.type in _LONG:
             key = "path" if found.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
-            self.said[key] = data.partition(b"\0")[0].decode(*_ENCODING)
+            self.stated[key] = data.partition(b"\0")[0].decode(*_ENCODING)
             return
         records = self._records(data)
         if found.type in _PAX:
-            self.said |= records
+            self.stated |= records
         elif records.keys() & {"path", "linkpath", "size"}:
             raise SourceError(
-                f"{self.where}: a pax header names all members alike, which is not read; unpack it"
+                f"{self.where}: a global pax header sets the name or size of all members, which is "
+                "not supported; unpack it"
             )
 
     def _records(self, data: bytes) -> dict[str, str]:
@@ -112,29 +115,31 @@ class _Walk:
             found = _PAX_RECORD.match(data, at)
             end = at + int(found[1]) if found is not None else 0
             if found is None or not found.end() < end <= len(data) or data[end - 1] != 0x0A:
-                raise self.damaged("damaged: a pax header's records are of no known form")
+                raise self.damaged("damaged: the records of a pax header cannot be parsed")
             records[found[2].decode(*_ENCODING)] = data[found.end() : end - 1].decode(*_ENCODING)
             at = end
         return records
 
     def size_of(self, found: tarfile.TarInfo) -> int:
         """Bytes of a member's data in the archive."""
-        if "size" not in self.said:
+        if "size" not in self.stated:
             has_data = found.type in _FILES or found.type not in tarfile.SUPPORTED_TYPES
             return found.size if has_data or found.type in (*_LONG, tarfile.GNUTYPE_SPARSE) else 0
-        stated = self.said["size"]
+        stated = self.stated["size"]
         if not (stated.isascii() and stated.isdigit() and len(stated) < 19):
             raise self.damaged(f"damaged: a pax header states a size of {stated!r:.40}")
         return int(stated)
 
     def member(self, found: tarfile.TarInfo, begin: int, size: int) -> None:
-        """List a member whose data begin there."""
+        """Add a member to the listing, unless it is a folder. ``begin``: offset of its data."""
         if found.type in _FOLDERS or found.type == _LABEL or found.isdir():
             return
         if found.type == _VOLUME:
-            raise SourceError(f"{self.where}: a piece of a tar in volumes; put them together first")
-        path = self.said.get("path", found.name)
-        name = member_name(self.said.get("GNU.sparse.name", path))
+            raise SourceError(
+                f"{self.where}: one volume of a tar in several volumes; join them into one tar"
+            )
+        path = self.stated.get("path", found.name)
+        name = member_name(self.stated.get("GNU.sparse.name", path))
         try:
             (name or "").encode()
         except UnicodeError:
@@ -143,19 +148,19 @@ class _Walk:
             self.listing.passed_over += 1
             return
         self._add(name, found, begin, size)
-        self.place[name] = len(self.listing.names) - 1
+        self.row_of[name] = len(self.listing.names) - 1
         if len(self.listing.names) > MAX_MEMBERS:
             raise SourceError(f"{self.where}: holds more than {MAX_MEMBERS} members; unpack it")
 
     def _add(self, name: str, found: tarfile.TarInfo, begin: int, size: int) -> None:
         listing = self.listing
-        if any(key.startswith("GNU.sparse.") for key in self.said):
+        if any(key.startswith("GNU.sparse.") for key in self.stated):
             kind = Kind.SPARSE
         elif found.type in _FILES:
             kind = Kind.SPARSE if found.type == tarfile.GNUTYPE_SPARSE else Kind.PLAIN
         elif found.type == tarfile.LNKTYPE:
-            target = self.place.get(member_name(self.said.get("linkpath", found.linkname)) or "")
-            if target is not None:  # a hard link: the same bytes, as tar gives it
+            target = self.row_of.get(member_name(self.stated.get("linkpath", found.linkname)) or "")
+            if target is not None:  # a hard link has the bytes of the member that it links to
                 begin, size = listing.begins[target], listing.sizes[target]
                 kind = Kind(listing.kinds[target])
             else:
@@ -166,16 +171,16 @@ class _Walk:
 
 
 def list_tar(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) -> Listing:
-    """What a tar holds: of several members of one name, the last.
+    """The members of a tar; of several members with one name, the last.
 
     Args:
-        file: the archive, open: ``read_at(count, offset)``.
-        where: its path or URL, for errors.
-        size: its bytes.
-        on_bytes: hears of the bytes that were passed.
+        file: the opened archive, which has ``read_at(count, offset)``.
+        where: path or URL of the archive, for errors.
+        size: bytes of the archive.
+        on_bytes: called after each member with the number of bytes that were passed.
 
     Raises:
-        SourceError: it is damaged or cut short, which names the last whole member.
+        SourceError: the tar is damaged or cut short; the error names the last complete member.
         PassingError: the storage failed.
     """
     walk = _Walk(file, where, size)
@@ -190,35 +195,36 @@ def list_tar(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) 
                 f"byte {begin + length}"
             )
         if found.type in (*_LONG, *_PAX, tarfile.XGLTYPE):
-            walk.told(found, begin)
+            walk.keep_statement(found, begin)
         else:
             if found.type == tarfile.GNUTYPE_SPARSE:
                 after += _more_sparse(walk, found, begin)
             walk.member(found, begin, length)
-            walk.said.clear()
+            walk.stated.clear()
         on_bytes(min(after, size) - at)
         at = after
     _check_rest(walk, at)
-    kept = sorted(walk.place.values())
+    kept = sorted(walk.row_of.values())
     if len(kept) == len(walk.listing.names):
         return walk.listing
     return _only(walk.listing, kept)
 
 
 def _check_rest(walk: _Walk, end: int) -> None:
-    """Refuse a tar whose members would be missing unseen: a download that reserved its room before
-    it ended with zeros, or tars that were put one after the other.
+    """Raise a SourceError if members after the end mark would be missed: in an incomplete download
+    whose end is still zeros, or in several tars in one file.
     """
     rest = walk.window.read(end, _MOST_REST + _BLOCK)
     if len(rest) > _MOST_REST:
         raise walk.damaged(
-            f"not whole: its end mark is at byte {end} of {walk.size}, as where a download stopped"
+            f"incomplete: its end mark is at byte {end} of {walk.size}, as if a download stopped "
+            "there"
         )
     blocks = (rest[at : at + _BLOCK] for at in range(0, len(rest), _BLOCK))
     if any(block != _ZEROS and _is_header(block) for block in blocks):
         raise SourceError(
-            f"{walk.where}: several tars one after the other, the first ends at byte {end}; unpack "
-            "it: tar --ignore-zeros -xf"
+            f"{walk.where}: several tars in one file, the first ends at byte {end}; unpack it: tar "
+            "--ignore-zeros -xf"
         )
 
 
@@ -231,7 +237,7 @@ def _is_header(block: bytes) -> bool:
 
 
 def _more_sparse(walk: _Walk, found: tarfile.TarInfo, begin: int) -> int:
-    """Bytes of the blocks that go on with an old sparse header, before the data."""
+    """Bytes of the blocks that continue an old GNU sparse header, before the data."""
     extended = bool(found._sparse_structs[1])  # type: ignore[attr-defined]
     more = 0
     while extended:
@@ -244,7 +250,7 @@ def _more_sparse(walk: _Walk, found: tarfile.TarInfo, begin: int) -> int:
 
 
 def _only(listing: Listing, rows: list[int]) -> Listing:
-    """Some of the members."""
+    """The listing reduced to some of its rows."""
     fewer = Listing(passed_over=listing.passed_over)
     for row in rows:
         fewer.add(

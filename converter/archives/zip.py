@@ -1,4 +1,4 @@
-"""What a zip holds, by its directory, which Python's ``zipfile`` reads."""
+"""Lists the members of a zip from its directory, which Python's ``zipfile`` reads."""
 
 import itertools
 import stat
@@ -23,16 +23,16 @@ _DAMAGE = (
 
 
 def list_zip(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) -> Listing:
-    """What a zip holds: of several members of one name, the last.
+    """The members of a zip; of several members with one name, the last.
 
     Args:
-        file: the archive, open: ``read_at(count, offset)``.
-        where: its path or URL, for errors.
-        size: its bytes.
-        on_bytes: hears of the bytes that were passed.
+        file: the opened archive, which has ``read_at(count, offset)``.
+        where: path or URL of the archive, for errors.
+        size: bytes of the archive.
+        on_bytes: called with the number of bytes, once the zip is listed.
 
     Raises:
-        SourceError: it is damaged or cut short, or two members lie in the same bytes.
+        SourceError: the zip is damaged or cut short, or two members overlap.
         PassingError: the storage failed.
     """
     try:
@@ -40,7 +40,7 @@ def list_zip(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) 
             found, end = archive.infolist(), archive.start_dir
     except _DAMAGE as error:
         raise SourceError(
-            f"{where}: damaged or cut short: no zip's directory at its end ({error}); "
+            f"{where}: damaged or cut short: no directory of a zip at its end ({error}); "
             "download it again"
         ) from error
     if len(found) > MAX_MEMBERS:
@@ -64,7 +64,9 @@ def list_zip(file: Any, where: str, size: int, on_bytes: Callable[[int], None]) 
 
 
 def _name(info: zipfile.ZipInfo) -> str | None:
-    """A member's path below a root; names are UTF-8, whether flagged so or not, else of DOS."""
+    """A member's path below a root, None if it leads out of it. A name without the UTF-8 flag is
+    still read as UTF-8 if it is valid UTF-8, else as DOS's code page 437.
+    """
     name = info.filename
     if not info.flag_bits & 0x800:
         try:
@@ -90,10 +92,10 @@ def _kind(info: zipfile.ZipInfo) -> Kind:
 
 
 def _spans(found: list[zipfile.ZipInfo], end: int, where: str) -> dict[int, int]:
-    """Bytes from each local header to the next, or to the directory, by where it begins.
+    """Bytes from each local header to the next one or to the directory, by the header's offset.
 
     Raises:
-        SourceError: a member's data reach over what follows, or it lies outside the archive.
+        SourceError: a member overlaps what follows, or is outside the archive.
     """
     begins = sorted({info.header_offset for info in found})
     spans = {one: after - one for one, after in itertools.pairwise([*begins, end])}
@@ -101,9 +103,9 @@ def _spans(found: list[zipfile.ZipInfo], end: int, where: str) -> dict[int, int]
         span = spans[info.header_offset]
         if info.header_offset < 0 or _LEAST_HEADER + info.compress_size > span:
             raise SourceError(
-                f"{where}: damaged: member {info.filename!r:.200} lies outside the archive or over "
-                "another one; download it again"
+                f"{where}: damaged: member {info.filename!r:.200} is outside the archive or "
+                "overlaps another member; download it again"
             )
     if len(begins) < len(found):
-        raise SourceError(f"{where}: damaged: two members lie at one place; download it again")
+        raise SourceError(f"{where}: damaged: two members have one offset; download it again")
     return spans

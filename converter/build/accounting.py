@@ -1,4 +1,4 @@
-"""The account of a build: every row of the npz must be in exactly one place."""
+"""Checks that every row of the npz is exactly once in a shard, in quarantine or left out."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,8 +14,9 @@ def misplaced(
     in_shards: Iterable[NDArray[np.int64]],
     in_quarantine: Sequence[int],
 ) -> str | None:
-    """What is wrong in the sets of rows, in words; None if each of ``source_rows`` is exactly once
-    in a shard, in quarantine or in a run (begin, end) of ``left_out``.
+    """A text that names the rows that are missing, there more than once, or unknown; None if each
+    of ``source_rows`` rows is exactly once in a shard, in quarantine or in a run (begin, end) of
+    ``left_out``.
     """
     places = [*in_shards, np.array(in_quarantine, np.int64)]
     places += [np.arange(begin, end) for begin, end in left_out]

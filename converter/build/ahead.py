@@ -1,4 +1,4 @@
-"""Reads files ahead of their use, several at a time, so that a core does not wait for storage."""
+"""Reads files before they are used, several at a time, so that a core does not wait for storage."""
 
 import threading
 import time
@@ -21,13 +21,18 @@ _Order = tuple["Future[bytes]", int, str]
 
 
 class ReadAhead:
-    """Reads files in their order, on threads of its own, while those before them are used.
+    """Reads files in order, in threads, while earlier ones are used.
 
-    A context manager, with which the threads end. Iterating gives, for each path, a function that
-    waits for the file and returns its bytes, or raises what ``read`` raised. Beside the file in
-    use, at most ``files`` are being read or wait to be used, of ``most_bytes`` together: ``read``
-    is given a path, and what to call with the file's size before it takes the memory, which waits
-    until there is room. The file that is used next need not wait, however large it is.
+    A context manager; the threads end with it. Iterating gives, for each path, a function that
+    waits for the file and returns its bytes, or raises what ``read`` raised.
+
+    Args:
+        read: reads one file. It is called with the path and a function that it must call with the
+            file's size before it allocates the memory; that function waits until there is room. The
+            file that is used next does not wait, however large it is.
+        paths: of the files, in the order of their use.
+        files: the most files that are being read or wait to be used, besides the one in use.
+        most_bytes: the most bytes of these files together.
     """
 
     def __init__(
@@ -69,7 +74,7 @@ class ReadAhead:
         while self._ahead:
             number, future = self._ahead.popleft()
             self._memory.use(number)
-            future.exception()  # waits for it
+            future.exception()  # waits until the file is read
             self._fill()
             yield future.result
 

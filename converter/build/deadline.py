@@ -19,7 +19,7 @@ class _Event(ctypes.Structure):
 
 
 class _Times(ctypes.Structure):
-    """``struct itimerspec``: the interval, which is none, and the time until it rings."""
+    """``struct itimerspec``: the interval, which is 0, and the time until the timer expires."""
 
     _fields_ = (
         ("interval_s", ctypes.c_long),
@@ -31,11 +31,11 @@ class _Times(ctypes.Structure):
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Have the kernel kill this process if the block takes longer.
+    """Have the kernel kill this process if the block takes longer than ``seconds``.
 
-    A kernel timer sends SIGKILL. An exception would not do: a read from a dead file system, a loop
-    in C that holds the interpreter's lock, and a stopped process react to nothing else. Systems
-    without such timers (not Linux) have no limit.
+    A kernel timer sends SIGKILL, because a read from a dead file system, a loop in C that holds the
+    interpreter's lock, and a stopped process react to nothing else. Without such timers (systems
+    other than Linux) there is no limit.
     """
     try:
         librt = ctypes.CDLL("librt.so.1", use_errno=True)

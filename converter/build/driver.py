@@ -1,4 +1,4 @@
-"""The build of one data set: read, plan, make every shard, account for every row, publish."""
+"""The build of one dataset: read, plan, make every shard, account for every row, publish."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,13 +32,17 @@ from refit_shard.shards_spec.writer import Quarantined, quarantine_bytes
 
 OnShard = Callable[[ShardResult], None]
 
-# Storage that fails shard after shard has failed as a whole: waiting for each would take hours.
+# If this many shards fail in a row, the storage as a whole has failed, and the build ends: waiting
+# for every other shard to fail would take hours.
 _FAILURES_IN_A_ROW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A request with its source read and its plan made; ``packed``: its frames in archives."""
+    """A build request with its annotations, its plan and its identity.
+
+    ``packed``: the frames that are members of archives.
+    """
 
     request: BuildRequest
     source: Annotations
@@ -50,11 +54,12 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What stands on disk after a build.
+    """The result of a build: what its folder contains now.
 
-    ``source_rows``: rows that were considered; ``left_out``: rows of the npz that were not.
-    ``warned``: rows that were read with a warning, by its text. ``overwriting``: whether an
-    overwriting that was interrupted keeps files beside.
+    ``source_rows``: rows of the npz that were considered. ``left_out``: rows that were not
+    (``--limit``). ``kept_shards``: shards that existed already. ``bytes``: of all shards.
+    ``quarantined``: rows by reason. ``warned``: rows whose frame was read with a warning, by its
+    text. ``overwriting``: True if files of an interrupted ``--overwrite`` are in the folder too.
     """
 
     dataset: str
@@ -79,8 +84,11 @@ def prepare(
 ) -> Prepared:
     """Read the annotations, list the archives below the root, and plan the shards.
 
-    ``keep_lists``: write what archives hold below ``out``; nothing else is written. ``on_bytes``
-    hears how many bytes of archives were listed, of how many.
+    Args:
+        request: what to build.
+        keep_lists: True to save the lists of archives' members below ``out``. Nothing else is
+            written.
+        on_bytes: called with the bytes of archives that are listed so far, and their total.
 
     Raises:
         SourceError: the npz or an archive cannot be used.
@@ -134,7 +142,7 @@ def prepare(
 
 
 def make_task(prepared: Prepared, index: int) -> ShardTask:
-    """The slice of the annotations that one shard needs."""
+    """The task of one shard: its rows with their paths, members of archives and labels."""
     source, plan = prepared.source, prepared.plan
     rows = plan.rows_of(index)
     paths = [source.paths[row] for row in rows]
@@ -150,12 +158,15 @@ def make_task(prepared: Prepared, index: int) -> ShardTask:
 
 
 def build(prepared: Prepared, on_shard: OnShard) -> Summary:
-    """Build what is not there yet; ``on_shard`` hears of every shard.
+    """Build the shards that do not exist yet, and publish the manifest.
+
+    ``on_shard``: called with every shard, built or kept. After a BuildError or a StorageError the
+    finished shards stay, and calling ``build`` again continues.
 
     Raises:
         UsageError: the folder holds shards of another plan, or another build is running.
-        BuildError: rows or shards failed; the finished shards stay, the same call goes on.
-        StorageError: writing failed; the same call goes on.
+        BuildError: rows or shards failed.
+        StorageError: writing failed.
     """
     request, recipe = prepared.request, prepared.recipe
     if request.on_error == "fail" and prepared.source.faults:
@@ -175,10 +186,11 @@ def build(prepared: Prepared, on_shard: OnShard) -> Summary:
 
 
 def _run(prepared: Prepared, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
-    """Every shard, in the order of the plan; each has its name as soon as it is made.
+    """The results of all shards, in the order of the plan. Each shard gets its final name as soon
+    as it is finished.
 
     Raises:
-        BuildError: some failed, or rows of one did and none may.
+        BuildError: shards failed, or a row did and ``on_error`` is ``fail``.
     """
     request, shards = prepared.request, prepared.plan.shards
     results: dict[int, ShardResult] = {}
@@ -225,16 +237,16 @@ def _first_fault(prepared: Prepared, rows: list[Quarantined]) -> BuildError:
 
 def _shard_failures(failures: dict[int, BaseException], shards: int) -> BuildError:
     index, error = min(failures.items())
-    built = BuildError(
+    failure = BuildError(
         f"{len(failures)} of {shards} shards failed, the first, {index}, with "
         f"{type(error).__name__}: {error}; the others are kept: run the same command again"
     )
-    built.__cause__ = error
-    return built
+    failure.__cause__ = error
+    return failure
 
 
 def _finish(prepared: Prepared, publisher: Publisher, results: list[ShardResult]) -> Summary:
-    """Account for every row, then publish the quarantine and, last, the manifest."""
+    """Check that every row is in one place, then publish the quarantine and, last, the manifest."""
     source, request = prepared.source, prepared.request
     url = publisher.folder.url
     quarantined = list(source.faults.values())
@@ -248,8 +260,8 @@ def _finish(prepared: Prepared, publisher: Publisher, results: list[ShardResult]
     )
     if wrong is not None:
         raise BuildError(
-            f"{url}: {source.total} rows went in; of those in shards, in quarantine and left out "
-            f"together: {wrong}; build again with --overwrite, and report this"
+            f"{url}: each of the {source.total} rows must be once in a shard, in quarantine or "
+            f"left out, but: {wrong}; build again with --overwrite, and report this bug"
         )
     manifest = _manifest(prepared, results, quarantined)
 
@@ -284,7 +296,7 @@ def _manifest(
     return Manifest(
         dataset=recipe.dataset.name,
         plan=prepared.identity,
-        generation=0,  # chosen when it is published
+        generation=0,  # replaced when the manifest is published
         fields=recipe.fields,
         envelope=recipe.envelope,
         box_px=options.box_px,
@@ -305,16 +317,16 @@ def _manifest(
 def _too_many_bad(
     url: str, place: str, counts: Mapping[str, int], rows: int, max_bad: float
 ) -> BuildError:
-    """``place``: of the quarantine."""
+    """The error for too many rows in quarantine. ``place``: path or URL of the quarantine file."""
     bad = sum(counts.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
     if bad == rows:
         return BuildError(
             f"{url}: all {rows} rows are in quarantine ({reasons}), so there is nothing to "
-            f"publish; see {place}, mend the data and run the same command again"
+            f"publish; see {place}, correct the data and run the same command again"
         )
     return BuildError(
         f"{url}: {bad} of {rows} rows are in quarantine ({bad / rows:.1%}; {reasons}), more "
-        f"than --max-bad {max_bad:g}; see {place}, mend the data and run the "
+        f"than --max-bad {max_bad:g}; see {place}, correct the data and run the "
         "same command again, or allow more with --max-bad"
     )

@@ -1,4 +1,4 @@
-"""Estimates what a build would take: a few frames are built, the rest is extrapolated."""
+"""Estimates the size and time of a build from the samples of a few frames."""
 
 import io
 import time
@@ -21,9 +21,11 @@ _LISTING_THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """``missing``: rows whose frame is not there; ``examples``: the first few such frames.
+    """The estimated result of a build.
 
-    ``packed``: frames that lie in archives.
+    ``packed``: number of frames that are members of archives. ``bytes``, ``seconds``: of all
+    shards, with the workers of the request. ``missing``: rows whose frame does not exist;
+    ``examples``: the paths of the first three.
     """
 
     rows: int
@@ -42,13 +44,12 @@ def _listing(folder: Folder) -> dict[str, int]:
     except StorageError:
         if folder.local is None:
             raise
-        return {}  # a file in a folder's place, or no permission: no frame is read there
+        return {}  # not a folder, or no permission: a build could not read its frames either
 
 
 def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
-    """Rows whose frame is neither in an archive nor in its folder, and those frames.
-
-    Each folder is listed once.
+    """The number of rows whose frame is neither in an archive nor in its folder, and the paths of
+    these frames. Each folder is listed once.
     """
     root = open_folder(prepared.request.root)
     source, order = prepared.source, prepared.plan.order
@@ -71,7 +72,7 @@ def missing_rows(prepared: Prepared) -> tuple[int, list[str]]:
 
 
 def _probe(prepared: Prepared) -> tuple[float, float]:
-    """Measured bytes a row, and seconds a row on one core, for the first frames of the plan."""
+    """Bytes per row, and seconds per row on one core, measured on the first frames of the plan."""
     task = make_task(prepared, 0)
     last = (
         np.flatnonzero(np.cumsum(np.diff(task.frames, prepend=-1) != 0) <= _PROBED_FRAMES)[-1] + 1
@@ -90,7 +91,9 @@ def _probe(prepared: Prepared) -> tuple[float, float]:
 
 
 def estimate(prepared: Prepared) -> Estimate:
-    """Measure a few frames and look for all of them; writes nothing."""
+    """Estimate a build: a few frames are built and measured, and all frames are checked to exist.
+    Nothing is written.
+    """
     plan = prepared.plan
     missing, examples = missing_rows(prepared)
     size, seconds = _probe(prepared) if plan.shards else (0.0, 0.0)

@@ -1,12 +1,11 @@
-"""Which files of a folder belong to which set of shards: what may be kept, and what is to be
-deleted.
+"""Decides which names a build gives its shards, which existing shards may be kept, and which files
+are deleted.
 
-Pure: from the names in a folder, its manifest and the note of an unfinished ``--overwrite``, it
-decides under which names shards are built and which existing ones may be kept. A *generation* is a
-number in the names of shards. The first set in a folder has 0. ``--overwrite`` builds a set with a
-higher one beside the existing set, whose files are deleted once the manifest names the new ones. A
-published shard that is complete but can be improved (a frame was added since) is replaced in the
-same way, by a shard of a new generation.
+Pure functions of the names in a folder, its manifest, and the note of an unfinished
+``--overwrite``. A *generation* is a number in the names of shards. The first shards in a folder
+have generation 0. ``--overwrite`` builds shards of a higher generation beside the existing ones,
+which are deleted once the manifest names the new ones. A published shard that is complete but can
+be improved (a frame was added since) is replaced in the same way, by a shard of a new generation.
 """
 
 import json
@@ -41,23 +40,24 @@ class Note:
     """The note of an ``--overwrite`` that was begun: the generation that it builds, and the plan's
     hash.
 
-    It is in the folder from before the first new shard until the old set is deleted.
+    The note is in the folder from before the first new shard is named until the old shards are
+    deleted.
     """
 
     generation: int
     plan_hash: str
 
     def to_json(self) -> bytes:
-        """The bytes of its file."""
+        """The note as the bytes of its file."""
         content = {"generation": self.generation, "plan_hash": self.plan_hash}
         return (json.dumps(content, sort_keys=True) + "\n").encode()
 
 
 def parse_note(data: bytes, where: str) -> Note:
-    """The note in a file.
+    """The note in the bytes of a file; ``where``: the file, for errors.
 
     Raises:
-        ShardError: it is damaged.
+        ShardError: the note is damaged.
     """
     try:
         content = json.loads(data)
@@ -70,8 +70,12 @@ def parse_note(data: bytes, where: str) -> Note:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """The files of a dataset's folder. ``manifest``: None if it is missing or unreadable."""
+class Existing:
+    """The existing files of a dataset's folder.
+
+    ``manifest``: None if it is missing or unreadable. ``note``: None if there is no
+    ``--overwrite``.
+    """
 
     dataset: str
     names: Collection[str]
@@ -91,9 +95,9 @@ class Standing:
 
     @property
     def pending(self) -> Note | None:
-        """The note of an ``--overwrite`` that is not published yet; None if there is none.
+        """The note of an ``--overwrite`` that is not published yet, or None.
 
-        The first set in an empty folder has none, even if ``--overwrite`` was given.
+        It is None for the first shards in an empty folder, even if ``--overwrite`` was given.
         """
         note, manifest = self.note, self.manifest
         if note is None or note.generation == 0:
@@ -109,7 +113,9 @@ class Standing:
         return generation_of(self.dataset, f"{stem}.tar")
 
     def stems(self) -> list[str]:
-        """Shards of which both files exist, complete or not, the newest generation first."""
+        """Stems of the shards of which both files exist, complete or not; the newest generation
+        first.
+        """
         found = {
             name.removesuffix(".arrow"): generation
             for name in self.names
@@ -158,56 +164,54 @@ class Target:
     note: Note | None = None
 
 
-def choose_target(standing: Standing, plan_hash: str, *, overwrite: bool) -> Target:
+def choose_target(existing: Existing, plan_hash: str, *, overwrite: bool) -> Target:
     """Which generations this build writes; an interrupted ``--overwrite`` is continued."""
     if overwrite:
-        note = standing.note
+        note = existing.note
         if note is None or note.plan_hash != plan_hash:
-            note = Note(generation=standing.highest() + 1, plan_hash=plan_hash)
-        return Target(floor=note.generation, fresh=_fresh(standing, None), note=note)
-    hidden = standing.pending.generation if standing.pending is not None else None
-    return Target(floor=0, fresh=_fresh(standing, hidden), hidden=hidden)
+            note = Note(generation=existing.highest() + 1, plan_hash=plan_hash)
+        return Target(floor=note.generation, fresh=_fresh(existing, None), note=note)
+    hidden = existing.pending.generation if existing.pending is not None else None
+    return Target(floor=0, fresh=_fresh(existing, hidden), hidden=hidden)
 
 
-def _fresh(standing: Standing, hidden: int | None) -> int:
-    """The generation after the published one. It is the same each time that an interrupted build
-    continues.
-    """
-    if standing.manifest is None:
+def _fresh(existing: Existing, hidden: int | None) -> int:
+    """The generation after the published one; the same each time an interrupted build continues."""
+    if existing.manifest is None:
         return 0
-    fresh = standing.manifest.generation + 1
+    fresh = existing.manifest.generation + 1
     return fresh + 1 if fresh == hidden else fresh
 
 
-def candidates(standing: Standing, target: Target) -> dict[int, tuple[str, ...]]:
-    """For each shard's number the stems of existing shards that may be kept, the newest generation
+def candidates(existing: Existing, target: Target) -> dict[int, tuple[str, ...]]:
+    """For each shard's number, the stems of existing shards that may be kept, the newest generation
     first.
     """
     found: dict[int, tuple[str, ...]] = {}
-    for stem in standing.stems():
-        generation = standing.generation(stem) or 0
-        hidden = generation == target.hidden and stem not in standing.published
+    for stem in existing.stems():
+        generation = existing.generation(stem) or 0
+        hidden = generation == target.hidden and stem not in existing.published
         if generation >= target.floor and not hidden:
             index = _number(stem)
             found[index] = (*found.get(index, ()), stem)
     return found
 
 
-def name_of(standing: Standing, target: Target, index: int, whole: Collection[str]) -> str:
+def name_of(existing: Existing, target: Target, index: int, whole: Collection[str]) -> str:
     """The stem for a new shard. ``whole``: the complete shards that exist in its place.
 
     A complete, published shard is not touched before the manifest names the new one. A damaged one
     is replaced under its own name.
     """
-    if standing.published.intersection(whole):
-        return shard_stem(standing.dataset, index, target.fresh)
-    published = standing.published_as.get(index)
-    if published is not None and (standing.generation(published) or 0) >= target.floor:
+    if existing.published.intersection(whole):
+        return shard_stem(existing.dataset, index, target.fresh)
+    published = existing.published_as.get(index)
+    if published is not None and (existing.generation(published) or 0) >= target.floor:
         return published
-    return shard_stem(standing.dataset, index, target.floor)
+    return shard_stem(existing.dataset, index, target.floor)
 
 
-def superseded(standing: Standing, target: Target, manifest: Manifest) -> list[str]:
+def superseded(existing: Existing, target: Target, manifest: Manifest) -> list[str]:
     """Files that ``manifest``, which is now published, does not name and no other build uses.
 
     The note of this build's own ``--overwrite`` comes last, so that an interrupted deletion
@@ -220,12 +224,12 @@ def superseded(standing: Standing, target: Target, manifest: Manifest) -> list[s
         kept.add(OVERWRITE)
         kept |= {
             name
-            for name in standing.names
-            if target.hidden in (generation_of(standing.dataset, name), quarantine_generation(name))
+            for name in existing.names
+            if target.hidden in (generation_of(existing.dataset, name), quarantine_generation(name))
         }
-    return sorted(standing.mine() - kept, key=lambda name: (name == OVERWRITE, name))
+    return sorted(existing.mine() - kept, key=lambda name: (name == OVERWRITE, name))
 
 
-def leftovers(standing: Standing) -> list[str]:
+def leftovers(existing: Existing) -> list[str]:
     """Temporary files of earlier attempts, which no build uses."""
-    return sorted(name for name in standing.names if is_attempt(standing.dataset, name))
+    return sorted(name for name in existing.names if is_attempt(existing.dataset, name))

@@ -1,9 +1,9 @@
-"""What decides the bytes of a set of shards, and how two such plans differ.
+"""The identity of a build: everything that decides the bytes of its shards.
 
-The identity holds everything that decides which rows are in which shard, and their labels and
-pixels. Where the npz, the frames and the shards lie is not in it, nor how an option was written:
-of remaps and of absolute names it holds the effect, each row's path below the root. So a set that
-was moved is the same build, and a root under which other frames would be found is another one.
+The identity states which rows are in which shard, and what decides their labels and pixels. It does
+not contain where the npz, the frames and the shards are stored, or how an option was written: of
+remaps and absolute names it contains the effect, which is each row's path below the root. So shards
+that were moved belong to the same build, and a root with other paths below it is another build.
 """
 
 import hashlib
@@ -33,7 +33,9 @@ def identity(
     envelope: Envelope,
     fields: Sequence[Field],
 ) -> dict[str, Any]:
-    """Everything that decides the bytes of the shards, as JSON; the plan's hash is made of it."""
+    """Everything that decides the bytes of the shards, as values for JSON; the plan's hash is
+    computed from it.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "recipe": RECIPE,
@@ -58,7 +60,7 @@ def identity(
 
 
 def _sha256(texts: Iterable[str]) -> str:
-    """Of all texts, each with a zero byte after it."""
+    """SHA-256 of all texts, each with a zero byte after it."""
     digest = hashlib.sha256()
     rest = iter(texts)
     while some := list(islice(rest, _TEXTS)):
@@ -66,14 +68,14 @@ def _sha256(texts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-# In the order in which a difference is named: of several the first explains most.
+# The first difference in this order is reported, because it explains most.
 _WORDS = {
-    "dataset": "of the data set {built}, not {wanted}",
+    "dataset": "of the dataset {built}, not {wanted}",
     "source_sha256": "from another npz",
     "source_rows": "from another npz",
     "left_out": "from other rows of the npz (--limit)",
-    "use_pose_3d": "with use_pose_3d {built}, not {wanted}, which belongs to the data set",
-    "cropped": "with cropped {built}, not {wanted}, which belongs to the data set",
+    "use_pose_3d": "with use_pose_3d {built}, not {wanted}, which belongs to the dataset",
+    "cropped": "with cropped {built}, not {wanted}, which belongs to the dataset",
     "turned": "with frames turned by the rule {built}, not {wanted}",
     "box_px": "with box_px {built}, not {wanted}",
     "quality": "with quality {built}, not {wanted}",
@@ -81,18 +83,20 @@ _WORDS = {
     "seed": "with seed {built}, not {wanted}",
     "paths_sha256": "from frames at other places below their root (--root or --remap differs)",
     "faults_sha256": "with other rows that cannot be used",
-    "subset": "as a subset that export made",
-    "labels": "with labels that add-labels put there",
+    "subset": "as a subset by export",
+    "labels": "with labels that add-labels added",
     "columns": "with other columns (--keep differs)",
     "envelope": "with another envelope (--envelope)",
     "format_version": "in format {built}, not {wanted}",
-    "recipe": "by a version whose pixels differ",
+    "recipe": "by a version that makes other pixels",
 }
 OTHERWISE = "from another source or with other options"
 
 
 def first_difference(built: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """In words, the first entry in which shards that stand differ from those that are wanted."""
+    """A text for the first entry in which the existing shards' plan differs from the wanted
+    plan.
+    """
     for name, words in _WORDS.items():
         if _normal(built.get(name)) != _normal(wanted.get(name)):
             return words.format(built=built.get(name), wanted=wanted.get(name))

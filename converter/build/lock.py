@@ -11,12 +11,12 @@ from refit_shard.shards_spec.names import LOCK
 from refit_shard.shards_spec.storage.filesystem import lock, warn_once
 from refit_shard.shards_spec.storage.folder import Folder
 
-# Holders that unlink the file between our open and our lock come one after another at most.
+# Most times that another build may delete the lock file between our opening and locking it.
 _TRIES = 100
 _BUSY = "another build is writing there; wait for it or choose another --out"
 _NO_LOCK = (
-    "this file system has no locks (flock), so nothing keeps a second build out of this folder; "
-    "see to it that there is none"
+    "this file system has no locks (flock), so a second build in this folder would not be noticed; "
+    "make sure that there is none"
 )
 
 
@@ -24,14 +24,16 @@ _NO_LOCK = (
 def build_lock(folder: Folder, busy: str = _BUSY) -> Iterator[None]:
     """Hold the folder's lock; it is released when the process ends, however it ends.
 
-    ``busy``: the error message if another process holds it.
+    Object stores and some network file systems have no locks. For such a file system a warning is
+    logged: the user must not run two builds into one folder there.
 
-    Object stores have no locks, and some network file systems have none, for which a warning is
-    logged: there the user must not run two builds into one place.
+    Args:
+        folder: the dataset's folder.
+        busy: the error message if another process holds the lock.
 
     Raises:
-        UsageError: another process holds it.
-        StorageError: it cannot be taken.
+        UsageError: another process holds the lock.
+        StorageError: the lock cannot be taken.
     """
     if folder.local is None:
         yield
@@ -44,7 +46,7 @@ def build_lock(folder: Folder, busy: str = _BUSY) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # an unlocked file does no harm
+        with suppress(OSError):  # a lock file that stays does no harm
             path.unlink(missing_ok=True)
         with suppress(OSError):
             os.close(descriptor)
@@ -66,12 +68,14 @@ def _acquire(path: Path, folder: Folder, busy: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-    raise StorageError(f"{folder.url}: {path.name} vanishes when it is made; see to the storage")
+    raise StorageError(
+        f"{folder.url}: {path.name} is deleted as soon as it is created; check the storage"
+    )
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the file still has its name: the holder before us may have unlinked it between our
-    open and our lock.
+    """True if the open file still has its name: the previous holder of the lock may have deleted it
+    between our opening and locking it.
     """
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())

@@ -20,13 +20,18 @@ MAX_ENVELOPE = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What decides the bytes of the shards, besides the source.
+    """The options that decide the bytes of the shards, besides the dataset.
 
-    ``box_px``: side in pixels that the person's box is stored at. ``envelope``: the largest factor
-    on the box's side that the crops are to serve, at any rotation. ``quality``: of the JPEG.
-    ``samples_per_shard``: rows that a shard holds, give or take a frame. ``limit``: only the
-    first rows of the npz. ``seed``: of the permutation that spreads frames over shards.
-    ``remaps``: of frame names. ``keep``: labels of one's own that are carried along.
+    Args:
+        box_px: side in pixels at which the person's box is stored.
+        envelope: the largest factor on the box's side for which a crop is stored completely, at any
+            rotation.
+        quality: of the JPEGs, 1 to 100.
+        samples_per_shard: number of rows in a shard, except that a frame's rows stay together.
+        limit: build only this many first rows of the npz; None for all.
+        seed: of the permutation that spreads frames over the shards.
+        remaps: replacements in the frames' names.
+        keep: own labels of the npz that are stored too.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -58,8 +63,11 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Plan:
-    """``order``: source rows in the order in which they are stored; ``starts``: where each shard
-    begins in it, and its end; ``frames``: distinct frames; ``frame_of_row`` by source row.
+    """Which rows are in which shard.
+
+    ``order``: source rows in the order in which they are stored. ``starts``: index in ``order`` at
+    which each shard begins, and the end of the last one. ``frames``: number of distinct frames.
+    ``frame_of_row``: the frame's number for each source row.
     """
 
     order: Rows
@@ -78,7 +86,7 @@ class Plan:
 
 
 def frame_order(count: int, seed: int) -> Rows:
-    """A seeded permutation of ``count`` frames; every version of numpy gives the same."""
+    """A seeded permutation of ``count`` frames, the same with every version of numpy."""
     keys = np.random.Philox(key=seed).random_raw(count)
     return np.argsort(keys, kind="stable").astype(np.int64)
 
@@ -86,10 +94,10 @@ def frame_order(count: int, seed: int) -> Rows:
 def plan_order(
     frame_of_row: Rows, usable: NDArray[np.bool_], samples_per_shard: int, seed: int
 ) -> tuple[Rows, Rows]:
-    """Order of the usable rows, and where the shards begin in it.
+    """``order`` and ``starts`` of a :class:`Plan`, for the usable rows.
 
-    Frames are permuted, so that a shard is a fair sample of the data set; the rows of a frame
-    stay together, in their own order, in one shard; shards are of nearly equal size.
+    Frames are permuted, so that each shard is a random sample of the dataset. The rows of a frame
+    stay together in one shard, in the npz's order. Shards have nearly equal numbers of rows.
     """
     rows = np.flatnonzero(usable)
     if not len(rows):
@@ -129,7 +137,9 @@ def frame_groups(frames: Sequence[int] | Rows) -> list[tuple[int, int]]:
 
 
 def pieces(groups: Sequence[tuple[int, int]], most: int) -> Iterator[Sequence[tuple[int, int]]]:
-    """Runs of adjacent groups of together at most ``most`` rows, or of one group."""
+    """Runs of adjacent groups with at most ``most`` rows together; a larger group is a run by
+    itself.
+    """
     first = 0
     for index, (_, end) in enumerate(groups):
         if end - groups[first][0] > most and index > first:

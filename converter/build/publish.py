@@ -1,8 +1,8 @@
 """Publishes a build: the only code that renames, replaces and deletes files in a dataset's folder.
 
-Workers write files under temporary names, which nobody reads; a worker that finishes too late
-leaves one more such file and changes nothing else. What is published changes in one rename, that of
-the manifest. The files of the previous set are deleted afterwards.
+Workers write files under temporary names, which nobody reads. A worker that finishes too late
+leaves one more such file and changes nothing else. The published shards change in one rename, that
+of the manifest; the files that are no longer needed are deleted afterwards.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from refit_shard.converter.build.generations import (
+    Existing,
     Note,
-    Standing,
     Target,
     candidates,
     choose_target,
@@ -46,7 +46,7 @@ class Publisher:
     """The folder of one build. ``candidates``: existing shards that may be kept, by number."""
 
     folder: Folder
-    standing: Standing
+    existing: Existing
     target: Target
     candidates: Mapping[int, tuple[str, ...]]
 
@@ -54,25 +54,24 @@ class Publisher:
         """Rename a new shard's files to their final names; returns the result with that name."""
         if result.attempt is None:
             return result
-        stem = name_of(self.standing, self.target, result.index, result.whole)
+        stem = name_of(self.existing, self.target, result.index, result.whole)
         publish(self.folder, result.entry.name, result.attempt, stem)
         return replace(result, entry=replace(result.entry, name=stem))
 
     def switch(
         self, manifest: Manifest, quarantine: bytes, check: Callable[[str], None]
     ) -> Manifest:
-        """Publish the quarantine and, last, the manifest; then delete the files that it does not
-        name.
+        """Publish the quarantine and, last, the manifest; then delete files that it does not name.
 
-        ``check`` is called with the quarantine's path and may raise to prevent the manifest.
-        Returns the manifest with its generation.
+        ``check`` is called with the quarantine's path before the manifest is published, and may
+        raise an error to prevent that. Returns the manifest with its generation.
         """
         manifest = replace(manifest, generation=self._generation(manifest, quarantine))
         name = quarantine_name(manifest.generation)
         self._write(name, quarantine)
         check(f"{self.folder.url}/{name}")
         self._write(MANIFEST, manifest.to_json())
-        now = replace(self.standing, names=self.folder.names())
+        now = replace(self.existing, names=self.folder.names())
         for name in superseded(now, self.target, manifest):
             self.folder.remove(name)
         return manifest
@@ -80,18 +79,19 @@ class Publisher:
     def clear(self) -> None:
         """Delete temporary files, as far as the storage allows: a full disk needs the space."""
         with suppress(StorageError):
-            now = replace(self.standing, names=self.folder.names())
+            now = replace(self.existing, names=self.folder.names())
             for name in leftovers(now):
                 self.folder.remove(name)
 
     def _generation(self, manifest: Manifest, quarantine: bytes) -> int:
-        """The manifest's generation: its shards' highest one, unless it would share the name of its
-        quarantine with another manifest, which stands, and another quarantine.
+        """The manifest's generation: the highest one of its shards or, if the existing manifest has
+        that generation and another content and another quarantine, a new one, so that the name of
+        the quarantine file is new too.
         """
-        standing = self.standing
-        generations = [standing.generation(entry.name) or 0 for entry in manifest.shards]
+        existing = self.existing
+        generations = [existing.generation(entry.name) or 0 for entry in manifest.shards]
         highest = max(generations, default=self.target.floor)
-        old = standing.manifest
+        old = existing.manifest
         if old is None or old.generation < highest:
             return highest
         same = replace(manifest, generation=old.generation).to_json() == old.to_json()
@@ -121,29 +121,29 @@ def open_publisher(
     Raises:
         UsageError: shards of another plan or version exist there, and may not be replaced.
     """
-    standing, other_version = _survey(folder, dataset)
-    target = choose_target(standing, plan_hash(plan), overwrite=overwrite)
-    kept = candidates(standing, target)
+    existing, other_version = _survey(folder, dataset)
+    target = choose_target(existing, plan_hash(plan), overwrite=overwrite)
+    kept = candidates(existing, target)
     if not overwrite:
-        foreign = _foreign(folder, standing)
+        foreign = _foreign(folder, existing)
         if foreign is not None:
             raise UsageError(
-                f"{folder.url}/{foreign}: is called as a shard of {dataset!r} and is none; "
+                f"{folder.url}/{foreign}: has the name of a shard of {dataset!r} but is none; "
                 "choose another --out, or pass --overwrite to replace it"
             )
         if other_version is not None:
             raise UsageError(other_version)
-        difference = _difference(folder, standing, kept, plan)
+        difference = _difference(folder, existing, kept, plan)
         if difference is not None:
             raise UsageError(
-                f"{folder.url}: holds shards built {difference}; pass --overwrite to build anew "
-                "(they stay until the new ones are whole), or choose another --out"
+                f"{folder.url}: holds shards built {difference}; pass --overwrite to build new "
+                "ones (the old ones stay until these are complete), or choose another --out"
             )
-    if target.note is not None and target.note != standing.note:
+    if target.note is not None and target.note != existing.note:
         folder.write(OVERWRITE, target.note.to_json())
-    for name in leftovers(standing):
+    for name in leftovers(existing):
         folder.remove(name)
-    return Publisher(folder=folder, standing=standing, target=target, candidates=kept)
+    return Publisher(folder=folder, existing=existing, target=target, candidates=kept)
 
 
 def pending_note(folder: Folder, dataset: str) -> Note | None:
@@ -151,7 +151,7 @@ def pending_note(folder: Folder, dataset: str) -> Note | None:
     return _survey(folder, dataset)[0].pending
 
 
-def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
+def _survey(folder: Folder, dataset: str) -> tuple[Existing, str | None]:
     """The existing files of the folder; and the error text if their manifest is of another format
     version.
     """
@@ -164,36 +164,36 @@ def _survey(folder: Folder, dataset: str) -> tuple[Standing, str | None]:
             if is_manifest(folder.read(MANIFEST, limit=MAX_MANIFEST_BYTES)):
                 other_version = str(error)
         except ShardError:
-            pass  # damaged: the indexes identify the shards, and it is published again
-    standing = Standing(
+            pass  # a damaged manifest is published again; the indexes identify the shards
+    existing = Existing(
         dataset=dataset,
         names=frozenset(names),
         manifest=manifest,
         note=_read_note(folder) if OVERWRITE in names else None,
     )
-    if MANIFEST in names and manifest is None and not standing.stems() and other_version is None:
+    if MANIFEST in names and manifest is None and not existing.stems() and other_version is None:
         other_version = (
-            f"{folder.url}/{MANIFEST}: not a manifest of shards, and there are none beside it; "
-            "choose another --out, or pass --overwrite to replace it"
+            f"{folder.url}/{MANIFEST}: not a manifest of shards, and there are no shards beside "
+            "it; choose another --out, or pass --overwrite to replace it"
         )
-    return standing, other_version
+    return existing, other_version
 
 
-def _foreign(folder: Folder, standing: Standing) -> str | None:
-    """A file that no build of this dataset made, in a place where one would be replaced or deleted;
-    or None.
+def _foreign(folder: Folder, existing: Existing) -> str | None:
+    """The name of a file that a build would replace or delete but that no build of this dataset
+    made; or None.
 
-    A tar whose build was killed just before its index was written is recognised by its first
-    sample.
+    A tar without an index, whose build was killed before the index was written, is recognised by
+    its first sample.
     """
-    published = standing.published
-    for name in sorted(standing.names):
-        if generation_of(standing.dataset, name) is None:
+    published = existing.published
+    for name in sorted(existing.names):
+        if generation_of(existing.dataset, name) is None:
             continue
         stem, _, ending = name.rpartition(".")
-        if stem in published or f"{stem}.arrow" in standing.names:
+        if stem in published or f"{stem}.arrow" in existing.names:
             continue
-        if ending == "tar" and not is_shard(folder, name, standing.dataset):
+        if ending == "tar" and not is_shard(folder, name, existing.dataset):
             return name
     return None
 
@@ -208,17 +208,17 @@ def _read_note(folder: Folder) -> Note | None:
 
 def _difference(
     folder: Folder,
-    standing: Standing,
+    existing: Existing,
     kept: Mapping[int, tuple[str, ...]],
     plan: Mapping[str, Any],
 ) -> str | None:
-    """How the shards in the folder differ from the plan, in words; None if they do not.
+    """A text that says how the shards in the folder differ from the plan; None if they do not.
 
-    Without a manifest their indexes are compared; damaged ones are skipped, and built again.
+    Without a manifest the shards' indexes are compared; damaged ones are skipped and built again.
     """
     wanted = plan_hash(plan)
-    if standing.manifest is not None:
-        built = standing.manifest.plan
+    if existing.manifest is not None:
+        built = existing.manifest.plan
         return None if plan_hash(built) == wanted else first_difference(built, plan)
     stems = [stem for stems in kept.values() for stem in stems]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -232,6 +232,6 @@ def _plan_of(folder: Folder, stem: str) -> str | None:
         name = f"{stem}.arrow"
         return read_seal(read_index(folder, name), name).plan_hash
     except FormatError as error:
-        return str(error)  # no plan of ours
+        return str(error)  # of another format version, so it differs from every plan
     except ShardError:
         return None

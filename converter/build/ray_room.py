@@ -1,7 +1,6 @@
-"""What Ray needs of this machine, checked before it starts: a short temporary path, shared memory,
-cores.
+"""Checks what Ray needs before Ray starts: a short temporary path, shared memory, cores.
 
-Ray itself notices late, with a traceback or after half a minute.
+Ray itself reports problems late, with a traceback or after half a minute.
 """
 
 import logging
@@ -16,17 +15,17 @@ from refit_shard.shards_spec.process import available_cores
 logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY = "/dev/shm"
-# An AF_UNIX path has 107 bytes at most; Ray's longest is the rest beyond its temporary folder.
+# A socket's path has at most 107 bytes. This is Ray's longest one, below its temporary folder.
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store.1"
 _LONGEST = 107 - len(_SOCKET)
 _WITHOUT = "or build without Ray: --workers 0"
 
 
 def local_options(workers: int | None) -> dict[str, Any]:
-    """Arguments of ``ray.init`` for ``workers`` processes here, None for the cores there are.
+    """Arguments of ``ray.init`` for ``workers`` processes on this machine, None for one a core.
 
     Raises:
-        RefitShardError: no temporary folder will do.
+        RefitShardError: Ray can use none of the temporary folders.
     """
     options: dict[str, Any] = {
         "address": "local",
@@ -37,7 +36,7 @@ def local_options(workers: int | None) -> dict[str, Any]:
     if not is_usual:
         options["_temp_dir"] = os.path.join(folder, "ray")
     home = os.path.expanduser("~")
-    if not _is_writable(home):  # Ray makes a folder there
+    if not _is_writable(home):  # Ray creates a folder in it
         os.environ["HOME"] = folder
         logger.warning(
             "the home folder %s cannot be written; Ray's settings go to %s", home, folder
@@ -56,7 +55,7 @@ def cannot_start(error: Exception) -> RefitShardError:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         said += f" Its processes may use {limit / 1e9:.1f} GB of addresses each (ulimit -v)."
-    return RefitShardError(f"Ray does not start here: {said} Mend that, {_WITHOUT}")
+    return RefitShardError(f"Ray does not start here: {said} Repair that, {_WITHOUT}")
 
 
 def _temporary_folder() -> tuple[str, bool]:

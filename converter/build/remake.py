@@ -1,5 +1,5 @@
-"""Shards made of the samples of others: no image is decoded, and every byte that is carried on is
-compared with its checksum.
+"""Makes shards from the samples of other shards. No image is decoded, and every sample that is
+copied is compared with its checksums.
 """
 
 import secrets
@@ -30,7 +30,7 @@ Samples = Iterator[tuple[NDArray[np.void], bytes]]
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What the index of a shard states of its rows beside them."""
+    """What the index of a shard states besides its rows."""
 
     frames: int
     quarantined: tuple[Quarantined, ...] = ()
@@ -39,8 +39,10 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True)
 class Remake:
-    """One shard to make. ``rows``: how many samples it gets. ``samples`` gives them, records and
-    JPEGs; ``account``, which is called after the last one, what its index states.
+    """One shard to make.
+
+    ``rows``: number of its samples. ``samples``: returns an iterator over them, (record, JPEG).
+    ``account``: called after the last sample; returns what the index states besides the rows.
     """
 
     rows: int
@@ -50,7 +52,9 @@ class Remake:
 
 @dataclass(frozen=True, kw_only=True)
 class NewShards:
-    """What all shards of one set share: everything that decides their bytes, and their columns."""
+    """What all new shards share: ``content``, which is everything that decides their bytes (the
+    plan), and their columns.
+    """
 
     dataset: str
     content: Mapping[str, Any]
@@ -58,10 +62,10 @@ class NewShards:
 
 
 def whole_sample(shard: Shard, row: int, dataset: str) -> tuple[NDArray[np.void], bytes]:
-    """A stored sample's record and JPEG, once both have shown their checksums.
+    """A stored sample's record and JPEG, with both checksums verified.
 
     Raises:
-        ShardError: one of them is damaged.
+        ShardError: the record or the JPEG is damaged.
     """
     sample = shard.sample(row)
     record, jpeg = sample.record(), bytes(sample.jpeg)
@@ -70,8 +74,8 @@ def whole_sample(shard: Shard, row: int, dataset: str) -> tuple[NDArray[np.void]
         raise ShardError(f"{shard.where}.arrow: row {row}: its key is not {key}; damaged")
     if crc32c(jpeg) != int(record["jpg_crc32c"]):
         raise ShardError(
-            f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the set again, "
-            "then give this command again"
+            f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the dataset again, "
+            "then run this command again"
         )
     return record, jpeg
 
@@ -83,8 +87,11 @@ def remake_shards(
     workers: int | None,
     on_shard: Callable[[ShardResult], None],
 ) -> list[ShardResult]:
-    """Every shard, in order, made now or by an interrupted run; each has its name as soon as it is
-    made. ``workers``: threads, None for all cores.
+    """Make the wanted shards, except those that an interrupted run has made. Returns all results in
+    order.
+
+    Each shard gets its final name as soon as it is made; ``on_shard`` is then called with it.
+    ``workers``: threads, None for one a core.
 
     Raises:
         ShardError: a sample is damaged.
@@ -106,7 +113,7 @@ def remake_shards(
 
 
 def _remake(publisher: Publisher, new: NewShards, index: int, wanted: Remake) -> ShardResult:
-    """One shard: one that an interrupted run had made, or a new attempt."""
+    """One shard: the one that an interrupted run has made, or a new attempt."""
     folder, hash_of_plan = publisher.folder, plan_hash(new.content)
     for stem in publisher.candidates.get(index, ()):
         found = find_shard(hash_of_plan, folder, index, stem)
@@ -140,10 +147,10 @@ def _remake(publisher: Publisher, new: NewShards, index: int, wanted: Remake) ->
 
 
 def check_remade(folder: Folder, manifest: Manifest) -> None:
-    """Read all files of a new set again: their hashes, and what the indexes state.
+    """Read all new shards again and check their hashes and what their indexes state.
 
     Raises:
-        ShardError: one is not what was written.
+        ShardError: a file differs from what was written.
     """
     with ThreadPoolExecutor(available_cores()) as pool:
         verdicts = pool.map(
@@ -151,4 +158,4 @@ def check_remade(folder: Folder, manifest: Manifest) -> None:
         )
         for verdict in verdicts:
             if verdict.problem is not None:
-                raise ShardError(f"{folder.url}: the new shards are not whole: {verdict.problem}")
+                raise ShardError(f"{folder.url}: a new shard is damaged: {verdict.problem}")

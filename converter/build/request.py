@@ -1,4 +1,4 @@
-"""What a build is asked for: a data set, where it is, and how to go about it."""
+"""The request for a build: a dataset, its paths, and the options."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,13 +16,21 @@ from refit_shard.shards_spec.values import hold, number, whole
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """One data set to build. Paths of any kind are held as text.
+    """One dataset to build. Paths are kept as texts.
 
-    ``npz``: path or URL of its annotations. ``root``: folder or URL of its frames. ``out``: folder
-    or URL that its shards go to. ``workers``: None for all cores, 0 for this process.
-    ``shard_timeout``: seconds that a worker may take for one shard, by default 2 a row and at least
-    600. ``max_bad``: the share of rows that may end in quarantine. ``overwrite``: build all
-    shards anew beside those that stand, of whatever plan, which go once the new ones are whole.
+    Args:
+        dataset: its name and its peculiarities.
+        npz: path or URL of its annotations.
+        root: folder or URL of its frames.
+        out: folder or URL that its shards are written to.
+        options: the options that decide the bytes of the shards.
+        workers: number of Ray workers, None for one a core, 0 to build in this process.
+        address: of a Ray cluster, None to start Ray on this machine.
+        shard_timeout: seconds that a worker may take for one shard; None for 2 a row, at least 600.
+        on_error: ``quarantine`` to list rows that fail, ``fail`` to stop at the first.
+        max_bad: the share of rows that may end in quarantine.
+        overwrite: True to build all shards again beside existing ones, which may be of any plan and
+            are deleted once the new ones are complete.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -42,14 +50,16 @@ class BuildRequest:
 
     @property
     def remaps(self) -> Remaps:
-        """Of frame names: those of the call, then those of the data set."""
+        """The remaps of frame names: those of the options, then those of the dataset."""
         return (*self.options.remaps, *self.dataset.remaps)
 
     @property
     def keep(self) -> tuple[Keep, ...]:
-        """Labels that are carried along: of one name, the call's goes before the data set's."""
-        said = {keep.name: keep for keep in (*self.dataset.keep, *self.options.keep)}
-        return tuple(said.values())
+        """The own labels that are stored too. If the options and the dataset name the same label,
+        the options' entry is used.
+        """
+        by_name = {keep.name: keep for keep in (*self.dataset.keep, *self.options.keep)}
+        return tuple(by_name.values())
 
     def __post_init__(self) -> None:
         check_dataset_name(self.dataset.name)
@@ -58,7 +68,7 @@ class BuildRequest:
         if self.dataset.cropped and self.options.envelope != FULL_ENVELOPE.scale:
             raise UsageError(
                 f"--envelope {self.options.envelope:g}: the images of {self.dataset.name} are "
-                "crops already; build it by itself, without --envelope"
+                "crops already; build this dataset alone, without --envelope"
             )
         hold(self, max_bad=number("--max-bad", self.max_bad, 0.0, 1.0))
         if self.workers is not None:
@@ -66,6 +76,8 @@ class BuildRequest:
         for option in ("address", "shard_timeout"):
             if self.workers == 0 and getattr(self, option) is not None:
                 name = "--" + option.replace("_", "-")
-                raise UsageError(f"--workers 0 builds in this process; it does not go with {name}")
+                raise UsageError(
+                    f"--workers 0 builds in this process and cannot be combined with {name}"
+                )
         if self.shard_timeout is not None:
             hold(self, shard_timeout=number("--shard-timeout", self.shard_timeout, 1e-3, 1e6))

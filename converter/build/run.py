@@ -29,11 +29,11 @@ Result = TypeVar("Result")
 
 
 class Indexed(Protocol):
-    """A task that has a number of its own."""
+    """A task with a number."""
 
     @property
     def index(self) -> int:
-        """The number."""
+        """The number of the task."""
 
 
 Task = TypeVar("Task", bound=Indexed)
@@ -41,11 +41,10 @@ Task = TypeVar("Task", bound=Indexed)
 
 @dataclass(frozen=True, kw_only=True)
 class Work(Generic[Shared, Task, Result]):
-    """The function for every task: ``do(shared, task)``, where ``shared`` is the same for all
-    tasks.
+    """The function ``do(shared, task)`` that is called for every task, with the same ``shared``.
 
-    ``seconds``: a task's time limit on Ray. ``deaths``: what may have killed its worker repeatedly,
-    for the error.
+    ``seconds``: returns a task's time limit on Ray. ``deaths``: text for the error if a task's
+    workers die repeatedly, which says what may have killed them.
     """
 
     do: Callable[[Shared, Task], Result]
@@ -55,8 +54,8 @@ class Work(Generic[Shared, Task, Result]):
 
 
 def time_limit(pieces: int) -> float:
-    """Time limit in seconds for a task of this many rows or frames: a hundred times what one core
-    needs for them, and enough for a few.
+    """Time limit in seconds for a task of this many rows or frames: about a hundred times what one
+    core needs, and at least ten minutes.
     """
     return max(_LEAST_SECONDS, _SECONDS_A_PIECE * pieces)
 
@@ -69,7 +68,7 @@ def run_tasks(
     workers: int | None,
     address: str | None,
 ) -> None:
-    """Do the tasks in this process where ``workers`` is 0, else on Ray; see :func:`run_on_ray`."""
+    """Run the tasks in this process if ``workers`` is 0, else on Ray; see :func:`run_on_ray`."""
     if workers == 0:
         run_here(work, tasks, on_result)
     else:
@@ -81,7 +80,7 @@ def run_here(
     tasks: Iterator[Task],
     on_result: Callable[[int, Result | BaseException], None],
 ) -> None:
-    """Do the tasks one after another in this process."""
+    """Run the tasks one after another in this process."""
     for task in tasks:
         try:
             result: Result | BaseException = work.do(work.shared, task)
@@ -93,17 +92,18 @@ def run_here(
 
 
 def _stops(error: BaseException) -> bool:
-    """Whether an error ends the run, as a failed write does. A task that could not read fails
-    alone.
+    """True if an error ends the whole run, as a failed write does. After a failed read only the
+    task fails.
     """
     return isinstance(error, (StorageError, UsageError)) and not isinstance(error, PassingError)
 
 
 @contextmanager
 def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
-    """A Ray to work on: the cluster at ``address``, or a local one with ``workers`` cores.
+    """Connect to the Ray cluster at ``address``, or start Ray on this machine with ``workers``
+    cores.
 
-    Where this process has a Ray already, that one is used and stays.
+    If Ray is already initialized in this process, it is used and not shut down.
 
     Raises:
         UsageError: no cluster answers at the address.
@@ -117,7 +117,7 @@ def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
     options |= local_options(workers) if address is None else {"address": _answering(ray, address)}
     try:
         ray.init(**options)
-    except Exception as error:  # Ray raises bare ones too
+    except Exception as error:  # Ray raises plain exceptions too
         raise (cannot_start(error) if address is None else _no_cluster(address, error)) from error
     try:
         yield
@@ -126,7 +126,9 @@ def ray_session(*, workers: int | None, address: str | None) -> Iterator[None]:
 
 
 def _answering(ray: Any, address: str) -> str:
-    """The address, ``auto`` resolved, once its port answers: Ray itself would try for minutes."""
+    """The address, with ``auto`` resolved, if its port answers: Ray itself would try for
+    minutes.
+    """
     try:
         if address == "auto":
             found = ray._private.services.get_ray_address_from_environment("auto", None)
@@ -149,10 +151,10 @@ def _no_cluster(address: str | None, error: Exception) -> UsageError:
 def do_in_time(
     do: Callable[[Shared, Task], Result], shared: Shared, task: Task, seconds: float
 ) -> Result:
-    """A Ray task: do one task within its time limit, or be killed.
+    """Run one task in a Ray worker, which is killed if the task takes longer than ``seconds``.
 
     The limit is set in the worker, because only the worker knows when a queued task began. Ray
-    notices its death at once, frees the core, and runs the task again, as another attempt.
+    notices a worker's death at once, frees the core, and runs the task again, as another attempt.
     """
     with deadline(seconds):
         return do(shared, task)
@@ -166,10 +168,11 @@ def run_on_ray(
     workers: int | None,
     address: str | None,
 ) -> None:
-    """Do the tasks on Ray; at most a few more than the workers are in flight.
+    """Run the tasks on Ray; at most a few more tasks than workers are submitted at a time.
 
-    A task whose worker died, or was killed as its time was over, is run again by Ray, on
-    another node where one has room. One that fails is reported and the others go on.
+    If a task's worker dies, or is killed by the time limit, Ray runs the task again, on another
+    node if one is free. ``on_result`` is called with each task's index and its result or error;
+    after an error the other tasks continue.
 
     Raises:
         StorageError, UsageError: nothing more can be written; the other tasks are dropped.
@@ -196,24 +199,25 @@ def run_on_ray(
                 for reference in done:
                     on_result(running.pop(reference), _collect(ray, reference, work.deaths))
         except Exception:
-            # Not cancelled: a task that is cancelled while it ends makes Ray abort this process.
-            # An interrupt does not come here: the end of the session stops the workers.
+            # Tasks are not cancelled, because a task that is cancelled while it ends makes Ray
+            # abort this process. An interrupt is not an Exception: the end of the session stops the
+            # workers then.
             if running:
                 ray.wait(list(running), num_returns=len(running))
             raise
 
 
 def _ray() -> Any:
-    return importlib.import_module("ray")  # heavy, and only needed here
+    return importlib.import_module("ray")  # a heavy import
 
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], None]]:
-    """Hold back Ctrl-C and SIGTERM; returns a function that raises what arrived, which happens at
-    the end at the latest.
+    """Delay Ctrl-C and SIGTERM; gives a function that raises KeyboardInterrupt if one has arrived.
+    At the end of the block a delayed one is raised in any case.
 
-    Ray's client loses an interrupt that is raised within it, or breaks. A second one is not held
-    back.
+    Ray's client loses an interrupt that is raised within it, or breaks. A second interrupt is
+    raised at once.
     """
     heard: list[int] = []
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -227,7 +231,7 @@ def _interrupts() -> Iterator[Callable[[], None]]:
         if heard:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():  # which alone has handlers
+    if threading.current_thread() is not threading.main_thread():  # only it may set handlers
         yield raise_heard
         return
     for number in usual:
@@ -242,9 +246,7 @@ def _interrupts() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _same_package() -> Iterator[None]:
-    """Give a one-line error if the head of a cluster cannot import what it receives over
-    ``ray://``.
-    """
+    """Turn the error of a cluster that cannot import what it receives into one line."""
     try:
         yield
     except (AttributeError, ImportError) as error:
@@ -255,9 +257,9 @@ def _same_package() -> Iterator[None]:
 
 
 def _room(ray: Any, workers: int | None, address: str | None) -> int:
-    """How many tasks may be in flight now; nodes may join and leave."""
+    """How many tasks may be submitted at a time; asked again, because nodes join and leave."""
     if workers is not None and address is not None:
-        return workers  # a cluster has more cores, and would run those ahead too
+        return workers  # a cluster with more cores would also run the tasks submitted ahead
     return (workers or max(1, int(ray.cluster_resources().get("CPU", 0)))) + _AHEAD
 
 

@@ -1,4 +1,4 @@
-"""One row's sample: the person's crop from their frame, and the record of labels beside it."""
+"""Makes one row's sample: the person's crop from the frame, and the record of labels."""
 
 from functools import cached_property
 
@@ -35,7 +35,7 @@ def oriented(recipe: Recipe, views: Views, task: ShardTask, row: int) -> Frame:
     """The frame in the orientation of the row's labels.
 
     Raises:
-        FrameError: its size is not the one that the labels state.
+        FrameError: the frame's size differs from ``orig_shape`` of the labels.
     """
     principal = task.labels["img_center"][row] if "img_center" in task.labels else None
     on_its_side = recipe.dataset.on_its_side(views.stored.shape[1], task.imgnames[row], principal)
@@ -54,10 +54,10 @@ def oriented(recipe: Recipe, views: Views, task: ShardTask, row: int) -> Frame:
 
 
 def plan_row(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> StoredCrop:
-    """The window of one person in their frame.
+    """The window of the frame that is stored for one person.
 
     Raises:
-        FrameError: the box lies outside the frame.
+        FrameError: the box is outside the frame.
     """
     cx, cy = task.labels["center"][row].tolist()
     side = box_side(float(task.labels["scale"][row]))
@@ -73,7 +73,7 @@ def plan_row(recipe: Recipe, frame: Frame, task: ShardTask, row: int) -> StoredC
 
 
 def crop_pixels(frame: Frame, crop: StoredCrop) -> Frame:
-    """The stored pixels: the window, shrunk."""
+    """The stored pixels: the window of the frame, shrunk to the stored size."""
     x0, y0, x1, y1 = crop.window
     window = frame[y0:y1, x0:x1]
     if (crop.width, crop.height) == (x1 - x0, y1 - y0):
@@ -89,7 +89,7 @@ def make_record(
     frame: Frame,
     dtype: np.dtype[np.void],
 ) -> NDArray[np.void]:
-    """The row's labels and geometry as one structured scalar, all but the JPEG's CRC."""
+    """The row's labels and geometry as one structured scalar; the JPEG's CRC is not set yet."""
     record = np.zeros((), dtype)
     record["orig_shape"] = frame.shape[:2]
     for name, values in task.labels.items():
@@ -101,7 +101,8 @@ def make_record(
     record["window"] = crop.window
     record["k"] = crop.kx, crop.ky
     if not record["has_camcalib"]:
-        height, width = record["orig_shape"]  # the frame's, where the image is a crop of it
+        # The size of the original frame, also for datasets whose images are crops.
+        height, width = record["orig_shape"]
         record["img_focal"] = np.hypot(height, width)
         record["img_center"] = width / 2, height / 2
     return record

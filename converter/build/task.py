@@ -1,4 +1,4 @@
-"""The input and the result of a worker: plain data, sent between processes."""
+"""The tasks and results of workers, which are sent between processes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,11 +31,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """The rows of one shard: sequences and labels have one entry a row; rows of a frame are
-    adjacent.
+    """The rows of one shard. Sequences and labels have one entry for each row; the rows of a frame
+    are adjacent.
 
     ``candidates``: stems of existing shards that may be kept instead, in order of preference.
-    ``members``: where those of the frames lie that are members of archives.
+    ``members``: the archive members, by path, of those frames that are in archives.
     """
 
     index: int
@@ -53,8 +53,8 @@ class ShardResult:
     """A shard that was built or kept.
 
     ``rows``: the source rows in its index. ``warned``: how many rows were read with a warning, by
-    its text. ``attempt``: the attempt whose temporary names a new shard still has; None for a kept
-    one. ``whole``: stems of complete shards that the new one replaces.
+    the warning's text. ``attempt``: the attempt whose temporary names a new shard still has; None
+    for a kept one. ``whole``: stems of complete shards that the new one replaces.
     """
 
     index: int
@@ -68,5 +68,5 @@ class ShardResult:
 
     @property
     def kept(self) -> bool:
-        """Whether it existed already."""
+        """True if the shard existed already."""
         return self.attempt is None

@@ -1,8 +1,7 @@
-"""Building one shard: frames are read and decoded once, and give the crops of all their people.
+"""Builds one shard. Each frame is read and decoded once, for the crops of all its people.
 
-Nothing here knows where it runs; :mod:`~refit_shard.converter.build.run` calls it, in this process
-or on Ray. Nor does anything here publish: a shard is left under the names of an attempt, for the
-driver to name.
+:mod:`~refit_shard.converter.build.run` calls this module, in this process or on Ray. Nothing is
+published here: a shard is written under temporary names, and the driver renames it.
 """
 
 import hashlib
@@ -43,8 +42,9 @@ from refit_shard.shards_spec.storage.folder import Folder, open_folder
 from refit_shard.shards_spec.writer import Quarantined, shard_content, write_shard
 
 _CHUNK = 8 << 20
-# Frames of archives are read in the archives' order. Their samples wait for their turn in the
-# shard's: about this many bytes of them, at a JPEG's bytes for each pixel of a crop.
+# Frames in archives are read in the archives' order, so their samples wait in memory until those
+# before them in the shard are finished. About this many bytes may wait, with a JPEG's size
+# estimated from the pixels of a crop.
 _WAITING_BYTES = 96 << 20
 _JPEG_BYTES_A_PIXEL = 0.2
 
@@ -52,9 +52,9 @@ Samples = Generator[tuple[NDArray[np.void], bytes], None, None]
 
 
 class ShardBuilder:
-    """Turns a task into samples; rows that fail are collected in :attr:`quarantined`.
+    """Makes the samples of a task; rows that fail are collected in :attr:`quarantined`.
 
-    ``warned``: samples whose frame was read with a warning, by its text.
+    ``warned``: number of samples whose frame was read with a warning, by the warning's text.
     """
 
     def __init__(self, recipe: Recipe, task: ShardTask) -> None:
@@ -68,11 +68,11 @@ class ShardBuilder:
         self.dtype = npy_dtype(recipe.fields)
 
     def samples(self) -> Samples:
-        """Records and JPEGs, in the order of the task; frames of archives are read in theirs.
-        To be closed where it is left early.
+        """Yields (record, JPEG) in the order of the task; frames in archives are read in the
+        archives' order. Close the generator if it is not used to its end.
 
         Raises:
-            PassingError: storage or memory failed, which says nothing of the rows.
+            PassingError: storage or memory failed, which says nothing about the rows.
         """
         side = 2.0 * self.recipe.envelope.half_side(self.recipe.box_px)
         most = max(1, int(_WAITING_BYTES / (_JPEG_BYTES_A_PIXEL * side**2)))
@@ -80,7 +80,7 @@ class ShardBuilder:
             yield from self.samples_of(piece)
 
     def samples_of(self, groups: Sequence[tuple[int, int]]) -> Samples:
-        """As :meth:`samples`, of some runs (begin, end) of rows of one frame each."""
+        """Like :meth:`samples`, for some frames, each given as its run of rows (begin, end)."""
         paths = [self.task.paths[begin] for begin, _ in groups]
         order = work_order(self.task.members, paths)
         done: dict[int, list[tuple[NDArray[np.void], bytes]]] = {}
@@ -88,12 +88,14 @@ class ShardBuilder:
         with ReadAhead(self.read, [paths[index] for index in order]) as files:
             for index, file in zip(order, files, strict=True):
                 done[index] = list(self._samples_of_frame(range(*groups[index]), file))
-                while following in done:  # each waits for those before it
+                while following in done:  # a sample waits for those before it
                     yield from done.pop(following)
                     following += 1
 
     def _samples_of_frame(self, rows: range, file: Callable[[], bytes]) -> Samples:
-        """The people of one frame, which is decoded once; ``file`` waits for its bytes."""
+        """Yields the samples of one frame's rows; the frame is decoded once. ``file`` waits for the
+        frame's bytes and returns them.
+        """
         where = f"{self.root.url.rstrip('/')}/{self.task.paths[rows[0]]}"
         try:
             data = file()
@@ -149,10 +151,10 @@ class ShardBuilder:
 
 
 def find_shard(plan_hash: str, folder: Folder, index: int, stem: str) -> ShardResult | None:
-    """The shard of this plan that stands on disk whole, or None.
+    """The existing shard with this stem, if it is complete and of this plan; else None.
 
     Raises:
-        PassingError: its storage fails, which says nothing of the shard.
+        PassingError: its storage fails, which says nothing about the shard.
     """
     try:
         with open_patiently(folder, f"{stem}.arrow") as file:
@@ -199,12 +201,12 @@ def _fingerprint(folder: Folder, name: str) -> tuple[str, int]:
 
 
 def rows_of(index: pa.RecordBatch) -> NDArray[np.int64]:
-    """The source rows that an index holds."""
+    """The source rows in an index."""
     return np.array(index.column("source_row").to_numpy(), np.int64)
 
 
 def would_now_succeed(recipe: Recipe, task: ShardTask, quarantined: Sequence[Quarantined]) -> bool:
-    """Whether any row that was quarantined can be made now: its frame was put there since."""
+    """True if any quarantined row can be built now, because its frame was added since."""
     rows = {row.source_row for row in quarantined}
     builder = ShardBuilder(recipe, task)
     chosen = [row for row, source in enumerate(task.source_rows.tolist()) if source in rows]
@@ -213,14 +215,14 @@ def would_now_succeed(recipe: Recipe, task: ShardTask, quarantined: Sequence[Qua
 
 
 def build_shard(recipe: Recipe, task: ShardTask) -> ShardResult:
-    """Find a whole shard of this plan among the candidates, or build it as a new attempt.
+    """Find a complete shard of this plan among the candidates, or build one under temporary names.
 
     Raises:
-        PassingError: a frame or a standing shard could not be read now.
-        StorageError: it could not be written.
+        PassingError: the storage of a frame or of an existing shard fails.
+        StorageError: the shard could not be written.
     """
     settle_process()
-    cv2.setNumThreads(1)  # a worker has one core; OpenCV's threads would fight over the others'
+    cv2.setNumThreads(1)  # a worker has one core; more threads would compete with other workers
     folder = open_folder(recipe.out, "--out")
     whole = []
     for stem in task.candidates:

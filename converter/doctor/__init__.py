@@ -1,1 +1,1 @@
-"""Checks of data before a build: labels, frames, layouts, and what would cure them."""
+"""Checks labels, frames and folders before a build, and proposes repairs."""

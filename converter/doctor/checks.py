@@ -1,5 +1,5 @@
-"""The checks at the beginning of a build, which take seconds, so that hours are not spent on wrong
-labels.
+"""The checks that run at the beginning of a build. They take seconds, and prevent that a build of
+hours stores wrong labels.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,19 @@ SAMPLE = 50  # frames
 
 
 def check_before_build(prepared: Prepared, sample: int = SAMPLE) -> list[Finding]:
-    """Check all labels, and ``sample`` frames; a failure is a reason not to build.
+    """Check all labels and ``sample`` frames. A finding with the status ``fail`` is a reason not to
+    build.
 
-    All frames are looked for only if too many of the sample are missing. A build that is already
-    published is not checked.
+    The existence of every frame is checked only if too many of the sample are missing. A build that
+    is already published is not checked.
     """
     request, dataset, source = prepared.request, prepared.recipe.dataset, prepared.source
     if not request.overwrite and _is_published(prepared):
         return []
     limits = Limits(max_bad=request.max_bad, certain=True)
     rows = check_rows(dataset, source, limits)
-    findings = [one for one in rows if one.status == "fail"]  # a few are told of in any case
+    # Fewer bad rows are not reported here: the build's summary counts them as quarantined.
+    findings = [one for one in rows if one.status == "fail"]
     findings += check_keys(dataset, source) + check_values(dataset, source, limits)
     look = look_at(prepared, sample_frames(prepared, set(), sample), lambda: None)
     outside = sum(one.reason == "path_outside_root" for one in source.faults.values())
@@ -38,20 +40,21 @@ def check_before_build(prepared: Prepared, sample: int = SAMPLE) -> list[Finding
         command = f"the same command {instead}"
         findings += check_presence(prepared, limits, command)[0]
         look.faults.pop("missing", None)
-    look.faults.pop(PASSING, None)  # the build tries again, and fails the frames' shards alone
+    # If storage failed, the build tries again, and only the shards of these frames fail.
+    look.faults.pop(PASSING, None)
     findings += check_look(prepared, look, limits)
     return [one for one in findings if one.status != "ok"]
 
 
 def stopped_by(findings: Sequence[Finding]) -> str:
-    """Why a build should not begin, in words; empty if nothing is wrong."""
+    """The error text for a build that should not begin; empty if no check failed."""
     failed = [one.check for one in findings if one.status == "fail"]
     if not failed:
         return ""
-    said, them = ("a check", "it") if len(failed) == 1 else (f"{len(failed)} checks", "they")
+    count = "a check" if len(failed) == 1 else f"{len(failed)} checks"
     return (
-        f"{said} failed ({', '.join(dict.fromkeys(failed))}): mend what {them} found, or pass "
-        "--skip-checks to build all the same"
+        f"{count} failed ({', '.join(dict.fromkeys(failed))}): correct the data as stated above, "
+        "or pass --skip-checks to build it as it is"
     )
 
 

@@ -1,11 +1,13 @@
-"""Frames that lie elsewhere than their names say: where they are, and what would cure it.
+"""Searches for frames that are not at the paths that the npz names, and proposes remaps or another
+root.
 
-Users unpack data sets in other layouts: a doubled folder, a root that points one level off, other
-names of folders, a folder a subject; or with other names: another prefix, another ending. Missing
-frames are looked for below the root by their file name and, where that is nowhere, by the number
-in it; from what is found follow remaps, or another root. Each proposal is tried out on disk.
+Users unpack datasets in other layouts: with a doubled folder, a root one level too high or too
+deep, renamed folders, or one folder for each subject; or with other file names: another prefix,
+another ending. Missing frames are searched for below the root by their file name and, if no file
+has that name, by the number in it. Remaps or another root are derived from the files that are
+found. Each proposal is checked against the files on disk.
 
-The search reads folders and the lists of archives only; how names differ is
+The search reads only folders and the lists of archives. How names differ from paths is computed in
 :mod:`refit_shard.converter.doctor.differences`.
 """
 
@@ -34,7 +36,8 @@ from refit_shard.shards_spec.storage.files import is_of_a_mac
 MAX_ENTRIES = 3_000_000
 MAX_DEPTH = 8
 SAMPLE = 4000
-# Of the names that are looked for by number: more than one file may have it, and each is compared.
+# Names that are searched for by number. Fewer, since several files may have a number and each is
+# compared.
 NUMBERED_SAMPLE = 200
 _NO_ARCHIVES = Archives()
 _NUMBERED = re.compile(r"(.+_)(\d+\.\w+)")
@@ -42,9 +45,11 @@ _NUMBERED = re.compile(r"(.+_)(\d+\.\w+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Cure:
-    """``root``: the ROOT under which the names hold as they are, or None; ``remaps``: what does it
-    under the present one, maybe none. ``cured`` of ``tried`` missing frames are then found.
-    ``example``: a name and where its frame is.
+    """A proposal with which ``cured`` of ``tried`` missing frames are found.
+
+    ``root``: another ROOT below which the frames have the paths that the npz names, or None.
+    ``remaps``: remaps for the present ROOT, may be empty. ``example``: a name, and the path where
+    its frame was found.
     """
 
     root: str | None
@@ -55,7 +60,7 @@ class Cure:
 
 
 def spread(values: Sequence[str], count: int) -> list[str]:
-    """At most ``count`` of the values, evenly spaced, the first and the last among them."""
+    """At most ``count`` of the values, evenly spaced, with the first and the last."""
     if len(values) <= count:
         return list(values)
     return [values[index * (len(values) - 1) // max(1, count - 1)] for index in range(count)]
@@ -65,7 +70,9 @@ def spread(values: Sequence[str], count: int) -> list[str]:
 
 
 def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Every folder below the root, its path relative to it and its files; links are followed."""
+    """Every folder below the root: its path relative to the root, and its file names. Links are
+    followed.
+    """
     seen: set[tuple[int, int]] = set()
     entries = 0
     waiting = [("", 0)]
@@ -89,7 +96,9 @@ def _walk(root: str) -> Iterator[tuple[str, list[str]]]:
 
 @dataclass
 class _Wanted:
-    """The names that are looked for, by what their files may be called."""
+    """The names that are searched for, by what their files may be called: by the file name, the
+    file name without its ending, the numbers in it, and the folder that its words may have become.
+    """
 
     by_base: dict[str, list[str]]
     by_stem: dict[str, list[str]]
@@ -98,7 +107,9 @@ class _Wanted:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "_Wanted":
-        """Some of the names are looked for by number too."""
+        """The lookup tables for these names. Only a sample of the names is searched for by
+        number.
+        """
         wanted = cls({}, {}, {}, {})
         for name in names:
             base = posixpath.basename(name)
@@ -115,7 +126,9 @@ class _Wanted:
         return wanted
 
     def like(self, folder: str, file: str) -> Iterator[tuple[str, int, Difference]]:
-        """The names whose frame this file may be, how sure that is, and the difference."""
+        """The names whose frame this file may be, each with how certain that is (2: same file name,
+        1: a folder in place of a prefix, 0: same number or ending aside), and the difference.
+        """
         path = posixpath.join(folder, file)
         for name in self.by_base.get(file, ()):
             yield name, 2, difference(name, path)
@@ -131,7 +144,9 @@ class _Wanted:
 
 
 def _likeness(name: str, path: str) -> tuple[int, int]:
-    """How alike a name and a path are: letters at both ends of the file's name, then folders."""
+    """How similar a name and a path are: equal letters at both ends of the file names, then equal
+    folders.
+    """
     (folder, base), (other_folder, other) = posixpath.split(name), posixpath.split(path)
     ends = [[base, other], [base[::-1], other[::-1]]]
     letters = sum(shared(*pair) for pair in ends)
@@ -144,10 +159,11 @@ def _likeness(name: str, path: str) -> tuple[int, int]:
 def _search(
     root: str, names: Sequence[str], taken: Collection[str], archives: Archives
 ) -> dict[str, Difference]:
-    """Where the frames of names are below the root, the path most like the name; a draw is none.
+    """For each name, how it differs from the most similar path below the root. A name with several
+    equally similar paths is left out.
 
-    A frame ``a/S1_Walk_000001.jpg`` may also be number 000001 in a folder ``S1_Walk``, or a file
-    with the same number and other words. ``taken``: paths of other rows' frames.
+    A frame ``a/S1_Walk_000001.jpg`` may also be the file 000001.jpg in a folder ``S1_Walk``, or a
+    file with the same number and other words. ``taken``: paths of other rows' frames.
     """
     wanted = _Wanted.of(names)
     best: dict[str, tuple[tuple[int, ...], set[Difference]]] = {}
@@ -168,7 +184,7 @@ def _search(
 def _present(
     root: str, names: Sequence[str], remaps: Remaps = (), archives: Archives = _NO_ARCHIVES
 ) -> int:
-    """How many of the names have a file below the root or in an archive, each one of its own."""
+    """The number of distinct paths, of these names, that exist below the root or in an archive."""
     paths = sorted({path for name in names if (path := frame_path(name, root, remaps))})
     packed = archives.find(paths)
     return sum(path in packed or os.path.isfile(os.path.join(root, path)) for path in paths)
@@ -177,9 +193,9 @@ def _present(
 # ------------------------------------------------------------------------------------ cures
 
 
-def _candidates(found: Sequence[Difference], standing: Sequence[str]) -> Iterator[Remaps]:
-    """Remaps that lead to what was found, the shortest list first; the last spares the names of
-    ``standing``, which are where they should be.
+def _candidates(found: Sequence[Difference], located: Sequence[str]) -> Iterator[Remaps]:
+    """Lists of remaps that lead to the found paths, the shortest first. The last list does not
+    change the names of ``located``, whose frames are where the npz says.
     """
     plain = prefix_remaps(found)
     yield general_remaps(plain)
@@ -187,7 +203,7 @@ def _candidates(found: Sequence[Difference], standing: Sequence[str]) -> Iterato
     endings = sorted({one.ending for one in found})
     spared = [
         Difference("", "", name[: len(name) - len(ending)], ending, ending)
-        for name in standing
+        for name in located
         for ending in endings
         if name.endswith(ending)
     ]
@@ -196,7 +212,9 @@ def _candidates(found: Sequence[Difference], standing: Sequence[str]) -> Iterato
 
 
 def _is_sayable(remaps: Remaps) -> bool:
-    """Whether ``--remap`` can say them: a name may hold a ``=`` or ``*`` of its own."""
+    """True if ``--remap`` can express the remaps, which is not so if a name contains ``=`` or
+    ``*``.
+    """
     try:
         return parse_remaps([remap.text for remap in remaps]) == remaps
     except UsageError:
@@ -204,14 +222,16 @@ def _is_sayable(remaps: Remaps) -> bool:
 
 
 def _root_of(root: str, remaps: Remaps) -> str | None:
-    """Another root that does what the remaps do, if it is only a folder before every name."""
+    """The root that has the same effect as the remaps, if they only put a folder before every name;
+    else None.
+    """
     if len(remaps) == 1 and remaps[0].old == ("", ""):
         return posixpath.join(root, remaps[0].new[0]).rstrip("/")
     return None
 
 
 def _parent_cure(root: str, names: Sequence[str]) -> Cure | None:
-    """A root that points one level too deep."""
+    """The cure for a root that is one level too deep: its parent; None if that does not help."""
     parent = str(Path(root).parent)
     cured = _present(parent, names)
     if cured <= len(names) // 2:
@@ -226,30 +246,31 @@ def _parent_cure(root: str, names: Sequence[str]) -> Cure | None:
 def find_cure(
     root: str,
     names: Sequence[str],
-    standing: Sequence[str] = (),
+    located: Sequence[str] = (),
     given: Remaps = (),
     archives: Archives = _NO_ARCHIVES,
 ) -> Cure | None:
-    """What would make the missing frames of these names be found, tried out; None if nothing does.
+    """Remaps or another root with which the missing frames are found; None if there are none.
 
-    A cure holds for more than half of those that are looked for, and no frame is lost by it.
+    A cure finds more than half of the names that are tried, and does not change the path of a frame
+    that is found already.
 
     Args:
         root: a local folder.
-        names: of missing frames, as in the npz, sorted; some of them are looked for.
-        standing: names whose frames are found already.
-        given: remaps that are in force already; a cure ends with them.
-        archives: those below the root.
+        names: of missing frames, as in the npz, sorted; a sample of them is tried.
+        located: names whose frames are found already.
+        given: remaps that are already used; a cure ends with them.
+        archives: the archives below the root.
     """
     tried = spread(names, SAMPLE)
     parent = _parent_cure(root, tried)
-    if parent is not None and not standing:
+    if parent is not None and not located:
         return parent
-    taken = {str(frame_path(name, root, given)) for name in standing}
+    taken = {str(frame_path(name, root, given)) for name in located}
     found = _search(root, tried, taken, archives)
     if not found:
         return None
-    kept = {name: frame_path(name, root, given) for name in spread(standing, SAMPLE)}
+    kept = {name: frame_path(name, root, given) for name in spread(located, SAMPLE)}
     best: Remaps = ()
     most = len(tried) // 2
     for candidate in _candidates(list(found.values()), list(kept)):

@@ -1,6 +1,7 @@
-"""Is a data set ready to be built? Checks that look and change nothing; each gives findings.
+"""Checks whether a dataset is ready to be built. Nothing is changed; each check returns findings.
 
-The annotations are read and planned by the build's own parts, so what it would refuse shows here.
+The annotations are read and planned by the code of the build, so everything that a build would
+refuse is found here.
 """
 
 import shlex
@@ -32,8 +33,10 @@ _REACH_FIX = "make the folder readable, or the store reachable"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetPaths:
-    """A data set and where it is, by path or URL: its npz and the folder of its frames; ``out`` is
-    where its shards would go.
+    """A dataset with the paths or URLs of its npz and of the folder of its frames.
+
+    ``out``: folder that its shards would be written to. ``command``: the build command for it, to
+    which a fix adds options.
     """
 
     dataset: Dataset
@@ -45,7 +48,9 @@ class DatasetPaths:
 
 @dataclass(kw_only=True)
 class Report:
-    """The findings of one data set; ``bytes``: what its shards would take beyond what is there."""
+    """The findings of one dataset. ``bytes``: what its shards would take on the disk, less the
+    bytes of existing ones.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     bytes: int = 0
@@ -55,7 +60,7 @@ class Report:
 
 
 def check_npz(place: DatasetPaths) -> list[Finding]:
-    """The npz's keys, shapes and dtypes, from its headers; nothing is unpickled."""
+    """Check the npz's keys, shapes and dtypes from its headers. Nothing is unpickled."""
     name = place.dataset.name
     try:
         npz = Npz(place.npz)
@@ -70,7 +75,7 @@ def check_npz(place: DatasetPaths) -> list[Finding]:
     findings = []
     for key in ROW_SHAPES:
         if key in npz.entries and npz.entries[key].dtype.hasobject:
-            detail = f"{place.npz}: {key!r} holds Python objects, which only unpickling could read"
+            detail = f"{place.npz}: {key!r} holds Python objects, not readable without unpickling"
             fix = f"save it again as a plain array: np.array(list_of_{key})"
             findings.append(Finding(name, "npz", "fail", detail, fix))
     if findings:
@@ -87,7 +92,7 @@ def check_npz(place: DatasetPaths) -> list[Finding]:
 
 
 def check_labels(prepared: Prepared, limits: Limits) -> list[Finding]:
-    """Labels that cannot be used or cannot be right, whatever the frames are."""
+    """Check for labels that cannot be used or cannot be right, without reading frames."""
     dataset, source = prepared.recipe.dataset, prepared.source
     findings = check_rows(dataset, source, limits)
     if not findings:
@@ -105,9 +110,9 @@ def check_labels(prepared: Prepared, limits: Limits) -> list[Finding]:
 def check_presence(
     prepared: Prepared, limits: Limits, command: str
 ) -> tuple[list[Finding], set[str]]:
-    """Whether every row's frame is in its folder; the paths that are not.
+    """Check that every row's frame exists. Returns the findings, and the paths that do not exist.
 
-    ``command``: the build that the fix adds its ``--remap`` to.
+    ``command``: the build command to which the fix adds ``--remap``.
     """
     dataset, source, root = prepared.recipe.dataset, prepared.source, prepared.request.root
     count, absent = missing_rows(prepared)
@@ -118,9 +123,9 @@ def check_presence(
     if (gone or outside) and "://" not in root and not dataset.cropped:
         lost = {source.imgnames[row] for row in outside}
         lost |= {n for n, path in zip(source.imgnames, source.paths, strict=True) if path in gone}
-        standing = sorted({*source.imgnames} - lost)
+        located = sorted({*source.imgnames} - lost)
         remaps, archives = prepared.request.remaps, prepared.packed.archives
-        cure = find_cure(root, sorted(lost), standing, remaps, archives)
+        cure = find_cure(root, sorted(lost), located, remaps, archives)
     findings = []
     if count:
         detail = f"{count} of {rows} rows have no frame below {root}, such as {absent[0]}"
@@ -140,7 +145,7 @@ def check_presence(
 
 
 def _fix_of_missing(prepared: Prepared, paths: Sequence[str]) -> str:
-    """What to do about frames that are missing: they may be in videos."""
+    """The fix for missing frames: extracting them, if they are in videos, else a general one."""
     request, dataset = prepared.request, prepared.recipe.dataset
     videos = 0
     if "://" not in request.root:
@@ -148,13 +153,14 @@ def _fix_of_missing(prepared: Prepared, paths: Sequence[str]) -> str:
         videos = videos_there(dataset, request.root, paths, kept)
     if not videos:
         return fix_of(dataset, "missing")
-    return f"{videos} videos hold them: run refit-shard extract-frames --dataset {dataset.name}"
+    return f"{videos} videos contain them: run refit-shard extract-frames --dataset {dataset.name}"
 
 
 def check_archives(prepared: Prepared, *, missing: bool) -> list[Finding]:
-    """Archives below the root: those whose frames are read in place, and those that cannot be.
+    """Report the archives below the root: those whose frames are read in place, and those whose
+    frames cannot be read.
 
-    ``missing``: whether any frame was not found.
+    ``missing``: True if any frame was not found.
     """
     dataset, packed = prepared.recipe.dataset, prepared.packed
     findings = []
@@ -162,18 +168,18 @@ def check_archives(prepared: Prepared, *, missing: bool) -> list[Finding]:
         findings.append(Finding(dataset.name, "archives", "ok", archives_line(prepared)))
     if packed.archives.compressed and missing:
         which = ", ".join(packed.archives.compressed[:3])
-        detail = f"{which}: compressed as a whole, so no frame can be read out of it"
+        detail = f"{which}: compressed as a whole, so single frames cannot be read from it"
         fix = f"unpack it below {dataset.root_variable}: tar xf {packed.archives.compressed[0]}"
         findings.append(Finding(dataset.name, "archives", "warn", detail, fix))
     for path, inner in packed.archives.nested().items() if missing else ():
-        detail = f"{path}: holds archives, such as {inner}, out of which no frame is read"
-        fix = f"unpack it below {dataset.root_variable}, and leave those in it packed"
+        detail = f"{path}: contains archives, such as {inner}, from which frames cannot be read"
+        fix = f"unpack it below {dataset.root_variable}; the archives in it may stay packed"
         findings.append(Finding(dataset.name, "archives", "warn", detail, fix))
     return findings
 
 
 def archives_line(prepared: Prepared) -> str:
-    """How many archives lie below the root, and how many of the frames in them."""
+    """A line that says how many archives are below the root, and how many frames they contain."""
     dataset, packed = prepared.recipe.dataset, prepared.packed
     count = len(packed.archives.listed)
     held = f"{dataset.root_variable} holds {count} archive{'s' if count > 1 else ''}"
@@ -186,7 +192,7 @@ def archives_line(prepared: Prepared) -> str:
 
 
 def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Finding:
-    """The finding that says where the frames are and how the build gets to know."""
+    """The finding that states where the frames are, with the options of a build that finds them."""
     remaps = tuple(remap.text for remap in cure.remaps)
     more = len(remaps) - _SHOWN_REMAPS
     options = " ".join(f"--remap {shlex.quote(text)}" for text in remaps[:_SHOWN_REMAPS])
@@ -197,8 +203,8 @@ def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Findi
     ways += [f"build with: {command} {options}"] if remaps else []
     name, path = cure.example
     detail = (
-        f"another layout: {name} is at {path}; with the fix {cure.cured} of {cure.tried} "
-        "missing frames looked for are there"
+        f"another layout: {name} is at {path}; with the fix, {cure.cured} of the {cure.tried} "
+        "missing frames that were tried are found"
     )
     return Finding(dataset.name, "layout", status, detail, ", or ".join(ways), remaps)
 
@@ -207,13 +213,13 @@ def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Findi
 
 
 def _needed(prepared: Prepared, out: str) -> int:
-    """Bytes that the shards would take beyond those that are there already."""
-    standing = sum(open_folder(out).names().values())
-    return max(0, estimate(prepared).bytes - standing)
+    """Bytes that the shards would take, less those of the existing files."""
+    existing = sum(open_folder(out).names().values())
+    return max(0, estimate(prepared).bytes - existing)
 
 
 def check_disk(needed: int, out: str) -> Finding:
-    """Whether the shards of all data sets would fit where they go."""
+    """Check that the shards of all datasets would fit on the disk of ``out``; ``needed``: bytes."""
     folder = Path(out).absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -225,7 +231,7 @@ def check_disk(needed: int, out: str) -> Finding:
     return Finding("disk", "space", "fail", detail, fix)
 
 
-# -------------------------------------------------------------------------------- data set
+# -------------------------------------------------------------------------------- dataset
 
 
 def check_dataset(
@@ -235,10 +241,14 @@ def check_dataset(
     on_frame: Callable[[], None],
     on_bytes: OnBytes = lambda _done, _total: None,
 ) -> Report:
-    """All checks of one data set whose root and npz are there.
+    """Run all checks of one dataset whose root and npz exist.
 
-    ``sample``: frames to look at, None for all; ``on_plan`` hears how many it will be,
-    ``on_bytes`` how far archives are listed.
+    Args:
+        place: the dataset and its paths.
+        sample: number of frames to decode, None for all.
+        on_plan: called once with the number of frames that will be decoded.
+        on_frame: called after each decoded frame.
+        on_bytes: called with the bytes of archives that are listed so far, and their total.
     """
     report = Report(findings=check_npz(place))
     if any(one.status == "fail" for one in report.findings):
@@ -262,6 +272,6 @@ def check_dataset(
         on_plan(len(frames))
         report.findings += check_look(prepared, look_at(prepared, frames, on_frame), limits)
         report.bytes = _needed(prepared, place.out) if frames else 0
-    except RefitShardError as error:  # a folder that may not be listed, an object store that is off
+    except RefitShardError as error:  # a folder that may not be listed, an unreachable object store
         report.findings.append(Finding(name, "present", "fail", str(error), _REACH_FIX))
     return report

@@ -1,4 +1,6 @@
-"""How names of frames differ from the paths that they are at, and the remaps that follow. Pure."""
+"""Computes how the names of frames in an npz differ from the frames' paths on disk, and the remaps
+from one to the other. Pure functions.
+"""
 
 import posixpath
 import re
@@ -7,7 +9,7 @@ from typing import NamedTuple
 
 from refit_shard.converter.annotations.remaps import Remap, Remaps
 
-# Up to here a name may be lengthened where one old prefix has several new ones.
+# The part by which an old prefix grows if it has several new ones: up to the next mark.
 _TOKEN = re.compile(r"[^/_.]*[/_.]")
 _LONG_NUMBER = re.compile(r"\d{5,}")
 _NUMBER = re.compile(r"\d+")
@@ -24,19 +26,19 @@ class Difference(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where the frame is."""
+        """The frame's path below the root."""
         return self.new + self.kept + self.new_ending
 
 
 def shared(one: str, other: str) -> int:
-    """Letters with which both begin."""
+    """The number of letters at the beginning that are equal in both."""
     length = min(len(one), len(other))
     return next((at for at in range(length) if one[at] != other[at]), length)
 
 
 def alignment(name: str, path: str) -> tuple[str, str]:
-    """The leading folders in which a name and a path differ: ``a/b/x`` and ``c/x`` give ``a/b/``
-    and ``c/``. What follows is the same in both.
+    """The leading folders of a name and of a path up to where the rest is equal: ``a/b/x`` and
+    ``c/x`` give ``a/b/`` and ``c/``.
     """
     ours, theirs = name.split("/"), path.split("/")
     same = 0
@@ -47,15 +49,15 @@ def alignment(name: str, path: str) -> tuple[str, str]:
 
 
 def key_number(base: str) -> tuple[tuple[str, ...], int]:
-    """The numbers that tell a file from its neighbours, its long ones or else its last one, and
-    where the last of them ends.
+    """The numbers that identify a file among its neighbours, and the position where the last of
+    them ends. They are the numbers of five digits or more or, if there are none, the last number.
     """
     runs = list(_LONG_NUMBER.finditer(base)) or list(_NUMBER.finditer(base))[-1:]
     return tuple(run.group() for run in runs), runs[-1].end() if runs else 0
 
 
 def _begins_word(text: str, at: int) -> bool:
-    """Whether a word or a number begins at this place of a text."""
+    """True if a word or a number begins at this position of a text."""
     if at == 0 or at == len(text) or not text[at - 1].isalnum():
         return True
     return text[at - 1].isdigit() != text[at].isdigit()
@@ -70,8 +72,8 @@ def _common_end(one: str, other: str) -> int:
 
 
 def difference(name: str, path: str) -> Difference:
-    """How a name differs from the path of its frame: in folders only, or, where the file's name is
-    another too, before and behind the number that both hold.
+    """How a name differs from the path of its frame: in its folders or, if the file names differ
+    too, before and after the number that both contain.
     """
     base, other = posixpath.basename(name), posixpath.basename(path)
     if base == other:
@@ -80,7 +82,7 @@ def difference(name: str, path: str) -> Difference:
     ends = [key_number(text)[1] or len(posixpath.splitext(text)[0]) for text in (base, other)]
     ending, new_ending = base[ends[0] :], other[ends[1] :]
     same = shared(ending, new_ending)
-    if ending != new_ending:  # what is replaced begins with a mark such as the last dot
+    if ending != new_ending:  # the replaced ending begins at a mark, such as the last dot
         same = max(0, *(ending.rfind(mark, 0, same) for mark in "._-"))
     ending, new_ending = ending[same:], new_ending[same:]
     ours, theirs = name[: len(name) - len(ending)], path[: len(path) - len(new_ending)]
@@ -90,10 +92,10 @@ def difference(name: str, path: str) -> Difference:
 
 
 def prefix_remaps(differences: Sequence[Difference]) -> Remaps:
-    """The fewest prefixes, each with its ending, that lead from every name to its path; the longest
-    first, because the first that fits is used.
+    """The shortest prefixes, each with its ending, that map every name to its path. The longest
+    comes first, because the first remap that matches a name is used.
 
-    Where one old prefix would need several new ones it grows by a part of a word of what is kept.
+    If one old prefix had several new ones, it is extended by the next part of the kept text.
     """
     found: dict[tuple[str, str], tuple[str, str]] = {}
     waiting = list(differences)
@@ -121,8 +123,8 @@ def _longest_first(remap: Remap) -> tuple[int, tuple[str, ...]]:
 
 
 def general_remaps(remaps: Remaps) -> Remaps:
-    """One remap for all those that change the same words behind different beginnings:
-    ``a/png/=a/`` and ``b/png/=b/`` are ``*/png/*=*/*``.
+    """The remaps with one remap in place of all those that change the same words after different
+    beginnings: ``*/png/*=*/*`` in place of ``a/png/=a/`` and ``b/png/=b/``.
     """
     alike: dict[tuple[str, ...], list[Remap]] = {}
     for remap in remaps:

@@ -1,7 +1,7 @@
-"""Files besides the datasets: body models, regressors, occluders, backbones.
+"""Checks the files besides the datasets: body models, regressors, occluders, backbones.
 
-Body models are read as the validation reads them. Of the others only enough is read to show that
-the content is what the name says. Nothing is unpickled.
+Body models are read as the validation reads them. Of the other files only enough is read to see
+that their format is the one that the name states. Nothing is unpickled.
 """
 
 import zipfile
@@ -28,11 +28,11 @@ _HRNET = (
 
 @dataclass(frozen=True, kw_only=True)
 class Extra:
-    """One thing that is there if any of ``files`` is.
+    """A file besides the datasets, which is present if any of ``files`` exists.
 
-    ``serves``: what it is for. ``fix``: how to get it. ``shape``: of a .npy, None for any length.
-    ``read``: reads a whole file, or raises what is wrong with it. ``needed``: its absence is a
-    failure.
+    ``serves``: what it is used for. ``fix``: how to get it. ``shape``: expected shape of a .npy,
+    with None for any length. ``read``: reads a whole file; raises a RefitShardError if it is
+    damaged. ``needed``: True if its absence is a failure.
     """
 
     check: str
@@ -54,9 +54,10 @@ def extras_of(
     pretrain: Path,
     evaluates: bool,
 ) -> list[Extra]:
-    """The extras of a data folder; body models are needed where a 3DPW test set is asked for.
+    """The extras of a data folder.
 
-    ``occluder_pickle``: ReFit's list, from which ``occluders`` is made.
+    ``evaluates``: True if a 3DPW test set is checked too; body models are then needed.
+    ``occluder_pickle``: ReFit's list of occluders, from which ``occluders`` is made.
     """
     voc_or_pickle = occluder_pickle if occluder_pickle.is_file() else "--voc VOCdevkit/VOC2012"
     models = [
@@ -103,7 +104,7 @@ def extras_of(
 
 
 def fault_of(path: Path, shape: tuple[int | None, ...] | None = None) -> str | None:
-    """Why a file cannot be what its name says, or None."""
+    """Why a file does not have the format that its name states; None if it has."""
     try:
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
@@ -144,7 +145,9 @@ def _read_fault(path: Path, read: Callable[[Path], object] | None) -> str | None
 
 
 def check_extra(extra: Extra) -> Finding:
-    """Whether it is there and is what its name says; a broken file is a failure."""
+    """Check that the file exists and has the format that its name states; a broken one is a
+    failure.
+    """
     present = [path for path in extra.files if path.is_file()]
     if not present:
         more = "".join(f", or {path.name}" for path in extra.files[1:])
@@ -152,7 +155,7 @@ def check_extra(extra: Extra) -> Finding:
             "extras",
             extra.check,
             "fail" if extra.needed else "warn",
-            f"{extra.files[0]}{more}: not there; it is for {extra.serves}",
+            f"{extra.files[0]}{more}: missing; used for {extra.serves}",
             extra.fix,
         )
     for path in present:

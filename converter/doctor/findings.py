@@ -1,4 +1,4 @@
-"""The findings of the checks of a data folder, and how many wrong rows are tolerated."""
+"""Findings of the checks of a data folder, and how many wrong rows are tolerated."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ Status = Literal["ok", "warn", "fail"]
 
 MAX_BAD = 0.05  # of the rows, as --max-bad of build
 _MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
-# Some wrong labels do not keep a build from storing the row. These are the shares of such rows
-# above which the labels as a whole cannot be right. A fault that no correct label has gets the same
-# limit as unusable rows; an oddity of correct data (boxes that leave the frame, joints of another
-# person, a few blank fits) must be found in most rows.
+# A build stores rows with these faults. If more than this share of the rows have one, the labels as
+# a whole cannot be right. A fault that no correct label has gets the same limit as unusable rows. A
+# fault that occurs in correct datasets too (boxes that leave the frame, joints of another person, a
+# few blank fits) must be found in most rows.
 WRONG_LABELS: dict[str, float] = {
     "other_size": MAX_BAD,
     "turned_size": MAX_BAD,
@@ -28,9 +28,9 @@ WRONG_LABELS: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check of one subject found, and what to do about it unless it is ``ok``.
+    """What one check of one dataset or file found, and the fix unless the status is ``ok``.
 
-    ``remaps``: for ``build --remap``, all of those that ``fix`` may only begin to list.
+    ``remaps``: all values for ``build --remap``; ``fix`` lists only the first of them.
     """
 
     subject: str
@@ -56,16 +56,16 @@ class Finding:
 class Limits:
     """How many rows may be wrong before a check fails.
 
-    ``max_bad``: the share of rows that may end in quarantine. ``certain``: fail only if the share
-    is larger than chance explains in a sample, or than half, so that a few frames do not fail a
-    build that would pass its own count.
+    ``max_bad``: the share of rows that may end in quarantine. ``certain``: True to fail only if the
+    share in a sample is larger than chance explains (three standard deviations), or than half; so a
+    few bad frames in a sample do not stop a build whose total share is below the limit.
     """
 
     max_bad: float = MAX_BAD
     certain: bool = False
 
     def grade(self, reason: str, bad: float, total: float) -> Status:
-        """``fail`` where ``bad`` of ``total`` rows are too many, else ``warn``."""
+        """``fail`` if ``bad`` of ``total`` rows are too many for this reason, else ``warn``."""
         share = WRONG_LABELS.get(reason, self.max_bad)
         limit = share * total
         if self.certain:

@@ -1,5 +1,5 @@
-"""A sample of frames against their labels: do they open whole, are they of the size and the way
-round that the labels imply, do the boxes touch them?
+"""Checks a sample of frames against their labels: that they decode completely, that their size and
+orientation are those that the labels imply, and that the boxes overlap them.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,15 @@ from refit_shard.shards_spec.storage.folder import open_folder
 
 Size = tuple[int, int]  # H, W
 
-_PRINCIPAL_TOLERANCE = 0.1  # of a side: how far a principal point may be off the middle
-_MAX_BOX = 20.0  # longer sides of the frame: of pixels in place of 200ths a box has up to 200
+_PRINCIPAL_TOLERANCE = 0.1  # how far a principal point may be off the middle, as a share of a side
+# The largest box side, in longer sides of the frame. If scale is in pixels instead of pixels / 200,
+# a box is up to 200 times as large as the frame.
+_MAX_BOX = 20.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A row that would end in quarantine, or be stored with labels that are wrong, and why."""
+    """Why a row would end in quarantine, or be stored with wrong labels."""
 
     row: int
     reason: str
@@ -40,7 +42,9 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What one sampled frame showed; ``turned``: stored on its side, as its data set's are."""
+    """The faults of one sampled frame. ``turned``: True if the frame is stored on its side, as its
+    dataset's rule expects.
+    """
 
     turned: bool = False
     faults: tuple[Fault, ...] = ()
@@ -48,8 +52,8 @@ class _Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What ``frames`` frames of ``rows`` rows showed; ``turned`` of the frames lie on their side,
-    as their data set's do. ``faults`` by reason.
+    """The faults of a sample of ``frames`` frames with ``rows`` rows, by reason. ``turned``: how
+    many of the frames are stored on their side, as their dataset's rule expects.
     """
 
     frames: int
@@ -58,15 +62,15 @@ class Look:
     faults: dict[str, list[Fault]]
 
     def grade(self, reason: str, limits: Limits) -> Status:
-        """Whether too many rows have this fault. Frames are counted, since all the rows of one
-        share its fate.
+        """``fail`` if too many rows have this fault, else ``warn``. The rows are converted to a
+        number of frames, because the rows of one frame are not independent.
         """
         bad = len(self.faults.get(reason, ())) * self.frames / max(1, self.rows)
         return limits.grade(reason, bad, self.frames)
 
 
 def _seen_size(prepared: Prepared, size: Size, row: int) -> Size:
-    """The (H, W) that the row's labels see of a frame stored as ``size``."""
+    """(H, W) of a frame stored as ``size``, in the orientation of the row's labels."""
     dataset, labels = prepared.recipe.dataset, prepared.source.labels
     principal = labels["img_center"][row] if "img_center" in labels else None
     on_its_side = dataset.on_its_side(size[1], prepared.source.imgnames[row], principal)
@@ -74,11 +78,12 @@ def _seen_size(prepared: Prepared, size: Size, row: int) -> Size:
 
 
 def _check_size(prepared: Prepared, size: Size, seen: Size, row: int) -> None:
-    """Whether a frame stored as ``size`` and seen as ``seen`` is of the size that its labels imply.
+    """Check that a frame has the size that its labels imply. ``size``: as stored; ``seen``: in the
+    orientation of the labels.
 
     Raises:
-        FrameError: ``turned_frame``, ``turned_size``: it is another, but right after a quarter
-            turn; ``wrong_size``, ``other_size``, ``off_centre_camera``: otherwise.
+        FrameError: the size differs: ``turned_frame`` or ``turned_size`` if it is right after a
+            quarter turn, else ``wrong_size``, ``other_size`` or ``off_centre_camera``.
     """
     labels = prepared.source.labels
     if prepared.recipe.dataset.cropped:
@@ -94,10 +99,13 @@ def _check_size(prepared: Prepared, size: Size, seen: Size, row: int) -> None:
 
 
 def _check_principal(size: Size, seen: Size, principal: NDArray[np.float32]) -> None:
-    """Whether the principal point may be the middle of a frame stored as ``size``.
+    """Check that the principal point is near the middle of the frame.
 
-    A lens may be off the middle; a point off by the same factor in x and y, or hardly in the frame,
-    belongs to a frame of another size.
+    A real lens may be off the middle. If the point is off by the same factor in x and y, or near
+    the frame's border, the camera belongs to a frame of another size.
+
+    Raises:
+        FrameError: ``turned_size``, ``other_size`` or ``off_centre_camera``.
     """
     implied = 2.0 * principal[::-1]
     ratio = implied / np.array(seen)
@@ -118,7 +126,7 @@ def _size_error(reason: str, size: Size, what: str, wanted: NDArray[Any]) -> Fra
 
 
 def _look(prepared: Prepared, root: Frames, rows: NDArray[np.int64]) -> _Seen:
-    """Decode one frame and hold it against the labels of all of its rows."""
+    """Decode one frame and check it against the labels of all its rows."""
     source = prepared.source
     try:
         data = root.read(source.paths[int(rows[0])])
@@ -138,13 +146,14 @@ def _look(prepared: Prepared, root: Frames, rows: NDArray[np.int64]) -> _Seen:
                 check(seen, row)
             except FrameError as error:
                 faults.append(Fault(row, error.reason, str(error)))
-                if error.reason != "off_centre_camera":  # of another frame, the box says no more
+                # In a frame of another size, a check of the box would say nothing more.
+                if error.reason != "off_centre_camera":
                     break
     return _Seen(turned, tuple(faults))
 
 
 def _check_box(prepared: Prepared, size: Size, row: int) -> None:
-    """Whether the box can be of somebody in a frame of this size.
+    """Check that the box can be that of a person in a frame of this size.
 
     Raises:
         FrameError: ``box_outside_image``, ``huge_box``, ``center_outside_image``.
@@ -169,7 +178,9 @@ def _check_box(prepared: Prepared, size: Size, row: int) -> None:
 def sample_frames(
     prepared: Prepared, gone: set[str], sample: int | None
 ) -> list[NDArray[np.int64]]:
-    """The rows of each frame to look at: ``sample`` frames that are there, None for all of them."""
+    """The rows of each frame to decode: of ``sample`` frames that are not in ``gone``, or of all of
+    them if ``sample`` is None.
+    """
     paths, frames = prepared.source.paths, prepared.plan.frame_of_row
     order = np.sort(prepared.plan.order)
     order = order[np.argsort(frames[order], kind="stable")]
@@ -185,7 +196,7 @@ def sample_frames(
 def look_at(
     prepared: Prepared, frames: Sequence[NDArray[np.int64]], on_frame: Callable[[], None]
 ) -> Look:
-    """Decode frames and hold them against the labels of their rows."""
+    """Decode frames and check them against the labels of their rows."""
     members = prepared.packed.members(prepared.source.paths[int(rows[0])] for rows in frames)
     root = Frames(open_folder(prepared.request.root), members)
     seen = []
@@ -208,7 +219,7 @@ def look_at(
 
 
 def check_look(prepared: Prepared, look: Look, limits: Limits) -> list[Finding]:
-    """Whether frames open whole, have the size that their labels imply, and hold their boxes."""
+    """The findings for a sample of frames: faults by reason, or that all frames are right."""
     dataset, source = prepared.recipe.dataset, prepared.source
     scope = f"{look.frames} of {prepared.plan.frames} frames"
     findings = [
@@ -216,18 +227,18 @@ def check_look(prepared: Prepared, look: Look, limits: Limits) -> list[Finding]:
             dataset.name,
             "frames",
             look.grade(reason, limits),
-            f"{len(faults)} of {look.rows} rows looked at ({scope}): {reason}; first, row "
+            f"{len(faults)} of {look.rows} rows checked ({scope}): {reason}; first, row "
             f"{faults[0].row} ({source.paths[faults[0].row]}): {faults[0].detail}",
             fix_of(dataset, reason),
         )
         for reason, faults in look.faults.items()
     ]
     if look.frames and not findings:
-        detail = f"{scope} looked at: they open, have their size and hold their boxes"
+        detail = f"{scope} checked: they decode, have the labels' size, and contain their boxes"
         findings.append(Finding(dataset.name, "frames", "ok", detail))
     if look.turned:
         detail = (
-            f"{look.turned} of {look.frames} frames lie on their side, as they should; "
+            f"{look.turned} of {look.frames} frames are stored on their side, as expected; "
             "build turns them"
         )
         findings.append(Finding(dataset.name, "turned", "ok", detail))

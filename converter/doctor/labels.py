@@ -1,5 +1,5 @@
-"""Labels that cannot be right, told from the npz alone: keys that do not go together, and values of
-another unit or another row. No frame is read.
+"""Finds labels that cannot be right from the npz alone: incomplete sets of keys, and values in
+another unit or of another row. No frame is read.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from refit_shard.converter.doctor.remedies import FIXES
 from refit_shard.shards_spec.fields import EXTRINSICS
 from refit_shard.shards_spec.geometry import box_side
 
-# Keys of other formats for what is read under SPIN's: what stands for it, and how to make that.
+# Keys of other formats: the SPIN keys that hold the same label, and how to compute those.
 FOREIGN: dict[str, tuple[tuple[str, ...], str]] = {
     "pose_cam": (("pose",), "pose = pose_cam[:, :72]"),
     "smpl_pose": (("pose",), "pose = smpl_pose.reshape(-1, 72)"),
@@ -39,11 +39,11 @@ FOREIGN: dict[str, tuple[tuple[str, ...], str]] = {
     "joints_3d": (("S",), "S = its SPIN joints (N, 24, 4) from the pelvis"),
     "genders": (("gender",), "gender = genders"),
 }
-_CHUNK = 4096  # rows; what a step makes of them stays in the cache
-_NEAR = 1.0  # box sides from the box's middle in x and y, so in a box twice as large
-_LEAST_NEAR = 0.25  # of a row's keypoints
-_FULL_TURNS = 4 * np.pi  # no fit turns a joint that often
-_REACH = 10.0  # m that no joint is from the pelvis
+_CHUNK = 4096  # rows; small enough that intermediate arrays stay in the CPU's cache
+_NEAR = 1.0  # a keypoint is near if it is within this many box sides of the box's middle in x and y
+_LEAST_NEAR = 0.25  # the share of a row's keypoints that must be near
+_FULL_TURNS = 4 * np.pi  # rad; no fit turns a joint further
+_REACH = 10.0  # m; no joint is further from the pelvis
 
 
 # ------------------------------------------------------------------------------------ rows
@@ -51,7 +51,9 @@ _REACH = 10.0  # m that no joint is from the pelvis
 
 @dataclass(frozen=True, kw_only=True)
 class Unusable:
-    """Rows that cannot be used whatever their frame, for one reason, and the first of them."""
+    """The rows that cannot be used for one reason, which their labels show without the frame, and
+    the first of them.
+    """
 
     reason: str
     rows: int
@@ -64,7 +66,7 @@ class Unusable:
 
 
 def unusable_rows(source: Annotations) -> list[Unusable]:
-    """The rows that end in quarantine before any frame is read, by reason."""
+    """The rows that end in quarantine before any frame is read, one entry for each reason."""
     reasons: dict[str, list[int]] = {}
     for row, fault in sorted(source.faults.items()):
         reasons.setdefault(fault.reason, []).append(row)
@@ -81,7 +83,9 @@ def unusable_rows(source: Annotations) -> list[Unusable]:
 
 
 def check_rows(dataset: Dataset, source: Annotations, limits: Limits) -> list[Finding]:
-    """Rows that cannot be used whatever their frame: NaN, boxes, duplicates, names."""
+    """Findings for rows that cannot be used, as the labels alone show: NaN, boxes, duplicates,
+    names.
+    """
     return [
         Finding(
             dataset.name,
@@ -98,16 +102,18 @@ def check_rows(dataset: Dataset, source: Annotations, limits: Limits) -> list[Fi
 
 
 def check_keys(dataset: Dataset, source: Annotations) -> list[Finding]:
-    """Keys of which one is nothing without the other, and keys of other formats."""
+    """Findings for keys that are useless without another, missing key, and for keys of other
+    formats.
+    """
     findings = [_smpl_keys(dataset, source), _camera_keys(dataset, source)]
     found = set(source.found)
     some = [key for key in EXTRINSICS if key in found]
     if some and len(some) < len(EXTRINSICS):
         detail = f"{_and(some)} without {_and([k for k in EXTRINSICS if k not in found])}: not used"
-        fix = "cam_R, cam_t and trans go together: add what is missing, or leave all out"
+        fix = "cam_R, cam_t and trans are used together: add what is missing, or leave all out"
         findings.append(Finding(dataset.name, "keys", "warn", detail, fix))
     if not found & {"part", "openpose"}:
-        detail = "neither part nor openpose is there: every row is built without 2D keypoints"
+        detail = "neither part nor openpose exists: every row is built without 2D keypoints"
         findings.append(Finding(dataset.name, "keys", "warn", detail, FIXES["keypoints_off_box"]))
     wanted = {key for stands_for, _ in FOREIGN.values() for key in stands_for}
     foreign = _foreign(source, wanted - ({"pose", "shape"} if findings[0] is not None else set()))
@@ -119,7 +125,7 @@ def check_keys(dataset: Dataset, source: Annotations) -> list[Finding]:
 
 
 def _foreign(source: Annotations, wanted: set[str]) -> dict[str, str]:
-    """Unused keys of other formats for wanted ones that are not there, and how to make those."""
+    """Unused keys of other formats that hold missing ``wanted`` keys, and how to compute those."""
     return {
         key: how
         for key, (stands_for, how) in FOREIGN.items()
@@ -130,12 +136,14 @@ def _foreign(source: Annotations, wanted: set[str]) -> dict[str, str]:
 
 
 def _smpl_keys(dataset: Dataset, source: Annotations) -> Finding | None:
-    """Whether the SMPL parameters that must be there are: a pose without its shape is none."""
+    """The finding for missing SMPL parameters, or None. A pose without a shape counts as
+    missing.
+    """
     there = [key for key in ("pose", "shape") if key in source.found]
     if len(there) == 2:
         if dataset.expects_smpl and not source.labels["has_smpl"].any():
             detail = "has_smpl is 0 in every row: all are built without SMPL parameters"
-            fix = "right for boxes and keypoints alone; else get the npz with the fits"
+            fix = "fine if only boxes and keypoints are wanted; else get the npz with the fits"
             return Finding(dataset.name, "smpl", "warn", detail, fix)
         return None
     if not there and not dataset.expects_smpl:
@@ -156,7 +164,9 @@ def _smpl_keys(dataset: Dataset, source: Annotations) -> Finding | None:
 
 
 def _camera_keys(dataset: Dataset, source: Annotations) -> Finding | None:
-    """Whether the camera is whole: half of one would be replaced by a guess."""
+    """The finding for a camera with only one of focal length and principal point, or None. The
+    build would ignore it and use its default camera.
+    """
     there = [key for key in ("img_focal", "img_center") if key in source.found]
     if len(there) != 1:
         return None
@@ -176,8 +186,8 @@ def _and(keys: list[str]) -> str:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Some rows' labels: ``center`` (n, 2), ``side`` (n,) px, ``keypoints`` (n, 49, 3), ``pose``
-    (n, 72), ``has_smpl`` (n,), ``pose_3d`` (n, 24, 4).
+    """Labels of n rows: ``center`` (n, 2) px, ``side`` of the box (n,) px, ``keypoints`` (n, 49,
+    3), ``pose`` (n, 72) rad, ``has_smpl`` (n,), ``pose_3d`` (n, 24, 4) m.
     """
 
     center: NDArray[np.float64]
@@ -192,12 +202,12 @@ Wrong = Callable[[_Rows], Any]  # (n,) bool
 
 
 def _in_first_pixel(rows: _Rows) -> NDArray[np.bool_]:
-    """A box's middle in 0 … 1 is a share of the frame's sides, not in pixels."""
+    """True where the box's middle is in -1 … 1: a share of the frame's sides instead of pixels."""
     return np.asarray((np.abs(rows.center) <= 1.0).all(axis=1))
 
 
 def _off_box(rows: _Rows) -> NDArray[np.bool_]:
-    """Hardly any of the keypoints is near the box, or all are in 0 … 1, or in -1 … 1."""
+    """True where fewer than a quarter of the keypoints are near the box, or all are in -1 … 1."""
     x, y, confidence = (np.ascontiguousarray(rows.keypoints[:, :, axis]) for axis in range(3))
     seen = (confidence > 0) & ((x != 0) | (y != 0))  # (0, 0) is AGORA's "outside the frame"
     count = np.count_nonzero(seen, axis=1)
@@ -209,7 +219,9 @@ def _off_box(rows: _Rows) -> NDArray[np.bool_]:
 
 
 def _blank(rows: _Rows) -> NDArray[np.bool_]:
-    """A pose of zeros is SMPL's rest pose, upside down in the camera's axes: no fit gives it."""
+    """True where ``has_smpl`` is set and the pose is 0: SMPL's rest pose, which is upside down in
+    camera axes, so that no fit returns it.
+    """
     return np.asarray(rows.has_smpl & ~rows.pose.any(axis=1))
 
 
@@ -228,21 +240,21 @@ def _not_metres(rows: _Rows) -> NDArray[np.bool_]:
 VALUES: dict[str, tuple[Wrong, str]] = {
     "box_in_first_pixel": (_in_first_pixel, "center lies in -1 … 1"),
     "keypoints_off_box": (_off_box, "the 2D keypoints are not where the box is"),
-    "blank_pose": (_blank, "pose is 0 throughout, has_smpl is not"),
+    "blank_pose": (_blank, "all of pose is 0 though has_smpl is 1"),
     "pose_not_radians": (_not_radians, f"a joint is turned by more than {_FULL_TURNS:.1f}"),
     "joints_not_metres": (_not_metres, f"a joint of S is more than {_REACH:.0f} from the pelvis"),
 }
 
 
 def check_values(dataset: Dataset, source: Annotations, limits: Limits) -> list[Finding]:
-    """Rows whose numbers are of another unit or another row's: the build would store them."""
+    """Findings for values in another unit or of another row, which the build would store."""
     counts = dict.fromkeys(VALUES, 0)
     first: dict[str, int] = {}
     usable = np.ones(source.rows, bool)
     usable[list(source.faults)] = False
     for begin, rows in _chunks(source):
         for reason, (wrong, _) in VALUES.items():
-            with np.errstate(over="ignore", invalid="ignore"):  # in rows that cannot be used
+            with np.errstate(over="ignore", invalid="ignore"):  # unusable rows may hold any value
                 bad = np.flatnonzero(wrong(rows) & usable[begin : begin + len(rows.side)])
             counts[reason] += len(bad)
             if len(bad):

@@ -1,1 +1,1 @@
-"""Rows of finished sets for other readers: whole sets again, tars with JSON labels, Parquet."""
+"""Exports chosen rows of finished datasets: as shards, tars with JSON labels, or Parquet."""

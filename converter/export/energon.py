@@ -1,6 +1,8 @@
-"""What Megatron-Energon keeps beside the tars of a dataset, as its ``energon prepare`` writes it.
+"""Writes the files that Megatron-Energon needs beside the tars of a dataset, as its ``energon
+prepare`` does.
 
-The dataset is a crude one: a cooker of the user's makes samples of the JPEG and the labels.
+They describe a *crude* dataset: a *cooker*, which the user writes, makes samples of the JPEG and
+the labels.
 """
 
 import json
@@ -23,7 +25,7 @@ from refit_shard.shards_spec.errors import ShardError, StorageError
 from refit_shard.shards_spec.storage.folder import Folder
 
 META = ".nv-meta"
-# The last file that appears: Energon takes a folder without it for no dataset.
+# Written last: without it, Energon does not take a folder for a dataset.
 _INFO = ".info.json"
 _TABLES = """
 CREATE TABLE samples (
@@ -52,8 +54,8 @@ CREATE INDEX idx_sample_parts_full ON sample_parts(
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One sample of a tar, in bytes of the tar: where its first header begins, where its last part
-    ends, and of each part the name, the first byte and the size.
+    """One sample of a tar. ``begin``: offset of its first header. ``end``: offset after its last
+    part. ``parts``: name, offset of the data and size in bytes of each part.
     """
 
     key: str
@@ -63,11 +65,11 @@ class Member:
 
 
 def write_energon(chosen: SetExport, folder: Folder) -> None:
-    """Write the files beside the tars of a set, which are there: ``.tar.idx`` of each, and the
+    """Write the files beside the finished tars of a dataset: ``.tar.idx`` for each tar, and the
     folder ``.nv-meta``. All shards are in the split ``train``.
 
     Raises:
-        ShardError: a tar is not what was written.
+        ShardError: a tar is damaged.
         StorageError: reading or writing failed.
     """
     meta = folder.child(META)
@@ -79,8 +81,10 @@ def write_energon(chosen: SetExport, folder: Folder) -> None:
         try:
             with closing(sqlite3.connect(path)) as base:
                 _fill(base, folder, list(zip(tars, counts, strict=True)))
-        except sqlite3.Error as error:  # no room left, mostly
-            raise StorageError(f"{place}: {error}; set TMPDIR to a folder with room") from error
+        except sqlite3.Error as error:  # usually a full disk
+            raise StorageError(
+                f"{place}: {error}; set TMPDIR to a folder with more free space"
+            ) from error
         with meta.publish("index.sqlite") as target, path.open("rb") as source:
             shutil.copyfileobj(source, target)
     identity = json.dumps(chosen.identity(None), sort_keys=True)
@@ -98,14 +102,14 @@ def write_energon(chosen: SetExport, folder: Folder) -> None:
 
 
 def _fill(base: sqlite3.Connection, folder: Folder, tars: list[tuple[str, int]]) -> None:
-    """Write ``.tar.idx`` of each tar, and the tables of all samples."""
+    """Write the ``.tar.idx`` of each tar, and the tables of all samples."""
     base.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _TABLES)
     for number, (name, count) in enumerate(tars):
         found = list(members(folder, name))
         if len(found) != count:
             raise ShardError(
                 f"{folder.url}/{name}: holds {len(found)} samples, must hold {count}; delete it "
-                "and give the same command again"
+                "and run the same command again"
             )
         places = [member.begin for member in found] + [found[-1].end]
         folder.write(f"{name}.idx", struct.pack(f"<{len(places)}Q", *places))
@@ -125,11 +129,12 @@ def _fill(base: sqlite3.Connection, folder: Folder, tars: list[tuple[str, int]])
 
 
 def members(folder: Folder, name: str) -> Iterator[Member]:
-    """The samples of a tar, from its headers; what follows a key is a part of it.
+    """The samples of a tar, from its headers. Adjacent members whose names agree up to the first
+    dot are one sample.
 
     Raises:
         ShardError: the tar is damaged.
-        StorageError: it cannot be read.
+        StorageError: the tar cannot be read.
     """
     try:
         with (

@@ -1,4 +1,4 @@
-"""An index of the chosen rows as one Parquet file a set."""
+"""Writes the index of the chosen rows as one Parquet file for each dataset."""
 
 from collections.abc import Callable
 
@@ -11,21 +11,22 @@ from refit_shard.shards_spec.fields import Field, arrow_schema
 from refit_shard.shards_spec.storage.folder import Folder
 
 _ADDED = (
-    Field(name="dataset", dtype="string", doc="the name of the set"),
+    Field(name="dataset", dtype="string", doc="the name of the dataset"),
     Field(name="shard", dtype="string", doc="the shard's name: the JPEG is in SET/SHARD.tar"),
 )
 
 
 def parquet_name(chosen: SetExport) -> str:
-    """The file of a set."""
+    """The name of a dataset's Parquet file."""
     return f"{chosen.dataset}.parquet"
 
 
 def write_parquet(chosen: SetExport, folder: Folder, on_rows: Callable[[int], None]) -> None:
-    """Write the index of a set, some shards at a time; it appears whole. ``on_rows`` hears how many
-    more rows are written.
+    """Write the Parquet file of a dataset, some shards at a time, and rename it once it is
+    complete.
 
-    The columns are ``dataset``, ``shard`` and those of the shards' indexes, in their types.
+    The columns are ``dataset``, ``shard`` and those of the shards' indexes, with their types.
+    ``on_rows``: called with the number of rows that were written since the last call.
 
     Raises:
         ShardError: an index is damaged.

@@ -1,4 +1,4 @@
-"""What an export writes: which rows of which sets go into which file. Nothing is written here."""
+"""Plans an export: which rows of which datasets go into which file. Nothing is written here."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,9 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Rows of one standing shard: its number in its set, and the rows, int64 (n,), ascending."""
+    """The exported rows of one existing shard: the shard's number, and its rows, int64
+    (n,), sorted.
+    """
 
     shard: int
     rows: Rows
@@ -32,8 +34,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class SetExport:
-    """A set and the rows of it that are exported: one part a shard, in the order of the shards,
-    none without rows.
+    """A dataset and its exported rows: a part for each shard with such rows, in the order of the
+    shards.
     """
 
     data_set: ShardSet
@@ -41,28 +43,28 @@ class SetExport:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the set."""
+        """The dataset's manifest."""
         return self.data_set.manifest
 
     @property
     def dataset(self) -> str:
-        """The name of the set."""
+        """The name of the dataset."""
         return self.manifest.dataset
 
     @property
     def rows(self) -> int:
-        """How many rows are exported."""
+        """The number of exported rows."""
         return sum(len(part.rows) for part in self.parts)
 
     @cached_property
     def files(self) -> tuple[tuple[Part, ...], ...]:
-        """The parts that each new shard is made of."""
+        """For each new shard, the parts of which it is made."""
         counts = [len(part.rows) for part in self.parts]
         most = max(entry.rows for entry in self.manifest.shards)
         return tuple(self.parts[begin:end] for begin, end in pack(counts, most))
 
     def rows_of(self, index: int) -> int:
-        """How many rows a new shard has."""
+        """The number of rows of a new shard."""
         return sum(len(part.rows) for part in self.files[index])
 
     def stem(self, index: int) -> str:
@@ -70,8 +72,8 @@ class SetExport:
         return shard_stem(self.dataset, index)
 
     def bytes(self, *, images: bool) -> int:
-        """About how many bytes the rows have: their share of the indexes and, with their images,
-        of the tars.
+        """About how many bytes the rows have: their share of the tars or, without ``images``, of
+        the indexes.
         """
         entries = [self.manifest.shards[part.shard] for part in self.parts]
         sizes = [entry.tar_bytes if images else entry.arrow_bytes for entry in entries]
@@ -81,9 +83,9 @@ class SetExport:
         )
 
     def identity(self, where: str | None) -> dict[str, Any]:
-        """What decides the bytes of the export: the content of the set, and which rows of it.
+        """What decides the bytes of the export: the dataset's content, and which rows are exported.
 
-        ``where``: the expression that chose them, for a person who reads it.
+        ``where``: the expression that chose the rows, for people who read it.
         """
         digest = hashlib.sha256()
         for part in self.parts:
@@ -98,9 +100,10 @@ class SetExport:
 
 
 def pack(counts: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """Runs [begin, end) of standing shards whose rows are put together in one new shard: as many
-    as make no more than ``most`` rows. A shard is never divided, so that the rows of one frame,
-    which are in one shard, stay in one shard.
+    """Runs [begin, end) of existing shards whose chosen rows are put into one new shard, at most
+    ``most`` rows together. A shard is never divided, so the rows of one frame stay in one shard.
+
+    ``counts``: number of chosen rows of each existing shard.
     """
     cuts, filled = [0], 0
     for index, count in enumerate(counts):
@@ -113,12 +116,17 @@ def pack(counts: Sequence[int], most: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportPlan:
-    """``form``: one of :data:`FORMATS`. ``out``: folder or URL. ``sets``: at least one, each with
-    rows. ``where``: the expression that chose the rows, None for all. ``workers``: threads, None
-    for all cores.
+    """What is exported, and where.
+
+    Args:
+        form: one of :data:`FORMATS`.
+        out: folder or URL.
+        sets: the datasets and their chosen rows; those without rows are left out.
+        where: the expression that chose the rows, None for all rows.
+        workers: number of threads, None for one a core.
 
     Raises:
-        UsageError: a value is out of its bounds, no row is chosen, or two sets have one name.
+        UsageError: a value is out of its bounds, no row is chosen, or two datasets have one name.
     """
 
     form: str
@@ -134,15 +142,15 @@ class ExportPlan:
             hold(self, workers=whole("--workers", self.workers, 1, 4096))
         hold(self, sets=tuple(one for one in self.sets if one.parts))
         if not self.sets:
-            raise UsageError("--where: no row of these sets is chosen, so nothing is exported")
+            raise UsageError("--where: no row of these datasets is chosen, so nothing is exported")
         names = [one.dataset for one in self.sets]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise UsageError(
-                f"two of the sets are called {twice!r}; export each of them to an --out of its own"
+                f"two of the datasets are called {twice!r}; export each to its own --out"
             )
 
     @property
     def rows(self) -> int:
-        """Of all sets."""
+        """The number of rows of all datasets."""
         return sum(one.rows for one in self.sets)

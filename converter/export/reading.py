@@ -1,4 +1,4 @@
-"""Chosen rows of a standing shard's index, once it has shown that it is whole."""
+"""Reads chosen rows of a shard's index, whose checksum is verified."""
 
 import pyarrow as pa
 
@@ -13,8 +13,8 @@ def read_rows(folder: Folder, manifest: Manifest, part: Part) -> pa.RecordBatch:
     """The rows of a part, with all columns of the index.
 
     Raises:
-        ShardError: the index is damaged, or not that of the manifest.
-        StorageError: it cannot be read.
+        ShardError: the index is damaged, or does not belong to the manifest.
+        StorageError: the index cannot be read.
     """
     entry = manifest.shards[part.shard]
     where = f"{folder.url}/{entry.name}.arrow"
@@ -22,6 +22,6 @@ def read_rows(folder: Folder, manifest: Manifest, part: Part) -> pa.RecordBatch:
     seal = read_seal(index, where)
     if (seal.plan_hash, seal.tar_sha256) != (manifest.plan_hash, entry.tar_sha256):
         raise ShardError(
-            f"{where}: is not that of the manifest; was the set built again meanwhile?"
+            f"{where}: does not belong to the manifest; was the dataset built again meanwhile?"
         )
     return index.take(pa.array(part.rows))

@@ -1,6 +1,7 @@
-"""A subset as a set of its own: the bytes of each sample as they are, in shards as full as before.
+"""Writes chosen rows as a new dataset of shards. Samples are copied without decoding; new shards
+have as many rows as the old ones.
 
-Rows that were not chosen, and those in the quarantine of the set, count as left out.
+Rows that were not chosen, and those in quarantine, count as left out of the new dataset.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from refit_shard.shards_spec.reader import Shard
 from refit_shard.shards_spec.storage.folder import Folder
 from refit_shard.shards_spec.writer import quarantine_bytes
 
-SUBSET = "subset"  # the entry of a plan that says what a subset was made from
+SUBSET = "subset"  # the entry of a plan that states from which rows a subset was made
 
 
 @dataclass(kw_only=True)
@@ -40,7 +41,7 @@ class _Frames:
     names: set[str] = field(default_factory=set)
 
     def account(self) -> Account:
-        """What the index states. Which rows were read with a warning is not known."""
+        """What the index states. Which rows were read with a warning is not known here."""
         return Account(frames=len(self.names), warned={})
 
 
@@ -51,11 +52,12 @@ def write_subset(
     workers: int | None,
     on_shard: Callable[[ShardResult], None],
 ) -> list[ShardResult]:
-    """Write the chosen rows as a set; the manifest comes last. Stopped, the same call goes on.
+    """Write the chosen rows as shards; the manifest is written last. If stopped, the same call
+    continues.
 
     Raises:
-        UsageError: another set stands there, or the rows are too scattered for a manifest.
-        ShardError: a sample is damaged, or a new shard is not what was written.
+        UsageError: the folder holds other shards, or the rows are too scattered for a manifest.
+        ShardError: a sample or a new shard is damaged.
         StorageError: reading or writing failed.
     """
     content = subset_content(chosen, where)
@@ -69,7 +71,7 @@ def write_subset(
             if len(manifest.to_json()) > MAX_MANIFEST_BYTES:
                 raise UsageError(
                     f"{folder.url}: the {len(manifest.left_out)} runs of rows that are left out "
-                    "are more than a manifest may hold; export fewer rows, or whole sequences"
+                    "do not fit into a manifest; export fewer rows, or whole sequences"
                 )
             check_remade(folder, manifest)
             publisher.switch(manifest, quarantine_bytes([]), lambda _: None)
@@ -80,22 +82,24 @@ def write_subset(
 
 
 def subset_content(chosen: SetExport, where: str | None) -> dict[str, Any]:
-    """The plan of the new set: that of the old one, and which of its rows were chosen.
+    """The plan of the new dataset: the old plan, and which of its rows were chosen.
 
     Raises:
-        ShardError: the set's plan is damaged.
+        ShardError: the old plan is damaged.
     """
     plan = chosen.manifest.plan
     earlier = plan.get(SUBSET, [])
     if not isinstance(earlier, list):
         raise ShardError(
-            f"{chosen.data_set.folder.url}: {SUBSET!r} of the plan is no list; damaged"
+            f"{chosen.data_set.folder.url}: damaged: {SUBSET!r} of the plan is not a list"
         )
     return {**plan, SUBSET: [*earlier, chosen.identity(where)]}
 
 
 def left_out_runs(source_rows: int, kept: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    """The runs [begin, end) of 0 … ``source_rows`` - 1 that hold none of ``kept``, int64 (n,)."""
+    """The runs [begin, end) of rows, of 0 … ``source_rows`` - 1, that are not in ``kept``, int64
+    (n,).
+    """
     missing = np.ones(source_rows + 2, bool)
     missing[[0, -1]] = False
     missing[kept + 1] = False
@@ -113,10 +117,10 @@ def _remake(chosen: SetExport, index: int) -> Remake:
 
 
 def _samples(chosen: SetExport, parts: tuple[Part, ...], frames: _Frames) -> Samples:
-    manifest, standing = chosen.manifest, chosen.data_set.folder
+    manifest, folder = chosen.manifest, chosen.data_set.folder
     for part in parts:
         entry = manifest.shards[part.shard]
-        with standing.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
+        with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
             shard = Shard(local, entry, manifest.fields)
             for row in part.rows.tolist():
                 record, jpeg = whole_sample(shard, row, chosen.dataset)
@@ -129,7 +133,7 @@ def _manifest(chosen: SetExport, content: dict[str, Any], results: list[ShardRes
     return replace(
         chosen.manifest,
         plan=content,
-        generation=0,  # chosen when it is published
+        generation=0,  # replaced when the manifest is published
         left_out=left_out_runs(chosen.manifest.source_rows, kept),
         rows=len(kept),
         frames=sum(result.frames for result in results),

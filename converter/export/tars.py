@@ -1,4 +1,6 @@
-"""Tars of ``KEY.jpg`` and ``KEY.json``, as webdataset has them: what most readers take."""
+"""Writes tars of ``KEY.jpg`` and ``KEY.json`` in webdataset's layout, which most readers
+support.
+"""
 
 from collections.abc import Iterator
 
@@ -16,7 +18,7 @@ from refit_shard.shards_spec.writer import TarStream
 
 
 def write_tar(chosen: SetExport, index: int, folder: Folder) -> None:
-    """Write one tar; it appears whole.
+    """Write one tar, and rename it once it is complete.
 
     Raises:
         ShardError: a sample is damaged.
@@ -32,7 +34,7 @@ def write_tar(chosen: SetExport, index: int, folder: Folder) -> None:
 
 
 def _samples(chosen: SetExport, part: Part) -> Iterator[tuple[str, bytes, str]]:
-    """Key, JPEG and labels of the rows of one shard, compared with their checksums."""
+    """Key, JPEG and labels (JSON) of the rows of one shard, with checksums verified."""
     manifest = chosen.manifest
     entry = manifest.shards[part.shard]
     with chosen.data_set.folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
@@ -52,7 +54,7 @@ def _samples(chosen: SetExport, part: Part) -> Iterator[tuple[str, bytes, str]]:
             jpeg = bytes(shard.jpeg(row))
             if crc32c(jpeg) != crc:
                 raise ShardError(
-                    f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the set "
-                    "again, then export"
+                    f"{shard.where}.tar: row {row}: the JPEG is damaged (crc32c); build the "
+                    "dataset again, then export"
                 )
             yield key, jpeg, text

@@ -1,4 +1,4 @@
-"""The index that wids reads: the list of a set's tars, with how many samples each has."""
+"""Writes the index that wids reads: a list of a dataset's tars with their numbers of samples."""
 
 import json
 
@@ -8,9 +8,9 @@ WIDS_INDEX = "index.json"
 
 
 def wids_index(chosen: SetExport, sizes: dict[str, int]) -> bytes:
-    """The bytes of the index; ``sizes``: bytes of each file of the set's folder.
+    """The bytes of the index. The tars' names are relative to it.
 
-    Names are relative to the index.
+    ``sizes``: bytes of each file in the dataset's folder, by name.
     """
     numbered = [(index, f"{chosen.stem(index)}.tar") for index in range(len(chosen.files))]
     content = {

@@ -1,7 +1,8 @@
-"""Carrying out an export: one folder or file a set below OUT, each file by rename.
+"""Carries out an export: one folder or file for each dataset below OUT. Files are renamed once they
+are complete.
 
-A note in OUT says what is exported there. It is written first and, with ``finished``, again last;
-so a run that was stopped is known again, keeps the files that are there, and makes the others.
+A note in OUT states what is exported there. It is written first and, with ``finished``, again last.
+So a stopped run is recognised, and its next run keeps the existing files and writes the others.
 """
 
 import json
@@ -22,7 +23,7 @@ from refit_shard.shards_spec.process import available_cores
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
 
 NOTE = ".export.json"
-# Raised whenever the same rows would give other bytes than before.
+# Increased whenever the same rows would give other bytes than before.
 _RECIPE = 1
 _MAX_NOTE = 1 << 20
 _BUSY = "another export is writing there; wait for it or choose another --out"
@@ -32,8 +33,10 @@ OnRows = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What stands for one set. ``of_rows``: the rows that the set has. ``files``: of tars, shards
-    or tables; ``kept``: those that an interrupted run had made. ``bytes``: of all files.
+    """The exported files of one dataset.
+
+    ``rows``: exported rows; ``of_rows``: all rows of the dataset. ``files``: number of tars, shards
+    or Parquet files; ``kept``: those that an interrupted run has written. ``bytes``: of all files.
     """
 
     dataset: str
@@ -46,13 +49,13 @@ class Exported:
 
 
 def export(plan: ExportPlan, on_rows: OnRows) -> list[Exported]:
-    """Write what is not there yet; ``on_rows`` hears how many more rows are done.
+    """Write the files that do not exist yet. If killed at any time, the same call continues.
 
-    Killed at any time, the same call goes on.
+    ``on_rows``: called with the number of rows that were exported since the last call.
 
     Raises:
         UsageError: OUT holds something else, or is in the folder of an exported dataset.
-        ShardError: a sample of a set is damaged.
+        ShardError: a sample is damaged.
         StorageError: reading or writing failed.
     """
     folder = open_folder(plan.out, "--out")
@@ -89,10 +92,11 @@ def _note(plan: ExportPlan, *, finished: bool) -> bytes:
 
 
 def _claim(folder: Folder, plan: ExportPlan) -> None:
-    """Make the folder that of this export; a new one, an empty one, or one that it has begun.
+    """Write the note of this export, unless the folder has it already; the folder must be empty or
+    hold this export.
 
     Raises:
-        UsageError: it holds something else.
+        UsageError: the folder holds something else.
     """
     begun, ended = _note(plan, finished=False), _note(plan, finished=True)
     names = folder.names()
@@ -104,7 +108,7 @@ def _claim(folder: Folder, plan: ExportPlan) -> None:
             )
     elif folder.folders() or any(final_name(name) not in (NOTE, LOCK) for name in names):
         raise UsageError(
-            f"{folder.url}: is not empty, and what is there is no export; choose another --out"
+            f"{folder.url}: is not empty and does not hold an export; choose another --out"
         )
     else:
         folder.write(NOTE, begun)
@@ -112,7 +116,7 @@ def _claim(folder: Folder, plan: ExportPlan) -> None:
 
 
 def _sweep(folder: Folder) -> None:
-    """Remove what a killed run left half written."""
+    """Delete temporary files of a run that was killed."""
     for name in folder.names():
         if name.endswith(TEMPORARY_SUFFIX) and final_name(name) != name:
             folder.remove(name)
@@ -155,7 +159,7 @@ def _parquet(chosen: SetExport, out: Folder, on_rows: OnRows) -> Exported:
 
 
 def _tars(plan: ExportPlan, chosen: SetExport, folder: Folder, on_rows: OnRows) -> int:
-    """Write the tars that are not there; returns how many were."""
+    """Write the tars that do not exist; returns how many existed."""
     there = folder.names()
     missing = [
         index for index in range(len(chosen.files)) if f"{chosen.stem(index)}.tar" not in there

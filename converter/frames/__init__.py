@@ -1,1 +1,1 @@
-"""Frames as ``cv2.imread`` gives them, or a reason why not; and smaller ones."""
+"""Decodes frames to the pixels of ``cv2.imread``, refuses damaged ones, and resizes and encodes."""

@@ -1,7 +1,7 @@
-"""Frames as ``cv2.imread`` gives them, but never half a frame: damaged files are refused.
+"""Decodes frames to the pixels of ``cv2.imread``, except that damaged files are refused.
 
 Gray becomes three channels, EXIF orientation is applied, CMYK is converted, alpha is dropped,
-16 bits become 8. The header is looked at before any pixel is decoded.
+16 bits become 8. The size in the header is checked before any pixel is decoded.
 """
 
 import io
@@ -20,8 +20,10 @@ LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Decoded:
-    """A frame's pixels, (H, W, 3) uint8 RGB; and, if the file is damaged outside of the image, the
-    kind of damage as a short text that is the same for all such files.
+    """A decoded frame.
+
+    ``pixels``: (H, W, 3) uint8 RGB. ``warning``: if the file is damaged outside of the image, a
+    short text for the kind of damage, the same for all such files; else None.
     """
 
     pixels: Frame
@@ -29,7 +31,7 @@ class Decoded:
 
 
 def _other(data: bytes) -> Frame:
-    """Decode any format but JPEG and PNG, whose header Pillow reads first."""
+    """Decode a format other than JPEG and PNG. Pillow reads the header first, for the size."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -40,7 +42,7 @@ def _other(data: bytes) -> Frame:
         raise FrameError("not_an_image", f"begins with {data[:16]!r}") from None
     except Image.DecompressionBombError as error:
         raise FrameError("too_large", str(error)) from error
-    except MemoryError:  # no statement about the frame
+    except MemoryError:  # says nothing about the frame
         raise
     except Exception as error:  # a parser of hostile bytes may raise anything
         raise FrameError("corrupt", f"unreadable header ({error})") from error
@@ -49,10 +51,10 @@ def _other(data: bytes) -> Frame:
 
 
 def decode_frame(data: bytes) -> Decoded:
-    """Decode any image file by its content, whatever its name.
+    """Decode the bytes of any image file; the format is recognised by the content.
 
     Raises:
-        FrameError: not an image, damaged, cut short, too large, or of a kind that is not read.
+        FrameError: not an image, damaged, cut short, too large, or of an unsupported kind.
     """
     if data.startswith(jpeg_header.SIGNATURE):
         return Decoded(*decode_jpeg(data))

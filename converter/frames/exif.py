@@ -1,19 +1,17 @@
-"""The orientation stated in EXIF."""
+"""Reads the orientation from EXIF."""
 
 import struct
 from itertools import pairwise
 
-EXIF = b"Exif\0\0"  # what EXIF begins with in a JPEG
+EXIF = b"Exif\0\0"  # the beginning of EXIF in a JPEG
 _ORIENTATION, _SHORT = 0x0112, 3
 _TYPES = range(1, 14)
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 
 
 def orientation(tiff: bytes) -> int | None:
-    """Orientation, 1 to 8, in the first directory of EXIF from its TIFF header on.
-
-    Returns:
-        1 where none is stated, None where the directory is damaged.
+    """Orientation, 1 to 8, in the first directory of EXIF; 1 if none is stated, None if the
+    directory is damaged. ``tiff``: EXIF from its TIFF header on.
     """
     try:
         order = _ORDERS[tiff[:4]]

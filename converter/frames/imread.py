@@ -28,7 +28,7 @@ def as_imread(data: bytes) -> Frame:
 
     Raises:
         FrameError: OpenCV cannot decode the data.
-        MemoryError: there is no room for the pixels, which says nothing of the frame.
+        MemoryError: there is no memory for the pixels, which says nothing about the frame.
     """
     try:
         frame = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)

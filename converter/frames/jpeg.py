@@ -1,4 +1,6 @@
-"""JPEG frames: an image with damage is refused; damage in the rest of the header is ignored."""
+"""Decodes JPEG frames. Damage of the image is refused; damage of header parts that decide no pixel
+is reported as a warning.
+"""
 
 import simplejpeg
 
@@ -8,7 +10,7 @@ from refit_shard.converter.frames.jpeg_header import APPLICATION_DATA, Header, r
 from refit_shard.shards_spec.errors import FrameError
 
 _CMYK_COMPONENTS = 4
-_UNUSUAL_SAMPLING = "Could not determine subsampling"  # what simplejpeg says of it
+_UNUSUAL_SAMPLING = "Could not determine subsampling"  # simplejpeg's error for unusual samplings
 
 
 def _decode_strictly(data: bytes, components: int) -> Frame:
@@ -22,14 +24,14 @@ def _decode_strictly(data: bytes, components: int) -> Frame:
 
 
 def _decode_image(data: bytes, header: Header) -> tuple[bytes, Frame | None, str | None]:
-    """Make sure that the image is whole.
+    """Check that the image is complete.
 
     Returns:
-        A JPEG of the same image that is read without a warning; its pixels as stored, None where
-        OpenCV alone makes them; and what is wrong with the header, None if nothing is.
+        A JPEG of the same image that decodes without a warning; its pixels as stored, None if only
+        OpenCV can decode them; and the kind of damage in the header, None if there is none.
 
     Raises:
-        FrameError: the image is damaged, or may be.
+        FrameError: the image is or may be damaged.
     """
     try:
         return data, _decode_strictly(data, header.components), None
@@ -50,10 +52,10 @@ def decode_jpeg(data: bytes) -> tuple[Frame, str | None]:
     """Decode to (H, W, 3) uint8 RGB with the pixels of ``cv2.imread``.
 
     Returns:
-        The pixels, and which part of the header is damaged, None where it is sound.
+        The pixels, and the kind of damage in the header, None if there is none.
 
     Raises:
-        FrameError: the image is damaged, cut short, too large, or of a kind that is not read.
+        FrameError: the image is damaged, cut short, too large, or of an unsupported kind.
     """
     header = read_header(data)
     check_pixels(*header.size)

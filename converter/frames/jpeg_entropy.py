@@ -1,8 +1,8 @@
-"""Checks whether the scans of a JPEG are complete, for samplings that simplejpeg cannot decode.
+"""Checks that the scans of a JPEG are complete, for samplings that simplejpeg cannot decode.
 
-It decodes the entropy-coded data to the end of each scan without making pixels: about a second a
-megapixel, for rare files. It finds what libjpeg warns of: invalid codes, segments that end too
-early or too late, restart markers out of sequence, scans out of order.
+The entropy-coded data of each scan are decoded to the end, without computing pixels. This takes
+about a second a megapixel, but such files are rare. It finds what libjpeg warns of: invalid codes,
+segments that end too early or too late, restart markers out of sequence, scans out of order.
 """
 
 import struct
@@ -19,7 +19,7 @@ _PROGRESSIVE = 0xC2
 
 MAX_PIXELS = 32 << 20
 
-Codes = list[tuple[int, int]]  # by the next 16 bits: a code's length and its symbol
+Codes = list[tuple[int, int]]  # (length of the code, symbol), by the next 16 bits
 
 
 def _refused(what: str) -> FrameError:
@@ -60,7 +60,7 @@ class _Bits:
             raise _refused("it ends too early")
         length, symbol = codes[(self.windows[at >> 3] >> (8 - (at & 7))) & 0xFFFF]
         if not length:
-            raise _refused("a code that no table holds")
+            raise _refused("a code that is not in the Huffman table")
         self.at = at + length
         return symbol
 
@@ -79,18 +79,20 @@ class _Bits:
 
 @dataclass
 class _Component:
-    across: int  # blocks of an MCU
-    down: int
-    columns: int  # blocks of its own
+    across: int  # blocks in an MCU, horizontally
+    down: int  # and vertically
+    columns: int  # blocks in a row of a scan with this component alone
     rows: int
-    stride: int  # blocks of whole MCUs
-    known: dict[int, bytearray] = field(default_factory=dict)  # by block: coefficients not 0
-    precision: list[int] = field(default_factory=lambda: [-1] * 64)  # Al of what was sent
+    stride: int  # blocks in a row of a scan of whole MCUs
+    known: dict[int, bytearray] = field(default_factory=dict)  # by block: 1 for coefficients not 0
+    precision: list[int] = field(default_factory=lambda: [-1] * 64)  # last Al of each coefficient
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """One scan: its components with their tables, and which bits of which coefficients it holds."""
+    """One scan: its components with their tables, and which bits of which coefficients it contains:
+    coefficients ``first`` to ``last`` (Ss, Se), bits ``high`` and ``low`` (Ah, Al).
+    """
 
     parts: tuple[tuple[_Component, Codes, Codes], ...]
     first: int
@@ -100,7 +102,7 @@ class _Scan:
     is_progressive: bool
 
     def check_order(self) -> None:
-        """A progressive scan must go on where the ones before it ended."""
+        """Check that a progressive scan continues where the scans before it ended."""
         for component, _, _ in self.parts:
             known = component.precision
             if self.first and known[0] < 0:
@@ -111,7 +113,9 @@ class _Scan:
                 known[index] = self.low
 
     def blocks(self, size: tuple[int, int]) -> Iterator[list[tuple[int, int]]]:
-        """MCU by MCU: (part, block) of each of its blocks; ``size`` in MCUs, columns first."""
+        """Yields, for each MCU, (component, block) of its blocks. ``size``: columns and
+        rows of MCUs.
+        """
         if len(self.parts) == 1:
             component = self.parts[0][0]
             for row in range(component.rows):
@@ -129,7 +133,9 @@ class _Scan:
 
 
 class _Reader:
-    """Follows the codes of one scan, of which ``eob_run`` blocks more hold nothing new."""
+    """Follows the codes of one scan. ``eob_run``: number of further blocks without new
+    coefficients.
+    """
 
     def __init__(self, scan: _Scan) -> None:
         self.scan = scan
@@ -159,7 +165,7 @@ class _Reader:
             index += run + 1
 
     def _begin(self, bits: _Bits, ac: Codes, known: bytearray) -> bool:
-        """Mark in ``known`` the coefficients that are not 0; returns whether there are any."""
+        """Mark in ``known`` the coefficients that are not 0; returns True if there are any."""
         if self.eob_run:
             self.eob_run -= 1
             return False
@@ -177,13 +183,13 @@ class _Reader:
         return changed
 
     def _refine(self, bits: _Bits, ac: Codes, known: bytearray) -> bool:
-        """As :meth:`_begin`, where each coefficient that is not 0 has one more bit."""
+        """As :meth:`_begin`, in a scan with one more bit for each coefficient that is not 0."""
         changed = False
         index, last = self.scan.first, self.scan.last
         while index <= last and not self.eob_run:
             run, size = divmod(bits.symbol(ac), 16)
             if size > 1:
-                raise _refused("a code that no table holds")
+                raise _refused("a code that is not in the Huffman table")
             if not size and run < 15:
                 self.eob_run = (1 << run) + bits.number(run)
                 break
@@ -229,7 +235,7 @@ class _Walk:
             self.take(segment.marker, segment.payload)
 
     def take(self, marker: int, payload: bytes) -> None:
-        """Keep what a segment says of the scans after it."""
+        """Keep what a segment states for the scans after it: Huffman tables, restart interval."""
         if marker == _INTERVAL:
             (self.interval,) = struct.unpack(">H", payload)
         at = 0
@@ -239,7 +245,7 @@ class _Walk:
             at = end
 
     def run(self, at: int) -> None:
-        """Walk from the first scan's marker to the end of the image."""
+        """Check all scans, from the first scan's marker to the end of the image."""
         while True:
             found = NEXT_MARKER.match(self.data, at)
             if found is None:
@@ -258,7 +264,7 @@ class _Walk:
                 self.take(marker, payload)
 
     def check_scan(self, payload: bytes, at: int) -> int:
-        """Follow one scan; returns where the marker after it begins."""
+        """Check one scan; returns the offset of the marker after it."""
         count = payload[0]
         first, last, bits = payload[1 + 2 * count : 4 + 2 * count]
         if not 0 < count == len(set(payload[1 : 1 + 2 * count : 2])):
@@ -290,7 +296,9 @@ class _Walk:
         return at
 
     def segments(self, at: int) -> Iterator[tuple[_Bits, int]]:
-        """The data between a scan's restart markers, and where the marker after each begins."""
+        """Yields the data between a scan's restart markers, with the offset of the marker after
+        them.
+        """
         for restart in range(1 << 30):
             found = NEXT_MARKER.search(self.data, at)
             if found is None:
@@ -303,15 +311,18 @@ class _Walk:
 
 
 def check_scans(data: bytes, header: Header) -> None:
-    """Follow every code of every scan.
+    """Decode every code of every scan, without computing pixels.
 
     Raises:
-        FrameError: libjpeg would warn of a scan; or the image is too large for this.
+        FrameError: libjpeg would warn of a scan; or the image is too large for this check.
     """
     width, height = header.size
     if width * height > MAX_PIXELS:
-        raise FrameError("too_large", f"of unusual sampling {MAX_PIXELS} pixels are read at most")
+        raise FrameError(
+            "too_large",
+            f"{width}x{height} px; with this unusual sampling the limit is {MAX_PIXELS} pixels",
+        )
     try:
         _Walk(data, header).run(header.scan)
     except (ArithmeticError, LookupError, ValueError, struct.error, StopIteration) as error:
-        raise _refused("what it states is not there") from error
+        raise _refused("it refers to something that the file does not contain") from error

@@ -1,8 +1,8 @@
-"""The segments of a JPEG before its first scan, found as libjpeg finds them.
+"""Parses the segments of a JPEG before its first scan, in the same way as libjpeg.
 
 libjpeg gives the same warnings for damage that changes pixels and for damage that does not. So
-:meth:`Header.cleaned` makes the same JPEG without the parts that decide no pixel: where that one is
-decoded without a warning, the original's warning was about those parts.
+:meth:`Header.cleaned` makes the same JPEG without the parts that decide no pixel. If it decodes
+without a warning, the warning for the original was about those parts.
 """
 
 import re
@@ -30,8 +30,8 @@ _READ_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # sequential and progressive
 
 _JFIF, _ADOBE = b"JFIF\0", b"Adobe"
 _SOUND_JFIF_VERSION = b"\x01\x01"
-# Huffman tables without codes. Where a file defines none, libjpeg takes standard ones; with these
-# it warns, so that a table that was lost to damage is not replaced by another.
+# Huffman tables without codes. If a file defines no tables, libjpeg uses standard ones. With these
+# tables it warns instead, so that a table that was lost to damage is not replaced.
 _NO_CODES = b"".join(
     [b"\xff\xc4", (2 + 4 * 17).to_bytes(2, "big")]
     + [bytes([table]) + bytes(16) for table in (0x00, 0x01, 0x10, 0x11)]
@@ -48,28 +48,28 @@ class Segment:
 
     @property
     def is_exif(self) -> bool:
-        """Whether this is EXIF."""
+        """True for EXIF."""
         return self.marker == _APP1 and self.payload.startswith(EXIF)
 
     @property
     def is_jfif(self) -> bool:
-        """Whether this is the header of JFIF, which says that colours are YCbCr."""
+        """True for the header of JFIF, which states that colours are YCbCr."""
         return self.marker == _APP0 and self.payload.startswith(_JFIF)
 
     @property
     def is_adobe(self) -> bool:
-        """Whether this is Adobe's segment, which says what the colours are."""
+        """True for Adobe's segment, which states how colours are stored."""
         return self.marker == _APP14 and self.payload.startswith(_ADOBE)
 
     @property
     def decides_pixels(self) -> bool:
-        """Whether pixels may change with it."""
+        """True if the decoded pixels may depend on the segment."""
         if self.marker == _COMMENT or _APP0 <= self.marker <= _APP15:
             return self.is_exif or self.is_jfif or self.is_adobe
         return True
 
     def cleaned(self) -> bytes:
-        """Its bytes in the cleaned JPEG."""
+        """The segment's bytes in the cleaned JPEG."""
         payload = self.payload
         if self.is_jfif:
             payload = payload[:5] + _SOUND_JFIF_VERSION + payload[7:]
@@ -79,10 +79,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Header:
-    """What a JPEG's first scan is decoded with.
+    """The header of a JPEG, up to its first scan.
 
-    ``segments`` ends with an empty one, whose strays are those before the scan; ``frame`` is the
-    one that states the size; ``scan`` is the scan's place in the file.
+    ``segments``: the last one is the scan's, without a payload. ``frame``: the segment that states
+    the size. ``scan``: offset of the scan's marker in the file.
     """
 
     segments: tuple[Segment, ...]
@@ -102,13 +102,13 @@ class Header:
 
     @property
     def is_turned(self) -> bool:
-        """Whether EXIF may ask for another orientation than the stored one."""
+        """True if EXIF states another orientation than the stored one, or is damaged."""
         exifs = (one.payload.removeprefix(EXIF) for one in self.segments if one.is_exif)
         return any(orientation(one) != 1 for one in exifs)
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with the header, as far as segments show it without their content."""
+        """The kind of damage in the header, as far as it is visible without decoding; or None."""
         if any(one.strays for one in self.segments):
             return STRAY_BYTES
         if any(one.is_jfif and one.payload[5:6] != b"\x01" for one in self.segments):
@@ -119,7 +119,7 @@ class Header:
         """The JPEG without the parts of the header that decide no pixel.
 
         Raises:
-            FrameError: stray bytes may be what is left of a part that does.
+            FrameError: stray bytes may be the rest of a part that decides pixels.
         """
         for before, after in pairwise((Segment(_START, b"", b""), *self.segments)):
             if after.strays and not are_foreign(before.marker, before.payload, after.strays):
@@ -129,7 +129,9 @@ class Header:
 
 
 def _segments(data: bytes) -> Iterator[tuple[Segment, int]]:
-    """Each segment and where its marker begins; the last one is the scan's, without payload."""
+    """Yields each segment and the offset of its marker; the last one is the scan's, without
+    payload.
+    """
     at = len(SIGNATURE) - 1
     marker = _START
     while marker != _SCAN:
@@ -138,7 +140,7 @@ def _segments(data: bytes) -> Iterator[tuple[Segment, int]]:
             raise FrameError("corrupt", "the JPEG is cut short within its header")
         marker, begin = found[1][0], found.end()
         if marker in (_START, _END):
-            raise FrameError("corrupt", "the JPEG begins anew, or ends, within its header")
+            raise FrameError("corrupt", "a start or end marker within the JPEG's header")
         length = 0
         if marker not in _BARE:
             length = int.from_bytes(data[begin : begin + 2], "big")
@@ -150,10 +152,10 @@ def _segments(data: bytes) -> Iterator[tuple[Segment, int]]:
 
 
 def read_header(data: bytes) -> Header:
-    """Look at the segments before the first scan, and decode nothing.
+    """Parse the segments before the first scan; nothing is decoded.
 
     Raises:
-        FrameError: cut short or damaged, or of a kind that is not read (``unsupported``).
+        FrameError: cut short, damaged, or of an unsupported kind (``unsupported``).
     """
     segments = []
     scan = 0
@@ -168,7 +170,7 @@ def read_header(data: bytes) -> Header:
     if frame.payload[0] != 8 or frame.marker not in _READ_FRAMES:
         raise FrameError(
             "unsupported",
-            f"a JPEG of {frame.payload[0]} bits a sample, process {frame.marker - 0xC0}; "
-            "sequential and progressive ones of 8 bits are read",
+            f"a JPEG of {frame.payload[0]} bits a channel, process {frame.marker - 0xC0}; "
+            "supported are sequential and progressive ones of 8 bits",
         )
     return Header(tuple(segments), frame, scan)

@@ -1,9 +1,10 @@
-"""Stray bytes in the header of a JPEG: do they come from elsewhere, or are they the rest of a
-damaged segment?
+"""Decides whether stray bytes between two segments of a JPEG's header are foreign, or are a part of
+a damaged segment.
 
-A byte inserted into a segment pushes the segment's last byte out of it; after a deleted byte the
-segment takes the first byte of the next one. libjpeg skips the bytes that follow with a warning, as
-it skips foreign ones. So the segment before them is checked for completeness.
+If a byte was inserted into a segment, the segment's last byte becomes a stray byte. If a byte was
+deleted, the segment takes the first byte of the next one, of which the rest becomes stray bytes.
+libjpeg skips all stray bytes with the same warning. So the segment before them is checked for
+completeness.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ _COMMENT, _HUFFMAN, _QUANTIZATION = 0xFE, 0xC4, 0xDB
 _FRAMES = (0xC0, 0xC1, 0xC2)
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _JFIF, _ADOBE, _XMP = b"JFIF\0", b"Adobe\0", b"http://ns.adobe.com/"
-_JFIF_BYTES, _ADOBE_BYTES = 14, 12  # libjpeg overlooks a shorter one
+_JFIF_BYTES, _ADOBE_BYTES = 14, 12  # libjpeg ignores shorter ones
 _QUANTIZATION_BYTES = 65  # its number, and 64 steps
 
 
@@ -41,7 +42,7 @@ def _has_usual_steps(payload: bytes, _strays: bytes) -> bool:
 
 
 def _symbols(payload: bytes) -> Iterator[tuple[bool, bytes]]:
-    """For each Huffman table whether it is one of DC coefficients, and its symbols."""
+    """For each Huffman table: True if it is for DC coefficients, and its symbols."""
     at = 0
     while at + 17 <= len(payload):
         end = at + 17 + sum(payload[at + 1 : at + 17])
@@ -50,12 +51,14 @@ def _symbols(payload: bytes) -> Iterator[tuple[bool, bytes]]:
 
 
 def _is_symbol(value: int, of_dc: bool) -> bool:
-    """Whether a Huffman table of 8-bit samples may hold the value."""
+    """True if a Huffman table for 8-bit samples may contain the value."""
     return value <= 11 if of_dc else value & 0x0F <= 10
 
 
 def _has_own_symbols(payload: bytes, strays: bytes) -> bool:
-    """Huffman tables hold possible symbols, each once, and the strays do not end with another."""
+    """True if the Huffman tables contain only possible symbols, each once, and the last stray byte
+    is not a further possible symbol.
+    """
     of_dc, last = True, b""
     for of_dc, last in _symbols(payload):
         if len(set(last)) < len(last) or not all(_is_symbol(one, of_dc) for one in last):
@@ -64,8 +67,9 @@ def _has_own_symbols(payload: bytes, strays: bytes) -> bool:
 
 
 def _frame_is_whole(payload: bytes, strays: bytes) -> bool:
-    """The strays do not end as a frame header does, with the number of a table; or the numbers are
-    as ever: the colours beyond the first share one, and a single one has number 0.
+    """True if the last stray byte cannot be the number of a quantization table, with which a frame
+    header ends; or if the table numbers are the usual ones: all colours but the first have the
+    same, and a single colour has 0.
     """
     tables = payload[8::3]
     return strays[-1] > 3 or (len(set(tables[1:])) == 1 if len(tables) > 1 else tables == b"\0")
@@ -80,7 +84,9 @@ def _exif_is_whole(payload: bytes, _strays: bytes) -> bool:
 
 
 def _adobe_is_whole(payload: bytes, strays: bytes) -> bool:
-    """The strays do not end as Adobe's segment does: with a transform of 0, 1 or 2."""
+    """True if Adobe's segment has its full length, and the last stray byte cannot be the transform
+    (0, 1 or 2) with which the segment ends.
+    """
     return payload.startswith(_ADOBE) and len(payload) == _ADOBE_BYTES and strays[-1] > 2
 
 
@@ -97,9 +103,9 @@ _IS_WHOLE: dict[int, Callable[[bytes, bytes], bool]] = {
 
 
 def are_foreign(marker: int, payload: bytes, strays: bytes) -> bool:
-    """Whether the ``strays`` after a segment surely decide no pixel, and the segment is whole.
+    """True if the segment before the ``strays`` is surely complete, and the strays decide no pixel.
 
-    Tables that are lost as a whole need no look here: without them nothing is decoded.
+    Tables that are lost as a whole need no check: without them the image cannot be decoded.
     """
     names = (name for name in (EXIF, _JFIF, _ADOBE) if not payload.startswith(name))
     if any(name in payload + strays for name in names):

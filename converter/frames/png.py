@@ -1,7 +1,7 @@
-"""PNG frames: the checksum of every chunk that decides a pixel is checked.
+"""Decodes PNG frames. The checksum of every chunk that decides a pixel is verified.
 
-Plain 8-bit RGB goes through kornia_rs, which is the fastest; all other kinds through OpenCV. Of the
-chunks of pixels (IDAT), nearly all of a file, kornia_rs checks the checksums itself as it decodes.
+8-bit RGB is decoded by kornia_rs, which is the fastest; all other kinds by OpenCV. kornia_rs
+verifies the checksums of the pixels' chunks (IDAT), nearly all of a file, while it decodes.
 """
 
 import struct
@@ -18,9 +18,12 @@ from refit_shard.shards_spec.errors import FrameError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_CHUNKS = 1 << 20
-_LOWER = 0x20  # the bit that makes a letter small: in a type's first, the chunk is ancillary
+# The bit that makes a letter lower case. A chunk whose type begins with a lower-case letter is
+# ancillary.
+_LOWER = 0x20
 _PIXELS = b"IDAT"
-# Chunks that decide pixels. OpenCV applies eXIf's orientation and reads animations' chunks.
+# Chunks that decide pixels: OpenCV applies the orientation in eXIf and reads the chunks of
+# animations.
 _CRITICAL = (b"IHDR", b"PLTE", _PIXELS, b"IEND")
 _DECISIVE = (*_CRITICAL, b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 
@@ -28,17 +31,17 @@ _DECISIVE = (*_CRITICAL, b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT")
 class _Chunk(NamedTuple):
     kind: bytes
     body: memoryview
-    guarded: memoryview  # its type and its body, which its CRC is of
+    guarded: memoryview  # type and body, of which the CRC is computed
     crc: int
 
     @property
     def is_sound(self) -> bool:
-        """Whether its CRC is right."""
+        """True if the CRC is right."""
         return zlib.crc32(self.guarded) == self.crc
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
-    """The chunks up to IEND.
+    """Yields the chunks up to IEND.
 
     Raises:
         FrameError: the file ends before IEND.
@@ -58,10 +61,10 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
 
 
 def _may_be_skipped(chunk: _Chunk) -> bool:
-    """Whether a chunk with a wrong CRC surely decides no pixel.
+    """True if a chunk with a wrong CRC surely decides no pixel.
 
-    Its type or its length may be what is damaged: so the type must differ from each decisive one
-    in two bytes or more, and no decisive chunk may lie within.
+    The damage may be in the chunk's type or length. So the type must differ from each decisive type
+    in two bytes or more, and no decisive type may occur in the body.
     """
     if not chunk.kind.isalpha() or not chunk.kind[0] & _LOWER:
         return False
@@ -75,7 +78,7 @@ def _may_be_skipped(chunk: _Chunk) -> bool:
 def _check(data: bytes, unchecked: bytes = b"") -> tuple[tuple[int, ...], set[bytes]]:
     """The seven numbers of the header, and the types of the other chunks.
 
-    ``unchecked``: type of the chunks whose checksums are not looked at.
+    ``unchecked``: type of the chunks whose checksums are not verified.
 
     Raises:
         FrameError: damaged, or too large.
@@ -99,7 +102,9 @@ def _check(data: bytes, unchecked: bytes = b"") -> tuple[tuple[int, ...], set[by
 
 
 def _is_plain(header: tuple[int, ...], kinds: set[bytes]) -> bool:
-    """Whether kornia_rs gives the pixels of ``cv2.imread``: 8-bit RGB, not interlaced."""
+    """True if kornia_rs gives the pixels of ``cv2.imread``: 8-bit RGB, not interlaced, without
+    other chunks that decide pixels.
+    """
     others = kinds - {_PIXELS, b"IEND"}
     return header[2:] == (8, 2, 0, 0, 0) and all(
         kind.isalpha() and kind[0] & _LOWER and not kind[2] & _LOWER and kind not in _DECISIVE
@@ -110,19 +115,19 @@ def _is_plain(header: tuple[int, ...], kinds: set[bytes]) -> bool:
 def decode_png(data: bytes) -> Frame:
     """Decode to (H, W, 3) uint8 RGB with the pixels of ``cv2.imread``.
 
-    A wrong CRC in a chunk that decides no pixel (a text, a date) is passed over.
+    A wrong CRC of a chunk that decides no pixel (a text, a date) is ignored.
 
     Raises:
-        FrameError: what decides the pixels is damaged, cut short, or too large.
+        FrameError: a chunk that decides pixels is damaged or missing, or the image is too large.
     """
     header, kinds = _check(data, unchecked=_PIXELS)
     if _is_plain(header, kinds):
         width, height = header[:2]
         try:
             return np.asarray(kornia_rs.io.decode_image_png_u8(data, (height, width), "rgb"))
-        except BaseException as error:  # a panic, where memory is short, is no Exception
+        except BaseException as error:  # a panic of Rust, if memory is short, is not an Exception
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            # What kornia_rs cannot read OpenCV, which is as strict, reads or refuses.
+            # OpenCV, which is as strict, decodes or refuses what kornia_rs cannot decode.
     _check(data)
     return as_imread(data)

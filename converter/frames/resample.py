@@ -1,9 +1,10 @@
-"""ReFit's crop without augmentation, exactly: scikit-image's ``resize``, done with OpenCV.
+"""Cuts ReFit's crop without augmentation, with exactly ReFit's pixels: scikit-image's ``resize``,
+computed with OpenCV.
 
-``resize(image, (res, res))`` is a Gaussian of σ = max(0, (f - 1) / 2) an axis, f being source
-pixels per output pixel, cut off at 4 σ, then linear interpolation between the middles of pixels;
-beyond the border both see the image mirrored about the middle of its outermost pixel. In double
-precision, because the result is truncated to whole levels.
+``resize(image, (res, res))`` is a Gaussian with σ = max(0, (f - 1) / 2) for each axis, where f is
+source pixels per output pixel, cut off at 4 σ; then linear interpolation between pixel centres.
+Beyond the border both use the image mirrored about the centre of its outermost pixel. Computed in
+double precision, because the result is truncated to whole levels.
 """
 
 import cv2
@@ -23,10 +24,10 @@ _TRUNCATE = 4.0  # σ, as in scipy
 
 
 def check_box(cx: float, cy: float, side: float, height: int, width: int) -> None:
-    """Refuse a box, in pixels of a frame of (height, width), that cannot be cut out.
+    """Check that a box, in pixels of a frame of (height, width), can be cut out.
 
     Raises:
-        FrameError: it is no box, too small, too large, or lies outside the frame.
+        FrameError: the box is not finite, too small, too large, or outside the frame.
     """
     if not (np.isfinite([cx, cy]).all() and MIN_BOX_PX <= side <= MAX_BOX_PX):
         raise FrameError(
@@ -42,7 +43,9 @@ def check_box(cx: float, cy: float, side: float, height: int, width: int) -> Non
 
 
 def _kernel(factor: float) -> Floats:
-    """scipy's Gaussian for ``factor`` source pixels per output pixel; (1,) where it is enlarged."""
+    """scipy's Gaussian kernel (n,) for ``factor`` source pixels per output pixel; [1.0] if the
+    image is not shrunk.
+    """
     sigma = max(0.0, (factor - 1.0) / 2.0)
     radius = int(_TRUNCATE * sigma + 0.5)
     if radius == 0:
@@ -52,7 +55,9 @@ def _kernel(factor: float) -> Floats:
 
 
 def _neighbours(length: int, res: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """For each output pixel (res,): the two source pixels it lies between, the second's weight."""
+    """For each output pixel (res,): the indexes of the two source pixels that it is between, and
+    the weight of the second.
+    """
     at = (np.arange(res) + 0.5) * (length / res) - 0.5
     low = np.floor(at)
     first = low.astype(np.int64)
@@ -65,7 +70,9 @@ def _neighbours(length: int, res: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def resize(image: Floats, res: int) -> Floats:
-    """(H, W, C) to (res, res, C) as scikit-image's ``resize`` does by default; H, W at least 2."""
+    """The image (H, W, C), H and W at least 2, resized to (res, res, C) as by scikit-image's
+    ``resize`` with its defaults.
+    """
     height, width = image.shape[:2]
     smooth = cv2.sepFilter2D(
         image,
@@ -97,7 +104,8 @@ def _window(frame: Image, ul: tuple[int, int], br: tuple[int, int]) -> Floats:
 def crop_box(frame: Image, cx: float, cy: float, side: float, res: int = RES) -> Image:
     """The square box of ``side`` px around (cx, cy), as (res, res, 3) uint8 RGB.
 
-    Its corners are truncated toward zero to whole pixels, levels to whole levels, as in ReFit.
+    The box's corners are truncated toward zero to whole pixels, and levels to whole levels, as in
+    ReFit.
 
     Raises:
         FrameError: see :func:`check_box`.

@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
-# A Gaussian of this sigma weighs a neighbour 4e-6: not a level of 255.
+# A Gaussian of this sigma gives a neighbour the weight 4e-6, too little for one of 255 levels.
 _NO_BLUR = 0.2
 
 
 def _halved(image: Image) -> Image:
-    """Means of 2 x 2 pixels; an odd side gets its last row or column a second time.
-
-    OpenCV's area interpolation of odd sides is exact too, but takes fifteen times as long.
+    """The image at half its size, by means of 2 x 2 pixels. An odd side is extended by repeating
+    its last row or column; OpenCV's exact area interpolation of odd sides takes fifteen times as
+    long.
     """
     height, width = image.shape[:2]
     if height % 2 or width % 2:
@@ -26,9 +26,10 @@ def _halved(image: Image) -> Image:
 def shrink(image: Image, width: int, height: int) -> Image:
     """Resize (H, W, C) uint8 down to ``width`` and ``height``, without aliasing.
 
-    Exact halves by area as long as they fit; the rest, a factor f below 2, as scikit-image (and so
-    ReFit) resizes: a Gaussian of sigma (f - 1) / 2, then bilinear. As close to ReFit's crops as
-    area interpolation at the whole factor, in a third of the time (``docs/how/format.md``).
+    The image is halved by area means as often as possible. The remaining factor f below 2 is done
+    as in scikit-image, and so in ReFit: a Gaussian of sigma (f - 1) / 2, then bilinear
+    interpolation. The result is as close to ReFit's crops as area interpolation by the whole
+    factor, in a third of the time (``docs/how/format.md``).
     """
     fx, fy = image.shape[1] / width, image.shape[0] / height
     while fx >= 2 and fy >= 2:
@@ -39,7 +40,7 @@ def shrink(image: Image, width: int, height: int) -> Image:
         image = np.asarray(cv2.GaussianBlur(image, (3, 3), sigmas[0], sigmaY=sigmas[1]), np.uint8)
     if (image.shape[1], image.shape[0]) == (fx * width, fy * height):
         return np.asarray(cv2.resize(image, (width, height)), np.uint8)
-    # A side was odd, so the image reaches beyond what is to be shown of it.
+    # A side was odd and extended, so the image is larger than the region to show.
     made = cv2.warpAffine(
         image,
         np.array([[fx, 0.0, 0.5 * fx - 0.5], [0.0, fy, 0.5 * fy - 0.5]]),

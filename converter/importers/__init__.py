@@ -1,1 +1,1 @@
-"""What data sets distribute as annotations becomes a SPIN npz: one module each."""
+"""Converts the annotations that datasets distribute to a SPIN npz: one module for each kind."""

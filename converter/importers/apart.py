@@ -1,7 +1,7 @@
-"""Reads files in separate processes, as many as there are cores.
+"""Reads files in separate processes, one a core.
 
-The libraries for MATLAB's, HDF5's and CDF files are large, and a damaged file can make them
-allocate any amount of memory, loop or crash. In a separate process that costs one error line.
+A damaged MATLAB, HDF5 or CDF file can make its library allocate any amount of memory, loop or
+crash. In a separate process this becomes a one-line error.
 """
 
 import errno
@@ -21,10 +21,10 @@ from typing import Any, Generic, TypeVar
 from refit_shard.shards_spec.errors import RefitShardError, SourceError, explain
 from refit_shard.shards_spec.process import available_cores
 
-# Of addresses, beyond what a process has when it begins; of time, for one task.
+# Limits for one task: address space beyond what the process has when it starts, and time.
 MEMORY_BYTES = 4 << 30
 SECONDS = 300.0
-# Of time, until a process has started and imported what a task needs.
+# Time limit for starting a process and importing what a task needs.
 START_SECONDS = 120.0
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ T = TypeVar("T")
 class Task(Generic[T]):
     """A function to call in a separate process, named by its module, with picklable arguments.
 
-    ``where``: the first file that it reads, for errors. ``size``: bytes that count as done
-    afterwards.
+    ``where``: the first file that the task reads, for errors. ``size``: bytes by which the progress
+    advances when the task is done.
     """
 
     function: Callable[..., T]
@@ -55,34 +55,35 @@ def _limit(memory: int) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """What a library says of a file, as an error that names it.
+    """Turn a library's exceptions into errors that name the file.
 
     Raises:
-        StorageError: it could not be read, which says nothing of what it holds.
-        SourceError: anything else, but errors of ours and a lack of memory.
+        StorageError: the file could not be read, which says nothing about its content.
+        SourceError: any other exception, except RefitShardError and MemoryError, which pass.
     """
     try:
         yield
     except (RefitShardError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails in many ways
-        # The libraries' own errors have no number, or that of a place before the beginning.
+        # An OSError by the library itself has no number, or EINVAL for seeking to a negative
+        # offset.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise explain(error, str(path)) from error
         said = f"{type(error).__name__}: {error!s:.200}"
-        raise SourceError(f"{path}: damaged, or of another kind ({said})") from error
+        raise SourceError(f"{path}: damaged, or in another format ({said})") from error
 
 
 def _serve(connection: Connection, memory: int) -> None:
-    """The loop of a reading process: do the calls that arrive, until the pipe is closed."""
-    warnings.simplefilter("ignore")  # what a file is refused for is an error, in its line
+    """The loop of a reading process: make the calls that arrive, until the pipe is closed."""
+    warnings.simplefilter("ignore")  # what matters is raised as an error
     _limit(memory)
     while True:
         try:
             function, arguments, where = connection.recv()
         except EOFError:
             return
-        connection.send(None)  # all that it needs is imported: its time begins
+        connection.send(None)  # receiving the task imported what it needs: its time limit begins
         reply: tuple[Any, RefitShardError | None]
         try:
             with naming(where):
@@ -90,19 +91,25 @@ def _serve(connection: Connection, memory: int) -> None:
         except RefitShardError as error:
             reply = None, error
         except MemoryError:
-            reply = None, SourceError(f"{where}: asks for more than {memory} bytes of memory")
+            reply = (
+                None,
+                SourceError(
+                    f"{where}: reading it takes more than {memory} bytes of memory; is it damaged?"
+                ),
+            )
         connection.send(reply)
 
 
 class _Reader:
-    """One process, and the task that it is at."""
+    """One reading process, which does one task at a time."""
 
     def __init__(self, memory: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, memory), daemon=True)
-        # Ctrl-C is for the command, which ends its readers; they inherit that it is blocked. The
-        # tracker goes first: when it is started, multiprocessing unblocks it again.
+        # Ctrl-C is handled by the command, which ends its readers, so SIGINT is blocked in them.
+        # They inherit that. The resource tracker is started before, because starting it unblocks
+        # SIGINT.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -112,17 +119,17 @@ class _Reader:
         theirs.close()
 
     def start(self, task: Task[Any]) -> None:
-        """Hand over a task."""
+        """Send a task to the process."""
         try:
             self._connection.send((task.function, task.arguments, task.where))
-        except BrokenPipeError:  # it died between two tasks; finish() tells
+        except BrokenPipeError:  # the process died between two tasks; finish() raises the error
             return
 
     def finish(self, task: Task[T], seconds: float) -> T:
         """The task's result.
 
         Raises:
-            SourceError: the file could not be read within limits, or the process died of it.
+            SourceError: the file could not be read within the limits, or the process died.
         """
         try:
             for limit in (START_SECONDS, seconds):
@@ -135,8 +142,8 @@ class _Reader:
         except (EOFError, ConnectionError):
             self._process.join()
             raise SourceError(
-                f"{task.where}: the process that read it died ({self._process.exitcode}); the "
-                "file is damaged, or memory was short"
+                f"{task.where}: the process that read it died (exit code "
+                f"{self._process.exitcode}); the file is damaged, or memory was short"
             ) from None
         result, error = received
         if error is not None:
@@ -158,11 +165,16 @@ def read_apart(
     seconds: float = SECONDS,
     memory: int = MEMORY_BYTES,
 ) -> Iterator[tuple[Task[T], T]]:
-    """Each task with its result, in order, made in as many processes as may run.
+    """Yields each task with its result, in order.
+
+    Args:
+        tasks: the tasks.
+        workers: number of processes, None for one a core.
+        seconds: time limit for one task.
+        memory: bytes of memory that a process may take beyond those at its start.
 
     Raises:
-        SourceError: a task's file cannot be read: it says so, asks for more than ``memory`` bytes,
-            takes more than ``seconds``, or ends the process that reads it.
+        SourceError: a task raised it, exceeded a limit, or crashed its process.
     """
     waiting = deque(tasks)
     count = min(len(waiting), workers or available_cores())

@@ -1,5 +1,5 @@
-"""BEDLAM's labels: an npz a scene, in a folder or their zip. The formulas are those of ReFit's
-``bedlam2spin.py``.
+"""Imports BEDLAM's labels: one npz for each scene, in a folder or a zip. The formulas are those of
+ReFit's ``bedlam2spin.py``.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ _CAMERA_KEYS: dict[str, tuple[int, ...]] = {"trans_cam": (3,), "cam_ext": (4, 4)
 
 
 def _find(path: Path, _dataset: str | None) -> list[Found]:
-    """Scenes by name. The zip also holds labels of AGORA, whose frames are named otherwise."""
+    """The scenes' npz files, sorted by name. The zip also holds labels of AGORA."""
     if path.is_dir():
         found = find_files(path, "*.npz")
     elif path.suffix == ".npz":
@@ -52,10 +52,10 @@ def _find(path: Path, _dataset: str | None) -> list[Found]:
 
 
 def read_joints(folder: Path) -> SpinJoints | None:
-    """SPIN's joints of the neutral SMPL body; None where the folder lacks one of the two files.
+    """SPIN's joints of the neutral SMPL body; None if the folder lacks the model or the regressor.
 
     Raises:
-        SourceError: one of them is damaged, or of another mesh.
+        SourceError: one of them is damaged, or belongs to another mesh.
     """
     model, regressor = find_model(folder, NEUTRAL), folder / REGRESSOR
     if model is None or not regressor.is_file():
@@ -65,7 +65,9 @@ def read_joints(folder: Path) -> SpinJoints | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Scene:
-    """One scene's arrays: ``names`` below its folder, and the others by their keys."""
+    """One scene's arrays. ``names``: of the frames, below the scene's folder. ``arrays``:
+    by key.
+    """
 
     names: NDArray[Any]
     arrays: dict[str, Array]
@@ -81,7 +83,7 @@ def _read_scene(found: Found, *, cameras: bool) -> _Scene:
             spin = "pose" in npz.entries and "part" in npz.entries
             raise SourceError(
                 f"{found.where}: has no pose_cam, so it is not one of BEDLAM's"
-                + ("; it is in SPIN's format already, as build takes it" if spin else "")
+                + ("; it is in SPIN's format already: use it for build directly" if spin else "")
             )
         keys = _KEYS | _CAMERA_KEYS if cameras else _KEYS
         for key in ("imgname", *keys):
@@ -101,7 +103,7 @@ def _read_scene(found: Found, *, cameras: bool) -> _Scene:
 
 
 def _numbers(npz: Npz, key: str, shape: tuple[int, ...]) -> Array:
-    """Numbers of a shape, in which -1 stands for any length."""
+    """The array of a key as float64. ``shape``: the expected one, with -1 for any length."""
     entry = npz.entries[key]
     if not fits(entry.shape, shape) or entry.dtype.kind not in "fiu":
         raise SourceError(
@@ -118,7 +120,9 @@ def _texts(names: NDArray[Any], where: str) -> list[str]:
 
 
 def _joint_labels(joints: SpinJoints, arrays: dict[str, Array]) -> dict[str, Array]:
-    """``part`` and ``S``: the mesh's joints, moved by trans_cam and the camera's own place."""
+    """``part`` (n, 24, 3) px and ``S`` (n, 24, 4) m: the mesh's joints, moved by trans_cam and by
+    the translation of cam_ext.
+    """
     moved = arrays["trans_cam"] + arrays["cam_ext"][:, :3, 3]
     rotations = matrices_of(arrays["pose_cam"].reshape(-1, 24, 3))
     found = joints(rotations, arrays["shape"][:, :BETAS]) + moved[:, None]
@@ -139,7 +143,7 @@ def _camera(intrinsics: Array) -> tuple[Array, Array]:
 
 def _add_scene(found: Found, scene: _Scene, joints: SpinJoints | None, gathered: Gathered) -> None:
     scale = scene.arrays["scale"] * SCALE_FACTOR
-    large = ~(scale <= LEAST_SCALE)  # as ReFit's script has it: NaN stays, for the build to find
+    large = ~(scale <= LEAST_SCALE)  # NaN counts as large; the build puts it into quarantine
     gathered.leave_out(f"scale of at most {LEAST_SCALE}", int((~large).sum()))
     prefix = found.name.removesuffix(".npz") + "/png/"
     names = np.array([prefix + name for name in _texts(scene.names, found.where)], str)
@@ -172,7 +176,8 @@ def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
             scene = _read_scene(found, cameras=joints is not None)
             if is_smpl not in (None, scene.is_smpl):
                 raise SourceError(
-                    f"{found.where}: its pose_cam is of another body model than those before"
+                    f"{found.where}: its pose_cam belongs to another body model than the other "
+                    "scenes'; import SMPL's and SMPL-X's labels separately"
                 )
             is_smpl = scene.is_smpl
             _add_scene(found, scene, joints if scene.is_smpl else None, gathered)
@@ -180,7 +185,7 @@ def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
     gathered.lack("ReFit's script makes none", "openpose")
     if is_smpl is False:
         why = (
-            f"pose_cam is SMPL-X's, of {SMPLX_POSE} numbers; SMPL's labels are "
+            f"pose_cam is SMPL-X's, with {SMPLX_POSE} numbers; SMPL's labels are in "
             "all_npz_12_smpl_training.zip"
         )
         gathered.lack(why, "pose", "shape", "part", "S")

@@ -1,4 +1,4 @@
-"""SPIN's boxes: the middle and the longer side of an extent."""
+"""Computes SPIN's boxes: centre and longer side of an extent."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,18 @@ def box_of_extent(low: Array, high: Array, factor: float) -> tuple[Array, Array]
 
 
 def box_of_points(points: Array, counted: NDArray[np.bool_], factor: float) -> tuple[Array, Array]:
-    """The boxes around those of the points (n, k, 2) that are ``counted`` (n, k): one or more."""
+    """Centre (n, 2), px, and scale (n,) of the boxes around the points (n, k, 2) that are
+    ``counted`` (n, k); at least one a row.
+    """
     low = np.where(counted[:, :, None], points, np.inf).min(axis=1)
     high = np.where(counted[:, :, None], points, -np.inf).max(axis=1)
     return box_of_extent(low, high, factor)
 
 
 def extent_of_mask(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 of what is set in a mask (H, W), x1 and y1 exclusive; None if nothing is."""
+    """x0, y0, x1, y1 of the pixels that are set in a mask (H, W), x1 and y1 exclusive; None if no
+    pixel is set.
+    """
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return None

@@ -1,4 +1,6 @@
-"""EFT's fits to COCO and MPII: one json each. The formulas are those of ReFit's ``eft2spin.py``."""
+"""Imports EFT's fits to COCO and MPII, each one JSON file. The formulas are those of ReFit's
+``eft2spin.py``.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from refit_shard.shards_spec.errors import SourceError, UsageError
 from refit_shard.shards_spec.storage.files import refuse_mistaken
 
 OPENPOSE_JOINTS = 25
-# What an entry holds: x, y, confidence of OpenPose's 25 and SPIN's 24 joints; 24 rotations.
+# Shapes in an entry; keypoints are x, y, confidence of OpenPose's 25 and SPIN's 24 joints.
 _SHAPES: dict[str, tuple[int, ...]] = {
     "bbox_center": (2,),
     "bbox_scale": (),
@@ -26,7 +28,7 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "parm_shape": (10,),
 }
 _BATCH = 512
-# ``meta.dbname`` begins so: COCO2014-All, COCO2014-Part, COCO2014-Val; MPII.
+# Dataset by the beginning of ``meta.dbname``: COCO2014-All, COCO2014-Part, COCO2014-Val; MPII.
 _BASES = {"COCO2014": "coco", "MPII": "mpii"}
 
 Batch = dict[str, NDArray[Any]]
@@ -37,7 +39,7 @@ def _find(path: Path, _dataset: str | None) -> list[Found]:
 
 
 def _folder(dataset: str, name: str) -> str:
-    """Where an image lies below the data set's root."""
+    """The folder of an image below the dataset's root."""
     if dataset == "mpii":
         return "images/"
     return "val2014/" if name.startswith("COCO_val2014_") else "train2014/"
@@ -48,11 +50,11 @@ def _is_name(name: object) -> bool:
 
 
 def _check(entry: Any, number: int) -> None:
-    """Raise what is wrong with an entry."""
+    """Raise a ValueError that says what is wrong with an entry."""
     if not isinstance(entry, dict):
-        raise ValueError(f"entry {number} is no object")
+        raise ValueError(f"entry {number} is not an object")
     if not _is_name(entry.get("imageName")):
-        raise ValueError(f"entry {number} has no imageName, or none that a file can have")
+        raise ValueError(f"entry {number} has no imageName, or one that is not a file's name")
     for key, shape in _SHAPES.items():
         try:
             found = np.array(entry[key], np.float64).shape
@@ -63,14 +65,14 @@ def _check(entry: Any, number: int) -> None:
         if found != shape:
             raise ValueError(f"entry {number}: {key} must have shape {shape}, got {found}")
     if not are_rotations(np.array(entry["parm_pose"], np.float64)).all():
-        raise ValueError(f"entry {number}: parm_pose holds matrices that are no rotations")
+        raise ValueError(f"entry {number}: parm_pose holds matrices that are not rotations")
 
 
 def _batch(entries: Sequence[Any], first: int) -> Batch:
-    """Entries, of which ``first`` is the number of the first, as arrays.
+    """Entries as arrays. ``first``: number of the first one, for errors.
 
     Raises:
-        ValueError: one of them is not as EFT's are; it is named.
+        ValueError: an entry does not have EFT's form; the error names it.
     """
     try:
         found: Batch = {
@@ -90,7 +92,9 @@ def _batch(entries: Sequence[Any], first: int) -> Batch:
 
 
 def _batches(stream: JsonStream, meta: dict[str, Any]) -> Iterator[Batch]:
-    """The entries of ``data``; everything else goes into ``meta``."""
+    """Yields the entries of ``data`` as arrays, some at a time; other keys are put into
+    ``meta``.
+    """
     entries: list[Any] = []
     done = 0
     for key, value in stream.members("data"):
@@ -107,7 +111,7 @@ def _batches(stream: JsonStream, meta: dict[str, Any]) -> Iterator[Batch]:
 
 
 def _dataset(meta: dict[str, Any], where: str) -> str:
-    """The data set that ``meta.dbname`` means."""
+    """The dataset that ``meta.dbname`` names."""
     stated = meta.get("meta")
     dbname = stated.get("dbname") if isinstance(stated, dict) else None
     for base, dataset in _BASES.items():
@@ -115,7 +119,7 @@ def _dataset(meta: dict[str, Any], where: str) -> str:
             return dataset
     raise SourceError(
         f"{where}: meta.dbname must begin with one of {', '.join(_BASES)}, got {dbname!r:.60}; "
-        "EFT's other sets have no place among the data sets"
+        "EFT's fits to other datasets cannot be imported"
     )
 
 
@@ -131,15 +135,15 @@ def _read_one(found: Found, gathered: Gathered) -> tuple[str, list[Batch]]:
 
 
 def _read(files: Sequence[Found], gathered: Gathered, _tools: Tools) -> None:
-    """``pose``: the axis-angle form, of at most pi, of EFT's matrices; single precision in ReFit's
-    script, double here.
+    """Add the rows of all files. ``pose`` is computed from EFT's matrices, as axis-angle of at most
+    pi, in double precision; ReFit's script uses single precision.
     """
     for number, found in enumerate(files):
         dataset, batches = _read_one(found, gathered)
         if number and dataset != gathered.dataset:
             raise UsageError(
                 f"{found.where} is of {dataset!r}, {files[0].where} of {gathered.dataset!r}: "
-                "import each into an npz of its own"
+                "import each into its own npz"
             )
         gathered.dataset = dataset
         for batch in batches:

@@ -1,4 +1,4 @@
-"""Files of a source: given themselves, in a folder, or in a zip archive."""
+"""Finds and opens the files of a source: a file itself, files of a folder, or members of a zip."""
 
 import errno
 import lzma
@@ -28,7 +28,7 @@ _DAMAGE = (
 class Found:
     """One file: ``path`` itself, or the ``member`` of the zip archive at ``path``.
 
-    ``name``: its last part. ``size``: its bytes, unpacked.
+    ``name``: the last part of its path. ``size``: bytes, unpacked.
     """
 
     path: Path
@@ -38,15 +38,16 @@ class Found:
 
     @property
     def where(self) -> str:
-        """How errors name it."""
+        """The file's name in errors."""
         return str(self.path) if self.member is None else f"{self.path}: {self.member}"
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The file, open for reading at any place; a member is unpacked to a temporary file first.
+        """The file, opened for reading with ``seek``. A member is unpacked to a temporary file
+        first.
 
         Raises:
-            SourceError: it is larger than MAX_FILE_BYTES, or a damaged member.
+            SourceError: the file is larger than MAX_FILE_BYTES, or the member is damaged.
         """
         if self.size > MAX_FILE_BYTES:
             raise SourceError(
@@ -65,12 +66,13 @@ class Found:
 
 @contextmanager
 def _archive(path: Path, where: str) -> Iterator[zipfile.ZipFile]:
-    """A zip archive; what is wrong with it is an error that names ``where``."""
+    """A zip archive; exceptions of damage become errors that name ``where``."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except (*_DAMAGE, OSError) as error:
-        # A damaged archive leads to places before the file's beginning; other failures are real.
+        # Damage can make zipfile seek to a negative offset (EINVAL); other errors are of the
+        # storage.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise SourceError(f"{where}: damaged ({error}); download it again") from error
@@ -82,19 +84,20 @@ def find_file(path: Path) -> Found:
 
 
 def find_files(folder: Path, pattern: str) -> list[Found]:
-    """The files of a folder that match a glob pattern, sorted by path; files added by macOS are
-    left out.
+    """The files of a folder that match a glob pattern, sorted by path, without files added by
+    macOS.
     """
     paths = [path for path in folder.glob(pattern) if not is_of_a_mac(path.name)]
     return [find_file(path) for path in sorted(paths) if path.is_file()]
 
 
 def find_members(path: Path, suffix: str) -> list[Found]:
-    """The members of a zip archive whose names end so, sorted by name; empty if it is none.
+    """The members of a zip archive whose names end with ``suffix``, sorted by name; empty if the
+    file is not a zip.
 
     Raises:
-        SourceError: the archive is damaged, or holds such a member twice, encrypted, or packed in
-            another way than zip's usual two.
+        SourceError: the archive is damaged, or such a member occurs twice, is encrypted, or is
+            compressed by another method than deflate.
     """
     if not zipfile.is_zipfile(path):
         return []
@@ -108,7 +111,9 @@ def find_members(path: Path, suffix: str) -> list[Found]:
         if name in found:
             raise SourceError(f"{path}: holds {name!r} twice; download it again")
         if info.flag_bits & _ENCRYPTED or info.compress_type not in _METHODS:
-            raise SourceError(f"{path}: {name}: encrypted, or packed in a rare way; unpack it")
+            raise SourceError(
+                f"{path}: {name}: encrypted, or not compressed by deflate; unpack the archive"
+            )
         last = name.rpartition("/")[2]
         found[name] = Found(path=path, name=last, size=info.file_size, member=name)
     return [found[name] for name in sorted(found)]

@@ -1,4 +1,4 @@
-"""The rows that an importer collects: columns in parts, rows left out, and missing keys."""
+"""Collects the rows of an importer: columns in parts, rows left out, and missing keys."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from refit_shard.converter.annotations.columns import ROW_SHAPES
 
 
 def fits(found: Sequence[int], wanted: Sequence[int]) -> bool:
-    """Whether a shape is the one wanted, in which -1 stands for any length."""
+    """True if a shape is the wanted one, in which -1 means any length."""
     return len(found) == len(wanted) and all(
         side in (-1, length) for side, length in zip(wanted, found, strict=True)
     )
@@ -20,11 +20,12 @@ def fits(found: Sequence[int], wanted: Sequence[int]) -> bool:
 
 @dataclass(kw_only=True)
 class Gathered:
-    """The rows of one data set, in their order.
+    """The rows of one dataset, in order.
 
-    ``dataset``: its name. ``parts``: of each key of the npz. ``left_out``: rows by reason.
-    ``absent``: keys that the npz does not hold, each with why. ``notes``: what else the user should
-    know. ``on_bytes`` hears how many more bytes of the sources are done.
+    ``dataset``: its name. ``on_bytes``: called with the number of source bytes that were read since
+    the last call. ``parts``: arrays of each key of the npz, to be concatenated. ``left_out``:
+    number of rows by reason. ``absent``: keys that the npz will not have, with the reason.
+    ``notes``: other texts for the user. ``rows``: number of rows so far.
     """
 
     dataset: str
@@ -36,7 +37,9 @@ class Gathered:
     rows: int = 0
 
     def add(self, **columns: Any) -> None:
-        """Take rows: the same keys each time, of the shapes that a build reads."""
+        """Append rows. The keys must be the same each time, and the shapes those that a
+        build reads.
+        """
         count = len(columns["imgname"])
         arrays = {key: np.asarray(values) for key, values in columns.items()}
         for key, values in arrays.items():
@@ -55,5 +58,5 @@ class Gathered:
             self.left_out[reason] += int(count)
 
     def lack(self, why: str, *keys: str) -> None:
-        """Note keys that the npz will not have."""
+        """Note keys that the npz will not have, and the reason."""
         self.absent |= dict.fromkeys(keys, why)

@@ -1,5 +1,5 @@
-"""Human3.6M's poses (CDF) and masks (MATLAB 7.3, which is HDF5). The formulas are those of SPIN's
-``h36m_train.py``.
+"""Imports Human3.6M's poses (CDF) and masks (MATLAB 7.3, which is HDF5). The formulas are those of
+SPIN's ``h36m_train.py``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ Array = NDArray[np.float64]
 
 SUBJECTS = (1, 5, 6, 7, 8)
 JOINTS = 32
-# Of the 32, in the order of joints17; the first is the pelvis.
+# Indexes among the 32 of the joints that are used, in the order of joints17; the first is the
+# pelvis.
 _TAKEN = (11, 6, 7, 8, 1, 2, 3, 12, 24, 14, 15, 17, 18, 19, 25, 26, 27)
 EVERY = 5
 BOX_FACTOR = 0.9
@@ -45,11 +46,12 @@ def _find(path: Path, _dataset: str | None) -> list[Found]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sequence17:
-    """What is kept of one sequence of one camera.
+    """The rows of one sequence of one camera.
 
-    ``total``: its frames. ``frames`` (n,): numbers from 0 of those kept. ``extents`` (n, 4): x0,
-    y0, x1, y1 of the mask, px, the last two exclusive. ``points`` (n, 17, 2), px; ``points_mm``
-    (n, 17, 3). ``no_mask``, ``empty``: frames left out as they have none, or an empty one.
+    ``total``: number of all frames. ``frames`` (n,): numbers from 0 of the kept ones. ``extents``
+    (n, 4): x0, y0, x1, y1 of the mask, px, the last two exclusive. ``points`` (n, 17, 2), px;
+    ``points_mm`` (n, 17, 3), mm. ``no_mask``, ``empty``: numbers of frames that are left out
+    because they have no mask, or an empty one.
     """
 
     total: int
@@ -62,10 +64,10 @@ class Sequence17:
 
 
 def read_poses(path: Path, sides: int) -> Array:
-    """The taken joints (frames, 17, sides) of one of Human3.6M's CDF files.
+    """The 17 used joints (frames, 17, sides) of one of Human3.6M's CDF files; ``sides`` is 2 or 3.
 
     Raises:
-        SourceError: it is none.
+        SourceError: the file is missing, or not one of Human3.6M's.
     """
     import cdflib  # noqa: PLC0415  (the extra)
 
@@ -85,21 +87,21 @@ def read_poses(path: Path, sides: int) -> Array:
 
 
 def read_masks(path: Path) -> Iterator[NDArray[np.bool_] | None]:
-    """Where the mask (H, W) of every 5th frame is set, in turns.
+    """Yields the mask (H, W) bool of every 5th frame.
 
-    Nothing outside the file is read: external links, external storage and virtual data sets are
-    refused, as h5py would follow them.
+    External links, external storage and virtual datasets are refused, because h5py would read other
+    files through them.
     """
     import h5py  # noqa: PLC0415  (the extra)
 
     def plain(data: Any, what: str) -> Any:
         if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-            raise SourceError(f"{path}: {what} is not plain data of this file")
+            raise SourceError(f"{path}: {what} is not stored in this file as plain data")
         return data
 
     with naming(path), h5py.File(path, "r", locking=False) as file:
         if not isinstance(file.get("Masks", getlink=True), h5py.HardLink):
-            raise SourceError(f"{path}: has no Masks of its own")
+            raise SourceError(f"{path}: Masks is missing, or is in another file")
         masks = plain(file["Masks"], "Masks")
         if masks.dtype != h5py.ref_dtype or masks.ndim != 2 or masks.shape[1] != 1:
             raise SourceError(f"{path}: Masks must be a column of references")
@@ -114,13 +116,13 @@ def read_sequence(poses: Path, positions: Path, masks: Path) -> Sequence17:
     """One sequence of one camera: D3_Positions_mono, D2_Positions, ground_truth_bb.
 
     Raises:
-        SourceError: a file is missing, or not as Human3.6M's are.
+        SourceError: a file is missing, or not one of Human3.6M's.
     """
     points_mm, points = read_poses(poses, 3), read_poses(positions, 2)
     if len(points) != len(points_mm):
         raise SourceError(f"{positions}: has {len(points)} frames, {poses} has {len(points_mm)}")
     if not masks.is_file():
-        raise SourceError(f"{masks}: missing; the boxes of {poses} are made of its masks")
+        raise SourceError(f"{masks}: missing; the boxes of {poses} are computed from its masks")
     wanted = len(range(0, len(points), EVERY))
     extents = [
         None if mask is None else extent_of_mask(mask) for mask in islice(read_masks(masks), wanted)
@@ -139,7 +141,9 @@ def read_sequence(poses: Path, positions: Path, masks: Path) -> Sequence17:
 
 
 def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
-    """Subjects by number, sequences by name; frame i of a sequence is number i + 1."""
+    """Add the rows of all sequences, by subject and name. Frame i (from 0) gets the number
+    i + 1.
+    """
     tasks = []
     for found in files:
         subject = found.path.parents[2]
@@ -159,7 +163,7 @@ def _add(poses: Path, read: Sequence17, gathered: Gathered) -> None:
     """Add a sequence's rows."""
     parts = poses.stem.split(".")
     if len(parts) != 2:
-        raise SourceError(f"{poses}: must be called ACTION.CAMERA.cdf")
+        raise SourceError(f"{poses}: must be named ACTION.CAMERA.cdf")
     action, camera = parts[0].replace(" ", "_"), parts[1]
     stem = f"images/{poses.parents[2].name}_{action}.{camera}"
     center, scale = box_of_extent(read.extents[:, :2], read.extents[:, 2:], BOX_FACTOR)

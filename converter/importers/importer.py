@@ -1,4 +1,4 @@
-"""What an importer is: the kind of annotations that it knows, how it finds and reads them."""
+"""Describes an importer: which annotations it reads, and how it finds them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,17 @@ from pathlib import Path
 from refit_shard.converter.importers.found import Found
 from refit_shard.converter.importers.gathered import Gathered
 
-# A pattern that begins so stands for all that match it, another for the last one by name.
+# If several files match a pattern that begins with this, all of them are one source; else only the
+# last one by name is.
 ALL_OF = "*"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """What reading may need besides the source.
+    """What an importer may need besides the source.
 
-    ``smpl``: the folder of body models, which need not be there. ``workers``: processes.
+    ``smpl``: the folder of body models, which may be missing. ``workers``: number of processes,
+    None for one a core.
     """
 
     smpl: Path
@@ -24,13 +26,13 @@ class Tools:
 
 @dataclass(frozen=True, kw_only=True)
 class Importer:
-    """One kind of annotations, as its site distributes it.
+    """One kind of annotations, as its site distributes them.
 
-    ``called``: names of the data sets whose npz it gives, the first where the source does not tell;
-    and patterns of what each one's site calls its annotations, the best first, "." for the folder
-    that holds them. ``takes``: what a SOURCE of it is. ``find``: the files of a source, empty where
-    it is of another kind; it is given the data set that was asked for, or None. ``read``: reads the
-    files and adds their rows. ``needs``: modules that it imports in other processes.
+    ``called``: by dataset, the glob patterns of the annotations' names, the best first, with "."
+    for the folder that contains them. The first dataset is used if the source does not tell which
+    it is. ``takes``: a text that says what a source is. ``find``: returns the files of a source,
+    none if it is of another kind; called with the source and the wanted dataset or None. ``read``:
+    reads the files and adds their rows. ``needs``: modules that it imports in other processes.
     """
 
     called: Mapping[str, tuple[str, ...]]
@@ -41,5 +43,5 @@ class Importer:
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """Names of the data sets whose npz it gives."""
+        """Names of the datasets that it can make an npz for."""
         return tuple(self.called)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-# Of one value: an entry of the list that is streamed, or what stands beside that list.
+# Limit for one value: an entry of the streamed list, or the value of another key.
 MAX_VALUE_CHARS = 4 << 20
 _CHUNK = 1 << 20
 _BLANK = " \t\r\n"
@@ -13,7 +13,9 @@ _AFTER = _BLANK + ",:]}"
 
 
 class JsonStream:
-    """The values of a JSON text, one after another; ``on_bytes`` hears how much was read."""
+    """The values of a JSON text, one after another. ``on_bytes``: called with the number of bytes
+    that were read since the last call.
+    """
 
     def __init__(self, stream: BinaryIO, on_bytes: Callable[[int], None]) -> None:
         self._stream = stream
@@ -43,7 +45,7 @@ class JsonStream:
             self._fill()
 
     def _take(self, allowed: str) -> str:
-        """The next character, which must be one of these."""
+        """The next character that is not blank, which must be one of ``allowed``."""
         found = self._peek()
         if not found or found not in allowed:
             raise ValueError(f"expected one of {allowed!r}, got {found or 'the end'!r}")
@@ -51,7 +53,7 @@ class JsonStream:
         return found
 
     def _value(self) -> Any:
-        """The next value, whole."""
+        """The next complete value."""
         self._peek()
         while True:
             try:
@@ -60,7 +62,7 @@ class JsonStream:
                 if self._ended:
                     raise
             else:
-                # Where something else follows, a number may have been cut.
+                # A number at the end of the text read so far may be incomplete.
                 if self._ended or (end < len(self._text) and self._text[end] in _AFTER):
                     self._at = end
                     return value
@@ -69,7 +71,7 @@ class JsonStream:
             self._fill()
 
     def _values(self) -> Iterator[Any]:
-        """The entries of a list."""
+        """Yields the entries of a list."""
         self._take("[")
         if self._peek() == "]":
             self._take("]")
@@ -80,11 +82,12 @@ class JsonStream:
                 return
 
     def members(self, streamed: str) -> Iterator[tuple[str, Any]]:
-        """Each key of the text's one object with its value; ``streamed``'s list entry by entry.
+        """Yields each key of the text's object with its value; the key ``streamed``, whose value is
+        a list, once for each entry of the list.
 
         Raises:
-            ValueError: it is no such text, is damaged, or a value is larger than MAX_VALUE_CHARS.
-            RecursionError: it is nested too deeply.
+            ValueError: the text is not such an object, or a value is larger than MAX_VALUE_CHARS.
+            RecursionError: the text is nested too deeply.
         """
         seen: set[str] = set()
         self._take("{")
@@ -94,7 +97,7 @@ class JsonStream:
             self._peek()
             key = self._value()
             if not isinstance(key, str) or key in seen:
-                raise ValueError(f"a key {key!r:.40} that is no text or is there twice")
+                raise ValueError(f"a key {key!r:.40} that is not a string or occurs twice")
             seen.add(key)
             self._take(":")
             if key == streamed:
@@ -105,4 +108,4 @@ class JsonStream:
             if self._take(",}") == "}":
                 break
         if self._peek():
-            raise ValueError("more text behind its end")
+            raise ValueError("more text after the end of the object")

@@ -1,5 +1,5 @@
-"""MPI-INF-3DHP's ``annot.mat``, one a sequence. The formulas are those of SPIN's
-``mpi_inf_3dhp.py`` (training data).
+"""Imports MPI-INF-3DHP's ``annot.mat`` files, one for each sequence. The formulas are those of
+SPIN's ``mpi_inf_3dhp.py`` (training data).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,8 @@ Array = NDArray[np.float64]
 
 CAMERAS = (0, 1, 2, 4, 5, 6, 7, 8)
 JOINTS = 28
-# Of the 28, in the order of joints17; the first is the pelvis.
+# Indexes among the 28 of the joints that are used, in the order of joints17; the first is the
+# pelvis.
 _TAKEN = (4, 18, 19, 20, 23, 24, 25, 3, 5, 6, 7, 9, 10, 11, 14, 15, 16)
 FRAME_PX = 2048
 BOX_FACTOR = 1.2
@@ -34,10 +35,10 @@ def _find(path: Path, _dataset: str | None) -> list[Found]:
 
 
 def read_cameras(path: Path) -> list[tuple[Array, Array]]:
-    """The joints of each of CAMERAS: (frames, 17, 2), px, and (frames, 17, 3), mm.
+    """The used joints for each of CAMERAS: (frames, 17, 2), px, and (frames, 17, 3), mm.
 
     Raises:
-        SourceError: the file is no annot.mat.
+        SourceError: the file is not an annot.mat.
     """
     from scipy.io import loadmat  # noqa: PLC0415  (the extra)
 
@@ -56,7 +57,7 @@ def read_cameras(path: Path) -> list[tuple[Array, Array]]:
 
 
 def _joints(found: dict[str, Any], key: str, camera: int, sides: int, path: Path) -> Array:
-    """The taken joints of a camera (frames, 17, sides)."""
+    """The used joints of one camera (frames, 17, sides)."""
     cells = found.get(key)
     if not isinstance(cells, np.ndarray) or cells.ndim != 2 or len(cells) <= camera:
         raise SourceError(f"{path}: {key} must be a cell for each of 14 cameras")
@@ -79,10 +80,10 @@ def _joints(found: dict[str, Any], key: str, camera: int, sides: int, path: Path
 def _add_camera(
     folder: str, points: Array, points_mm: Array, gathered: Gathered, counted: int
 ) -> int:
-    """Add one camera's rows; ``counted``: the rows with all joints inside that went before.
+    """Add one camera's rows, of which every 10th is kept.
 
-    Returns:
-        As many, with this camera's.
+    ``counted``: number of rows before this camera that have all joints inside the frame. Returns
+    that number with this camera's rows added.
     """
     inside = ((points >= 0) & (points < FRAME_PX)).all(axis=(1, 2))
     frames = np.flatnonzero(inside)
@@ -102,9 +103,9 @@ def _add_camera(
 
 
 def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
-    """Row i of a camera's annotations is its video's frame i + 1. SPIN takes the frames in the
-    order in which the machine lists their folder, and numbers the annotations by it; here they are
-    in order. One row in 10 is kept, counted through all sequences: the 1st, 11th, …
+    """Add the rows of all sequences. Row i (from 0) of a camera's annotations is frame i + 1 of its
+    video. SPIN matches annotations to frames in the order in which the machine lists the folder;
+    here frames are in order. Every 10th row is kept, counted over all sequences: the 1st, 11th, …
     """
     places = ["/".join(found.path.parts[-3:-1]) for found in files]
     tasks = [
@@ -126,8 +127,8 @@ def _read(files: Sequence[Found], gathered: Gathered, tools: Tools) -> None:
         gathered.on_bytes(task.size)
     if len(files) < 16:
         gathered.notes.append(
-            f"{len(files)} of 16 sequences are there ({', '.join(places)}); which rows are kept "
-            "depends on how many go before"
+            f"{len(files)} of 16 sequences exist ({', '.join(places)}); every 10th row is kept, so "
+            "other rows are kept than with all sequences"
         )
     gathered.lack("annot.mat has none; SPIN takes them from OpenPose", "openpose")
     gathered.lack("annot.mat has none; SPIN adds its own fits", "pose", "shape", "has_smpl")

@@ -1,4 +1,6 @@
-"""3DPW's ``sequenceFiles``: a pickle a sequence. The formulas are those of SPIN's ``pw3d.py``."""
+"""Imports 3DPW's ``sequenceFiles``, one pickle for each sequence. The formulas are those of SPIN's
+``pw3d.py``.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +34,7 @@ def _find(path: Path, dataset: str | None) -> list[Found]:
 
 
 def _members(path: Path) -> dict[str, list[Found]]:
-    """The pickles of a zip archive by the folder that they lie in."""
+    """The pickles of a zip archive, by their folder."""
     folders: dict[str, list[Found]] = {}
     for found in find_members(path, ".pkl"):
         folder = ("/" + str(found.member)).split("/")[-2]
@@ -53,10 +55,10 @@ def _below(path: Path) -> dict[str, list[Found]]:
 
 
 def _split_of(folders: Mapping[str, list[Found]], dataset: str | None) -> list[Found]:
-    """The pickles of the split that a data set is made of.
+    """The pickles of the split that a dataset is made from.
 
     Raises:
-        UsageError: it is not there, or there are several and no data set tells which is meant.
+        UsageError: the split is missing, or there are several and no dataset was asked for.
     """
     split = _SPLITS.get(dataset or "", "")
     if split and split in folders:
@@ -64,19 +66,22 @@ def _split_of(folders: Mapping[str, list[Found]], dataset: str | None) -> list[F
     others = sorted({*folders} & {*_ALL_SPLITS})
     if split and others:
         raise UsageError(
-            f"3DPW's {split}, which {dataset} is made of, is not there, but {', '.join(others)}; "
-            f"is the download complete? To import another split as {dataset}, give its folder"
+            f"3DPW's {split}, from which {dataset} is made, is missing; found: "
+            f"{', '.join(others)}; is the download complete? To import another split as {dataset}, "
+            "give its folder"
         )
     if len(folders) > 1:
         raise UsageError(
-            f"3DPW's pickles are there in {', '.join(sorted(folders))}: --dataset 3dpw takes "
-            "train, --dataset 3dpw_test takes test; or give one of the folders"
+            f"3DPW's pickles are in several folders: {', '.join(sorted(folders))}: pass --dataset "
+            "3dpw for train or --dataset 3dpw_test for test, or give one of the folders"
         )
     return next(iter(folders.values()), [])
 
 
 def _array(value: Any, what: str, shape: tuple[int, ...]) -> Array:
-    """Numbers of a shape, in which -1 stands for any length."""
+    """An array as float64. ``what``: its name, for errors. ``shape``: the expected one, with -1 for
+    any length.
+    """
     array = value.array() if isinstance(value, PlainArray) else value
     if not isinstance(array, np.ndarray):
         raise SourceError(f"{what} must be an array")
@@ -86,23 +91,23 @@ def _array(value: Any, what: str, shape: tuple[int, ...]) -> Array:
 
 
 def _people(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the sequence holds of each person: a list's entry, or an array's row."""
+    """The sequence's values for each person, by key."""
     columns: dict[str, Any] = {}
     for key in ("poses", "betas", "poses2d", "campose_valid", "genders"):
         values = content.get(key)
         columns[key] = list(values.array()) if isinstance(values, PlainArray) else values
         if not isinstance(columns[key], (list, tuple)):
-            raise SourceError(f"{key} must be a list, of one entry a person")
+            raise SourceError(f"{key} must be a list with one entry for each person")
     counts = {key: len(values) for key, values in columns.items()}
     if len(set(counts.values())) > 1:
-        raise SourceError(f"its lists are of different numbers of people: {counts}")
+        raise SourceError(f"its lists have different numbers of people: {counts}")
     return [dict(zip(columns, one, strict=True)) for one in zip(*columns.values(), strict=True)]
 
 
 def _add_person(
     person: Mapping[str, Any], cameras: Array, names: NDArray[np.str_], gathered: Gathered
 ) -> None:
-    """Add one person's rows. ``cameras`` (frames, 3, 3): rotations from the world."""
+    """Add one person's rows. ``cameras`` (frames, 3, 3): rotations from the world to the camera."""
     frames = len(names)
     pose = _array(person["poses"], "poses", (frames, 72))
     shape = _array(person["betas"], "betas", (-1,))[:BETAS]
@@ -115,7 +120,7 @@ def _add_person(
     seen = points[:, :, 2] > 0
     kept = np.flatnonzero(valid & seen.any(axis=1))
     if not are_rotations(cameras[kept]).all():
-        raise SourceError("cam_poses of a valid frame is no rotation")
+        raise SourceError("cam_poses of a valid frame is not a rotation")
     gathered.leave_out("the camera's pose is not valid", int((~valid).sum()))
     gathered.leave_out("no joint seen", int(valid.sum()) - len(kept))
     center, scale = box_of_points(points[kept, :, :2], seen[kept], BOX_FACTOR)
@@ -135,7 +140,7 @@ def _add_sequence(content: Any, gathered: Gathered) -> None:
     """Add the rows of all people of a sequence.
 
     Raises:
-        SourceError: it is not one of 3DPW's.
+        SourceError: the content is not a sequence of 3DPW.
     """
     if not isinstance(content, dict):
         raise SourceError("must hold a dictionary")
@@ -150,8 +155,8 @@ def _add_sequence(content: Any, gathered: Gathered) -> None:
 
 
 def _read(files: Sequence[Found], gathered: Gathered, _tools: Tools) -> None:
-    """Sequences by name, people in their order, frames in theirs; SPIN takes the sequences as the
-    machine lists them.
+    """Add the rows of all files: sequences by name, then people, then frames, in order. SPIN takes
+    the sequences in the order in which the machine lists them.
     """
     for found in files:
         with found.open() as stream:
@@ -161,7 +166,7 @@ def _read(files: Sequence[Found], gathered: Gathered, _tools: Tools) -> None:
         except SourceError as error:
             raise SourceError(f"{found.where}: not a sequence of 3DPW: {error}") from error
         gathered.on_bytes(found.size)
-    why = "SPIN's script makes none of 3DPW: its joints would be those of a mesh"
+    why = "SPIN's script makes none for 3DPW: they would be the joints of a mesh"
     gathered.lack(why, "openpose", "part", "S")
 
 

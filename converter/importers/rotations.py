@@ -1,4 +1,4 @@
-"""Rotations as vectors and matrices, by scipy."""
+"""Converts rotations between vectors and matrices, with scipy."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,12 +6,15 @@ from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
 
-# Of a matrix from a rotation's: single precision stays far below, another quantity far above.
+# How far R Rᵀ may be from the identity. Rounding to single precision is far below, a matrix that is
+# not a rotation far above.
 _TOLERANCE = 1e-2
 
 
 def are_rotations(matrices: Array) -> NDArray[np.bool_]:
-    """Which of the matrices (..., 3, 3) are rotations: finite, orthonormal, right-handed."""
+    """(...) bool: which of the matrices (..., 3, 3) are rotations: finite, orthonormal,
+    right-handed.
+    """
     with np.errstate(all="ignore"):
         squares = matrices @ np.swapaxes(matrices, -1, -2)
         straight = np.abs(squares - np.eye(3)).max(axis=(-1, -2)) <= _TOLERANCE
@@ -19,7 +22,7 @@ def are_rotations(matrices: Array) -> NDArray[np.bool_]:
 
 
 def axis_angles(matrices: Array) -> Array:
-    """Rotation vectors (..., 3), rad, of at most pi, of rotation matrices (..., 3, 3)."""
+    """Rotation vectors (..., 3), rad, of length at most pi, of rotation matrices (..., 3, 3)."""
     vectors = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec()
     return np.asarray(vectors).reshape(matrices.shape[:-1])
 

@@ -1,4 +1,4 @@
-"""Annotations as they were downloaded become one npz that a build takes."""
+"""Imports annotations as they were downloaded into one npz for a build."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,12 +31,17 @@ MAX_WORKERS = 1024
 class ImportRequest:
     """What to import.
 
-    ``sources``: files and folders, all of one data set. ``out``: the npz to write. ``dataset``:
-    what they must be; None lets the sources tell. ``smpl``: the folder of SMPL's neutral model and
-    ``J_regressor_extra.npy``, which must both be there; None takes DEFAULT_SMPL if they are.
+    Args:
+        sources: files and folders, all of one dataset.
+        out: the npz to write.
+        dataset: the dataset that the sources must be of; None to recognise it.
+        smpl: folder with SMPL's neutral model and ``J_regressor_extra.npy``; both must exist. None
+            for DEFAULT_SMPL, where they may be missing.
+        workers: number of processes, None for one a core.
+        overwrite: True to replace an existing npz.
 
     Raises:
-        UsageError: a value is wrong, or a file is not there.
+        UsageError: a value is wrong, or a file is missing.
     """
 
     sources: tuple[Path, ...]
@@ -54,7 +59,7 @@ class ImportRequest:
         if self.out.suffix != ".npz":
             raise UsageError(f"--out {self.out}: must end in .npz")
         if self.out.exists() and not (self.overwrite and self.out.is_file()):
-            raise UsageError(f"--out {self.out}: is there already; --overwrite replaces a file")
+            raise UsageError(f"--out {self.out}: exists already; --overwrite replaces a file")
         for source in self.sources:
             if not source.exists():
                 raise UsageError(f"{source}: no such file or folder")
@@ -68,7 +73,7 @@ class ImportRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportPlan:
-    """The files to read, in order, and by whom; ``size``: their bytes."""
+    """The files to read, in order, and their importer. ``size``: bytes of all files."""
 
     request: ImportRequest
     importer: Importer
@@ -81,8 +86,8 @@ class ImportPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportSummary:
-    """What was imported: rows kept, rows left out by reason, keys of the npz, and keys that it
-    lacks with why.
+    """The result of an import: numbers of files and rows, numbers of rows left out by reason, keys
+    of the npz, keys that it lacks with the reason, and notes for the user.
     """
 
     dataset: str
@@ -96,12 +101,12 @@ class ImportSummary:
 
 
 def plan_import(request: ImportRequest) -> ImportPlan:
-    """Find the sources' files, and which importer they are for.
+    """Find the sources' files and the importer for them.
 
     Raises:
-        UsageError: no importer knows them, or not all of them are of one kind.
+        UsageError: no importer knows the sources, or they are of different kinds.
         SourceError: an archive is damaged.
-        ModuleNotFoundError: of the extra ``import``.
+        ModuleNotFoundError: a module of the extra ``import`` is not installed.
     """
     chosen: Importer | None = None
     files: list[Found] = []
@@ -110,7 +115,7 @@ def plan_import(request: ImportRequest) -> ImportPlan:
         if chosen is not None and importer is not chosen:
             raise UsageError(
                 f"{source}: is {importer.takes}; {request.sources[0]} is {chosen.takes}: import "
-                "each into an npz of its own"
+                "each into its own npz"
             )
         chosen = importer
         files += found
@@ -131,16 +136,16 @@ def _find(source: Path, dataset: str | None) -> tuple[Importer, list[Found]]:
         if found:
             return importer, found
     known = "; ".join(one.takes for one in importers)
-    raise UsageError(f"{source}: not what is imported, which is: {known}")
+    raise UsageError(f"{source}: not annotations that can be imported, which are: {known}")
 
 
 def run_import(plan: ImportPlan, on_bytes: Callable[[int], None]) -> ImportSummary:
-    """Read all files, then write the npz, whole or not at all.
+    """Read all files, then write the npz, which is renamed once it is complete.
 
-    ``on_bytes`` hears how many more bytes of the files are done.
+    ``on_bytes``: called with the number of bytes of the files that were read since the last call.
 
     Raises:
-        SourceError: a file is not what its data set distributes, or no row is left.
+        SourceError: a file does not have the form that its dataset distributes, or no row is left.
         StorageError: the npz cannot be written.
     """
     request = plan.request
@@ -166,7 +171,7 @@ def run_import(plan: ImportPlan, on_bytes: Callable[[int], None]) -> ImportSumma
 
 
 def _check(gathered: Gathered, request: ImportRequest, files: Sequence[Found]) -> None:
-    """Refuse rows of another data set than asked for, and none at all."""
+    """Raise an error if the rows are of another dataset than asked for, or if there are none."""
     if request.dataset not in (None, gathered.dataset):
         raise UsageError(
             f"{files[0].where}: is of {gathered.dataset!r}, --dataset says {request.dataset!r}"

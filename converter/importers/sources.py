@@ -1,4 +1,4 @@
-"""Annotations as they were downloaded, looked for where a data set's npz or frames should be."""
+"""Finds downloaded annotations in the folders where a dataset's npz or frames should be."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,15 +11,16 @@ from refit_shard.shards_spec.errors import RefitShardError
 
 
 def find_downloaded(dataset: str, folders: Sequence[Path]) -> str | None:
-    """What ``import-annotations`` may be given for this data set, as a shell takes it: the best
-    that lies in the first of these folders that holds any; None where nothing does.
+    """A source for ``import-annotations``, quoted for a shell: the best downloaded annotations of
+    this dataset, in the first of the folders that has them; None if there are none.
 
-    Files are told by the names that their site gives them, and none is read but a zip's directory.
+    Files are recognised by the names that their site gives them. Nothing is read except directories
+    of zips.
     """
     for importer in IMPORTERS:
         for pattern in importer.called.get(dataset, ()):
             for folder in folders:
-                with suppress(RefitShardError, OSError):  # damaged, or not to be read
+                with suppress(RefitShardError, OSError):  # damaged or unreadable
                     source = _source(importer, dataset, folder, pattern)
                     if source is not None:
                         return source

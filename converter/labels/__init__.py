@@ -1,1 +1,1 @@
-"""Adds own labels to finished shards: which row gets which label, and the new shards."""
+"""Adds own labels to finished shards: matches the labels to rows, and writes new shards."""

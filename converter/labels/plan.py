@@ -1,5 +1,5 @@
-"""Plans ``add-labels``: which labels a finished set gets, and from which row of the npz each row
-takes them.
+"""Plans ``add-labels``: which labels a finished dataset gets, and which row of the npz belongs to
+which of its rows.
 """
 
 from contextlib import closing
@@ -24,8 +24,13 @@ SOURCE_ROW = "source_row"
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsRequest:
-    """What to add. ``shards``: the finished set, by path or URL; ``npz``: the file with the labels
-    ``keep``; ``workers``: threads, None for all cores.
+    """The labels to add.
+
+    Args:
+        shards: path or URL of the finished dataset.
+        npz: path or URL of the file with the labels.
+        keep: the labels.
+        workers: number of threads, None for one a core.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -46,14 +51,16 @@ class LabelsRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsPlan:
-    """``standing``: manifest of the existing set. ``kept``: the new labels, by row of the npz.
+    """Which row gets which labels.
+
+    ``existing``: manifest of the existing shards. ``kept``: the new labels, by row of the npz.
     ``places``: for each source row its row of the npz, or -1. ``fields``: columns of the new
-    shards. ``content``: everything that decides their bytes. ``done``: whether the set has the
-    labels already.
+    shards. ``content``: everything that decides their bytes. ``joined_by``: how rows were matched,
+    for people. ``done``: True if the shards have the labels already.
     """
 
     request: LabelsRequest
-    standing: Manifest
+    existing: Manifest
     kept: Kept
     places: NDArray[np.int64]
     fields: tuple[Field, ...]
@@ -63,17 +70,17 @@ class LabelsPlan:
 
     @property
     def plan_hash(self) -> str:
-        """Of the new shards."""
+        """The plan's hash of the new shards."""
         return plan_hash(self.content)
 
 
 def plan_labels(request: LabelsRequest) -> LabelsPlan:
-    """Read the labels and find out which row gets which; nothing is written.
+    """Read the labels and match them to the dataset's rows. Nothing is written.
 
     Raises:
-        SourceError: the npz cannot be used, or is of other rows.
-        UsageError: the set has labels of these names already.
-        ShardError: the set is not finished, or damaged.
+        SourceError: the npz cannot be used, or belongs to other rows.
+        UsageError: the dataset has labels with these names already.
+        ShardError: the dataset is not finished, or damaged.
     """
     data_set = ShardSet.open(request.shards)
     manifest = data_set.manifest
@@ -87,7 +94,7 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
         added = {"columns": names_added, "source_sha256": sha256()}
     earlier = manifest.plan.get("labels", [])
     if not isinstance(earlier, list):
-        raise ShardError(f"{request.shards}: 'labels' of the plan is no list; damaged")
+        raise ShardError(f"{request.shards}: damaged: 'labels' of the plan is not a list")
     done = added in earlier and set(kept.fields) <= set(manifest.own)
     if not done:
         _check_new(request, manifest, kept.fields)
@@ -96,7 +103,7 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
     fields = manifest.fields if done else with_own(manifest.fields, kept.fields)
     return LabelsPlan(
         request=request,
-        standing=manifest,
+        existing=manifest,
         kept=kept,
         places=places,
         fields=fields,
@@ -107,7 +114,7 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
 
 
 def _rows_of(npz: Npz, keep: tuple[Keep, ...]) -> int:
-    """How many rows the npz has: by its source_row, its imgname, or the first of the labels."""
+    """The number of rows of the npz: those of source_row, of imgname, or of the first label."""
     for key in (SOURCE_ROW, "imgname", *(one.name for one in keep)):
         entry = npz.entries.get(key)
         if entry is not None and entry.shape:
@@ -118,13 +125,15 @@ def _rows_of(npz: Npz, keep: tuple[Keep, ...]) -> int:
 
 
 def _join(npz: Npz, total: int, source_rows: int) -> tuple[NDArray[np.int64], str]:
-    """For each source row of the set its row of the npz, or -1; and how the rows were matched."""
+    """For each source row of the dataset its row of the npz, or -1; and how the rows were
+    matched.
+    """
     if SOURCE_ROW not in npz.entries:
         if total != source_rows:
             raise SourceError(
-                f"{npz.path}: has {total} rows, the set was built from an npz of {source_rows}: "
-                f"give one with the same rows, or with the array {SOURCE_ROW!r} that says which "
-                "they are"
+                f"{npz.path}: has {total} rows, the dataset was built from an npz with "
+                f"{source_rows}: give one with the same rows, or with an array {SOURCE_ROW!r} that "
+                "states each row's number"
             )
         by = "row and imgname" if "imgname" in npz.entries else "row alone"
         return np.arange(total), by
@@ -148,8 +157,8 @@ def _check_new(request: LabelsRequest, manifest: Manifest, own: tuple[Field, ...
     again = next((field.name for field in own if field.name in known), None)
     if again is not None:
         raise UsageError(
-            f"{request.shards}: has the label {again!r} already; to have it otherwise, build the "
-            "set again with --keep, or add it under another name"
+            f"{request.shards}: has the label {again!r} already; to replace it, build the dataset "
+            "again with --keep, or add the label under another name"
         )
     check_columns(with_own(manifest.fields, own), request.npz)
 
@@ -157,19 +166,22 @@ def _check_new(request: LabelsRequest, manifest: Manifest, own: tuple[Field, ...
 def check_same_rows(
     data_set: ShardSet, npz: str, places: NDArray[np.int64], names: NDArray[Any] | None
 ) -> None:
-    """Check that the npz has every row of the set, with the same frame's name.
+    """Check that the npz has every row of the dataset, with the same frame's name.
 
-    ``names``: the npz's imgname, if it has any.
+    ``places``: for each source row its row of the npz, or -1. ``names``: the npz's imgname, or
+    None.
 
     Raises:
-        SourceError: names the first row that differs.
+        SourceError: a row is missing or differs; the error names the first one.
         ShardError: an index is missing or damaged.
     """
     for entry in data_set.manifest.shards:
         index = open_index(data_set.folder, entry, data_set.manifest.fields)
         rows = index.column(SOURCE_ROW).to_numpy()
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(places):
-            raise SourceError(f"{npz}: {entry.name} holds source rows that the set does not have")
+            raise SourceError(
+                f"{npz}: {entry.name} holds source rows that the dataset's npz did not have"
+            )
         taken = places[rows]
         if (taken < 0).any():
             raise SourceError(
@@ -183,6 +195,6 @@ def check_same_rows(
         ):
             if name != (other.decode(errors="replace") if isinstance(other, bytes) else other):
                 raise SourceError(
-                    f"{npz}: is of other rows: imgname of source row {row} is {other!r:.80}, in "
-                    f"the set {name!r:.80}"
+                    f"{npz}: belongs to other rows: imgname of source row {row} is {other!r:.80}, "
+                    f"in the shards {name!r:.80}"
                 )

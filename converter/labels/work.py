@@ -1,8 +1,8 @@
-"""Carrying out the plan of new labels: each tar is written anew from its members, no image is
-decoded, and the new set takes the old one's place once it is whole.
+"""Carries out the plan of ``add-labels``: new shards are written from the samples of the old ones,
+without decoding an image, and replace them once all are complete.
 
-The new shards have a generation of their own beside those that stand, as of a build that
-overwrites; so does what is interrupted go on.
+The new shards are written beside the old ones with a new generation, as in a build with
+``--overwrite``, and an interrupted run is continued in the same way.
 """
 
 from collections.abc import Callable
@@ -38,8 +38,10 @@ OnShard = Callable[[ShardResult], None]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsSummary:
-    """What stands on disk afterwards. ``kept_shards``: that an interrupted run had made, or all
-    where the set had the labels already. ``joined_by``: what told which row is which.
+    """The dataset with its new labels.
+
+    ``joined_by``: how rows were matched. ``kept_shards``: shards that an interrupted run has
+    written; all if the dataset had the labels already.
     """
 
     dataset: str
@@ -53,29 +55,32 @@ class LabelsSummary:
 
 
 def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
-    """Write the set with its new labels beside the old one, then put it in its place.
+    """Write the shards with the new labels beside the old ones, then replace those.
 
-    Killed at any time, the old set or the new one is whole, and the same call goes on.
+    If killed at any time, the old shards or the new ones are complete, and the same call continues;
+    so it does after a StorageError.
 
     Raises:
-        UsageError: another build is writing there, or waits to be ended.
-        ShardError: a shard that stands is damaged, or a new one is not what was written.
-        StorageError: writing failed; the same call goes on.
+        UsageError: another build is writing there, or was interrupted.
+        ShardError: an existing or a new shard is damaged.
+        StorageError: reading or writing failed.
     """
-    folder, standing = open_folder(plan.request.shards, "SET"), plan.standing
+    folder, existing = open_folder(plan.request.shards, "SET"), plan.existing
     with build_lock(folder):
-        if read_manifest(folder) != standing:
-            raise UsageError(f"{folder.url}: the set was built again meanwhile; run the same again")
-        note = pending_note(folder, standing.dataset)
+        if read_manifest(folder) != existing:
+            raise UsageError(
+                f"{folder.url}: the dataset was built again meanwhile; run the same command again"
+            )
+        note = pending_note(folder, existing.dataset)
         if note is not None and note.plan_hash != plan.plan_hash:
             raise UsageError(
-                f"{folder.url}: a build --overwrite or other labels that did not end wait: give "
-                f"that command again, or drop it by deleting {folder.url}/{OVERWRITE}"
+                f"{folder.url}: a build --overwrite or another add-labels was interrupted: run "
+                f"that command again, or give it up by deleting {folder.url}/{OVERWRITE}"
             )
         if plan.done and OVERWRITE not in folder.names():
-            return _summary(plan, folder, standing, kept=len(standing.shards))
-        quarantine = folder.read(quarantine_name(standing.generation), limit=_MAX_QUARANTINE)
-        publisher = open_publisher(folder, standing.dataset, plan.content, overwrite=True)
+            return _summary(plan, folder, existing, kept=len(existing.shards))
+        quarantine = folder.read(quarantine_name(existing.generation), limit=_MAX_QUARANTINE)
+        publisher = open_publisher(folder, existing.dataset, plan.content, overwrite=True)
         try:
             results = [] if plan.done else _remake_all(plan, publisher, on_shard)
             manifest = _manifest(plan, results)
@@ -84,29 +89,29 @@ def add_labels(plan: LabelsPlan, on_shard: OnShard) -> LabelsSummary:
         except RefitShardError:
             publisher.clear()
             raise
-    kept = len(standing.shards) if plan.done else sum(result.kept for result in results)
+    kept = len(existing.shards) if plan.done else sum(result.kept for result in results)
     return _summary(plan, folder, manifest, kept)
 
 
 def _remake_all(plan: LabelsPlan, publisher: Publisher, on_shard: OnShard) -> list[ShardResult]:
-    """Every shard in the order of the set, with the new labels."""
-    standing = plan.standing
-    new = NewShards(dataset=standing.dataset, content=plan.content, fields=plan.fields)
+    """Make every shard again with the new labels, in the dataset's order."""
+    existing = plan.existing
+    new = NewShards(dataset=existing.dataset, content=plan.content, fields=plan.fields)
     remakes = [
         Remake(
             rows=entry.rows,
             samples=partial(_samples, plan, publisher.folder, entry),
             account=partial(_account, plan, publisher.folder, entry),
         )
-        for entry in standing.shards
+        for entry in existing.shards
     ]
     return remake_shards(publisher, new, remakes, plan.request.workers, on_shard)
 
 
 def _account(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Account:
-    """What the index of a shard that stands states of it."""
+    """What the index of an existing shard states besides its rows."""
     name = f"{entry.name}.arrow"
-    seal = read_seal(open_index(folder, entry, plan.standing.fields), name)
+    seal = read_seal(open_index(folder, entry, plan.existing.fields), name)
     return Account(frames=seal.frames, quarantined=seal.quarantined, warned=seal.warned)
 
 
@@ -114,10 +119,10 @@ def _samples(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Samples:
     """Each sample's record with the new labels, and its JPEG."""
     dtype = npy_dtype(plan.fields)
     with folder.local_copy(f"{entry.name}.arrow", f"{entry.name}.tar") as local:
-        shard = Shard(local, entry, plan.standing.fields)
+        shard = Shard(local, entry, plan.existing.fields)
         added = plan.kept.take(plan.places[shard.view("source_row")])
         for row in range(len(shard)):
-            old, jpeg = whole_sample(shard, row, plan.standing.dataset)
+            old, jpeg = whole_sample(shard, row, plan.existing.dataset)
             record = np.zeros((), dtype)
             for name in old.dtype.names or ():
                 if name != RECORD_CRC:
@@ -129,9 +134,9 @@ def _samples(plan: LabelsPlan, folder: Folder, entry: ShardEntry) -> Samples:
 
 def _manifest(plan: LabelsPlan, results: list[ShardResult]) -> Manifest:
     if plan.done:
-        return plan.standing
+        return plan.existing
     return replace(
-        plan.standing,
+        plan.existing,
         plan=plan.content,
         fields=plan.fields,
         shards=tuple(result.entry for result in results),

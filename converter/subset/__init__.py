@@ -1,1 +1,1 @@
-"""ReFit's validation subset of 3DPW: which rows, and their crops."""
+"""Makes ReFit's validation subset of 3DPW: chooses the rows and cuts their crops."""

@@ -1,8 +1,8 @@
-"""The plan of 3DPW's validation subset, as ReFit's ``subsample_3dpw.py`` makes it.
+"""Plans 3DPW's validation subset, with the same rows as ReFit's ``subsample_3dpw.py``.
 
-Some rows of the npz are drawn; each becomes a crop of its own, ``imageCrops/…_<row>.jpg`` beside
-``imageFiles``, and the drawn rows of every key go to a smaller npz that names those crops.
-:mod:`refit_shard.converter.subset.work` carries it out.
+Some rows of the npz are drawn at random. Each gets a crop, ``imageCrops/…_<row>.jpg`` beside
+``imageFiles``. The drawn rows of every key are written to a smaller npz that names those crops.
+:mod:`refit_shard.converter.subset.work` carries out the plan.
 """
 
 import posixpath
@@ -32,9 +32,15 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRequest:
-    """``npz``, ``root``: 3dpw_test's annotations and the folder of its frames, paths or URLs, held
-    as text. ``target``: the npz to write. ``rows``: how many are drawn. ``workers``: threads, None
-    for all cores.
+    """The subset to make.
+
+    Args:
+        npz: path or URL of 3dpw_test's annotations.
+        root: folder or URL of its frames.
+        target: path of the npz to write.
+        rows: number of rows to draw.
+        seed: of the draw.
+        workers: number of threads, None for one a core.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -63,10 +69,10 @@ class SubsetRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """One crop: drawn row ``index`` of the subset, ``row`` of the full npz.
+    """One crop: row ``index`` of the subset, row ``row`` of the full npz.
 
-    ``path``: of the JPEG below the root. ``cx``, ``cy``, ``side``: the box in the frame's pixels.
-    ``stated``: the frame's (H, W) if the npz states it.
+    ``path``: of the JPEG below the root. ``cx``, ``cy``, ``side``: the box in pixels of the frame.
+    ``stated``: the frame's (H, W) as the npz states it, else None.
     """
 
     index: int
@@ -80,8 +86,10 @@ class Crop:
 
 @dataclass(frozen=True)
 class SubsetPlan:
-    """``columns``: the drawn rows of every key, unchanged; ``crops``: by the path of their frame,
-    below the root.
+    """The drawn rows and their crops.
+
+    ``columns``: the drawn rows of every key, unchanged. ``crops``: by the path of their frame below
+    the root.
     """
 
     request: SubsetRequest
@@ -91,22 +99,21 @@ class SubsetPlan:
 
     @property
     def rows(self) -> int:
-        """Rows of the subset."""
+        """Number of rows of the subset."""
         return len(self.columns["imgname"])
 
 
 def subset_rows(total: int, rows: int, seed: int) -> NDArray[np.int64]:
-    """ReFit's choice of ``rows`` of ``total`` rows, sorted; by numpy's legacy generator, so that it
-    is the same.
+    """The ``rows`` of ``total`` rows that ReFit draws, sorted. Numpy's legacy generator is used,
+    because ReFit uses it.
     """
     drawn = np.random.RandomState(seed).permutation(total)[:rows]
     return np.sort(drawn).astype(np.int64)
 
 
 def crop_path(path: str, row: int) -> str | None:
-    """Where the crop of ``row`` goes, from its frame's path; None if that is not 3DPW's form.
-
-    Only the leading folder and the suffix change, whatever else holds the same words.
+    """The path of the crop of ``row``, from its frame's path; None if the frame's path does not
+    have 3DPW's form. Only the first folder and the suffix are changed.
     """
     folder, _, rest = path.partition("/")
     stem, suffix = rest[: -len(_SUFFIX)], rest[-len(_SUFFIX) :]
@@ -116,7 +123,8 @@ def crop_path(path: str, row: int) -> str | None:
 
 
 def read_columns(npz_path: str, rows: int, seed: int) -> tuple[Columns, NDArray[np.int64], int]:
-    """Every key of the npz at the drawn rows; those rows; and how many there were.
+    """The drawn rows of every key of the npz; the numbers of these rows; and the number of all
+    rows.
 
     Raises:
         SourceError: a key is missing, cannot be read, or has another number of rows.
@@ -150,7 +158,7 @@ def _names(columns: Columns, where: str) -> list[str]:
         )
     names = []
     for row, value in enumerate(values.tolist()):
-        try:  # as text it may hold half a surrogate pair
+        try:  # a numpy string may contain half a surrogate pair
             data = value if isinstance(value, bytes) else value.encode()
             names.append(data.decode())
         except UnicodeError as error:
@@ -161,7 +169,7 @@ def _names(columns: Columns, where: str) -> list[str]:
 
 
 def _numbers(columns: Columns, key: str, width: int, where: str) -> NDArray[np.float64]:
-    """A column as float64 (rows, width); numbers written as strings are read."""
+    """A column as float64 (rows, width); numbers that are stored as strings are parsed."""
     values = columns[key]
     try:
         return values.astype(np.float64).reshape(len(values), width)
@@ -173,10 +181,10 @@ def _numbers(columns: Columns, key: str, width: int, where: str) -> NDArray[np.f
 
 
 def plan_subset(request: SubsetRequest) -> SubsetPlan:
-    """Draw the rows and say what is cut from which frame; no frame is looked at.
+    """Draw the rows and plan their crops. No frame is read.
 
     Raises:
-        SourceError: the npz cannot be used, or a drawn name is not of 3DPW's form.
+        SourceError: the npz cannot be used, or a drawn name does not have 3DPW's form.
     """
     where = request.npz
     columns, drawn, total = read_columns(where, request.rows, request.seed)

@@ -1,6 +1,8 @@
-"""Carrying out the plan of the 3DPW subset: every frame is decoded once, crops appear by rename.
+"""Carries out the plan of the 3DPW subset. Every frame is decoded once; crops are renamed once they
+are complete.
 
-A crop's JPEG comment says of which frame and box it is, so a later run keeps what still holds.
+A crop's JPEG comment states from which frame and box it was made, so that a later run keeps crops
+that are still right.
 """
 
 import hashlib
@@ -47,7 +49,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetSummary:
-    """What was done. With ``faults`` no npz was written."""
+    """The result of a run. If there are ``faults``, no npz was written."""
 
     npz: str
     crops: str
@@ -60,21 +62,25 @@ class SubsetSummary:
 
 
 def _mark(crop: Crop, frame_sha256: bytes) -> str:
-    """What a crop's JPEG comment begins with: of which pixels and box it is, by which recipe."""
+    """The beginning of a crop's JPEG comment: the recipe, and a hash of the frame's file
+    and box.
+    """
     box = np.array([crop.cx, crop.cy, crop.side]).tobytes()
     return f"{_RECIPE} {hashlib.sha256(frame_sha256 + box).hexdigest()} "
 
 
 def encode_crop(pixels: Frame, mark: str, size: Size) -> bytes:
-    """A crop as the bytes of its file: a JPEG whose comment is ``mark`` and its frame's size."""
-    data = encode(pixels, QUALITY, interval=0)  # decoded by libjpeg, to the bit as ReFit's are
+    """A crop as the bytes of its file: a JPEG with ``mark`` and the frame's size as its comment."""
+    data = encode(pixels, QUALITY, interval=0)  # without restart markers, as in ReFit's crops
     text = f"{mark}{size[0]} {size[1]}".encode()
     comment = _COMMENT + (len(text) + 2).to_bytes(2, "big") + text
     return _START_OF_IMAGE + comment + data[len(_START_OF_IMAGE) :]
 
 
-def _standing(root: Folder, crop: Crop, mark: str) -> Size | None:
-    """The frame's (H, W) if the crop is on disk, whole, and of the same frame and box."""
+def _existing(root: Folder, crop: Crop, mark: str) -> Size | None:
+    """The frame's (H, W) if the crop exists, is complete, and is of the same frame and box; else
+    None.
+    """
     try:
         data = read_frame(root, crop.path)
         if not data.startswith(_START_OF_IMAGE + _COMMENT):
@@ -90,7 +96,9 @@ def _standing(root: Folder, crop: Crop, mark: str) -> Size | None:
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of one frame: (H, W) by index in the subset; how many crops were kept."""
+    """The result of one frame. ``sizes``: the frame's (H, W) by the crop's index in the subset.
+    ``kept``: number of crops that existed already.
+    """
 
     sizes: dict[int, Size]
     kept: int
@@ -113,12 +121,12 @@ def _write(root: Folder, crop: Crop, frame: Frame, mark: str) -> Size:
 
 
 def _cut(root: Folder, frames: Frames, path: str, crops: Sequence[Crop]) -> _Done:
-    """Make the crops of one frame that are not there; it is decoded once, if at all."""
+    """Write those crops of one frame that do not exist. The frame is decoded at most once."""
     try:
         data = frames.read(path)
         digest = hashlib.sha256(data).digest()
         marks = {crop.index: _mark(crop, digest) for crop in crops}
-        found = {crop.index: _standing(root, crop, marks[crop.index]) for crop in crops}
+        found = {crop.index: _existing(root, crop, marks[crop.index]) for crop in crops}
         sizes = {index: size for index, size in found.items() if size is not None}
         wanted = [crop for crop in crops if crop.index not in sizes]
         frame = decode_frame(data).pixels if wanted else np.zeros((0, 0, 3), np.uint8)
@@ -135,7 +143,7 @@ def _cut(root: Folder, frames: Frames, path: str, crops: Sequence[Crop]) -> _Don
 
 
 def _make_folders(plan: SubsetPlan, root: Folder) -> None:
-    """Make the crops' folders, and remove what a killed run left half written in them."""
+    """Create the crops' folders, and delete temporary files of a killed run in them."""
     paths = {posixpath.dirname(crop.path) for crops in plan.crops.values() for crop in crops}
     for path in sorted(paths):
         folder = root.child(path)
@@ -146,7 +154,9 @@ def _make_folders(plan: SubsetPlan, root: Folder) -> None:
 
 
 def _cut_all(plan: SubsetPlan, root: Folder, on_rows: Callable[[int], None]) -> list[_Done]:
-    """Cut every frame's crops in threads: all the work is in code that lets go of Python's lock."""
+    """Cut every frame's crops, in threads, because nearly all of the work releases the
+    interpreter's lock.
+    """
     done = []
     workers = plan.request.workers
     packed = find_packed(root, list(plan.crops), root.child(CROPS_FOLDER).child(LISTS_FOLDER))
@@ -166,9 +176,10 @@ def _cut_all(plan: SubsetPlan, root: Folder, on_rows: Callable[[int], None]) -> 
 
 
 def make_subset(plan: SubsetPlan, on_rows: Callable[[int], None]) -> SubsetSummary:
-    """Cut the crops that are not there yet, then, if every row has one, write the npz.
+    """Cut the crops that do not exist yet and, if every row has one, write the npz. If stopped, the
+    same call continues.
 
-    ``on_rows`` hears how many more rows are through. Stopped, it goes on where it was.
+    ``on_rows``: called with the number of rows that were finished since the last call.
 
     Raises:
         StorageError: a file could not be written.

@@ -1,1 +1,1 @@
-"""Frames out of videos: those that an npz names, each under its name."""
+"""Extracts from videos the frames that an npz names."""

@@ -1,12 +1,12 @@
-"""Decoding a video, every frame with its place among all of them, also where the video is damaged.
+"""Decodes a video and gives every frame its number in the video, also if the video is damaged.
 
-A frame's place is its number, from 0, in the order in which a player shows the frames, which is
-the order in which OpenCV and FFmpeg count them. Where a part of a video cannot be decoded, its
-frames do not come out, and counting would give every later frame the number of another one. So each
-packet is followed: from the first damage on, a frame's place is that of its packet's time among
-those of all packets, or of its packet in the file where frames are stored in the order shown. Where
-packets themselves are lost, in a file that was cut or whose chunks are damaged, what cannot be
-placed has no place.
+A frame's number, its *place*, counts from 0 in the order in which a player shows the frames, which
+is how OpenCV and FFmpeg count them. A decoder drops frames that it cannot decode, so counting its
+frames would give every later frame a wrong number. Therefore the number of each packet is passed
+through the decoder. From the first damage on, a frame's place is the rank of its packet's time
+among the times of all packets or, if frames are stored in the order in which they are shown, the
+packet's number in the file. If packets are lost, in a file that was cut or whose chunks are
+damaged, the place of later frames may be unknown.
 """
 
 from bisect import bisect_left, insort
@@ -26,24 +26,26 @@ from numpy.typing import NDArray
 
 from refit_shard.shards_spec.errors import SourceError
 
-# By readers that open no other file: a playlist under a video's name could name any. Matroska is
-# left out, as its reader passes over damage without a word.
+# Formats whose readers open no other file: a playlist with a video's name could name any file.
+# Matroska is left out, because its reader skips damage without reporting it.
 _CONTAINERS = "avi,mov,mp4"
 _READ = 256 << 10  # bytes at a time
 _MAX_PIXELS = 64 << 20
-# A codec shows a frame at most this many packets after it is stored; with as many frames seen in
-# the order of their times, or as they are stored, later ones are taken to be so too.
+# A codec shows a frame at most this many packets after it is stored. If that many frames came in
+# the order of their times, or of their packets, later frames are assumed to do so too.
 _SEEN = 16
 _REMEMBERED = 256  # damaged packets and key frames
-# Its packets state no times; FFmpeg works them out, for some codecs wrongly.
+# Packets of AVI state no times; FFmpeg computes them, for some codecs wrongly.
 _AVI = "avi"
 _CHUNK_HEADER = 8
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A decoded frame. ``place``: from 0, None where damage leaves it unknown. ``is_whole``:
-    neither it nor a frame that it is predicted from is damaged.
+    """A decoded frame.
+
+    ``place``: its number in the video, from 0; None if unknown because of damage. ``is_whole``:
+    True if neither this frame nor a frame that it is predicted from is damaged.
     """
 
     frame: VideoFrame
@@ -51,9 +53,9 @@ class Placed:
     is_whole: bool
 
     def bgr(self) -> NDArray[np.uint8] | None:
-        """(H, W, 3) uint8 BGR, as ``cv2.VideoCapture`` gives it: by FFmpeg's swscale, from the
-        matrix and range that the video states, BT.601 and limited where it states none. None for
-        pixels that swscale does not know.
+        """The frame as (H, W, 3) uint8 BGR, equal to that of ``cv2.VideoCapture``: converted by
+        FFmpeg's swscale with the matrix and range that the video states, or BT.601 and limited
+        range if it states none. None for a pixel format that swscale does not support.
         """
         try:
             return np.asarray(self.frame.to_ndarray(format="bgr24", threads=1), np.uint8)
@@ -63,18 +65,18 @@ class Placed:
 
 @dataclass
 class _Places:
-    """Gives each frame its place, from what is seen of packets and frames."""
+    """Computes the place of each frame from the packets and frames so far."""
 
-    are_stated: bool  # the packets' times are the file's own
+    are_stated: bool  # the packets' times are stated in the file, not computed by FFmpeg
     times: list[int | None] = field(default_factory=list)  # of each packet, as stored
-    shown: list[int] = field(default_factory=list)  # those of packets that are shown, sorted
+    shown: list[int] = field(default_factory=list)  # times of the packets that are shown, sorted
     is_reordered: bool = False  # packets are not stored in the order of their times
-    stored: int = 0  # when the latest packet was to be decoded; later ones are shown later
-    count: int = 0  # frames that came out
-    by_time: bool = True  # every frame so far was in the place of its time
-    by_packet: bool = True  # or of its packet
+    stored: int = 0  # latest decoding time of a packet; later packets are shown after it
+    count: int = 0  # number of frames that came out of the decoder
+    by_time: bool = True  # the count of every frame so far was the rank of its time
+    by_packet: bool = True  # the count of every frame so far was the number of its packet
     damage: int | None = None  # the first packet that is known to be damaged
-    last: int = -1  # the latest place that was given
+    last: int = -1  # the last place that was assigned
 
     def add(self, packet: "Packet[VideoStream]") -> None:
         """Count a packet."""
@@ -88,24 +90,24 @@ class _Places:
             self.stored = max(self.stored, packet.dts)
 
     def is_settled(self, number: int) -> bool:
-        """Whether all packets were seen whose frames are shown before that of this one."""
+        """True if all packets have been read whose frames are shown before this packet's frame."""
         time = self.times[number] if number >= 0 else None
         return not self.are_stated or time is None or self.stored >= time
 
     def hurt(self, number: int) -> None:
-        """Note that a packet is damaged, before the frames that it would have given."""
+        """Note that a packet is damaged, before frames of it or after it get their places."""
         if self.damage is None:
             self.damage = number
             sure = self.are_stated or self.count >= _SEEN
             self.by_time, self.by_packet = self.by_time and sure, self.by_packet and sure
 
     def lose_packets(self, number: int) -> None:
-        """Note that packets are missing before this one, nobody knows how many."""
+        """Note that an unknown number of packets is missing before this one."""
         self.hurt(number)
         self.by_time = self.by_packet = False
 
     def place(self, number: int) -> int | None:
-        """The place of the next frame, in the order shown, which is of packet ``number``."""
+        """The place of the next frame that the decoder gave, which is of packet ``number``."""
         time = self.times[number] if number >= 0 else None
         timed = -1 if time is None else bisect_left(self.shown, time)
         if self.damage is None:
@@ -117,9 +119,10 @@ class _Places:
         return place
 
     def _compare(self, number: int, timed: int) -> None:
-        """Learn whether frames come in the order of their times, or of their packets."""
+        """Update whether frames come in the order of their times and of their packets."""
         is_timely = timed == self.count
-        # A file that states as times when packets are stored shows so at its first frames.
+        # A file whose stated times are those at which packets are stored shows it in its first
+        # frames.
         is_known = self.are_stated and (self.is_reordered or self.count >= _SEEN)
         if self.by_time and not is_timely and is_known:
             self.hurt(number)
@@ -133,14 +136,15 @@ class _Places:
 
     @property
     def total(self) -> int:
-        """Frames that the packets so far hold, damaged ones too."""
+        """The number of frames in the packets so far, damaged ones included."""
         return self.count if self.damage is None else max(self.count, len(self.shown))
 
 
 @dataclass
 class _Waiting:
-    """Holds frames until those of all earlier packets came out, and only then says whether they are
-    whole: a damaged frame that others are predicted from may come out after them.
+    """Holds frames back until the frames of all earlier packets have come out of the decoder. Only
+    then it is known if they are whole, because a damaged frame may come out after frames that are
+    predicted from it.
     """
 
     frames: deque[tuple[int, int, VideoFrame]] = field(default_factory=deque)
@@ -151,14 +155,14 @@ class _Waiting:
     damage: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def hurt(self, number: int, since: int | None = None) -> None:
-        """Note a damaged packet, whose frame may not come. Frames of packets from ``since`` on,
-        by default from it on, are not whole before the next key frame.
+        """Note a damaged packet, whose frame may never come. Frames of packets from ``since`` on,
+        by default from this one on, are not whole until the next key frame.
         """
         self.damage.append((number if since is None else since, number))
         self.came.add(number)
 
     def add(self, number: int, frame: VideoFrame) -> None:
-        """Take a frame in, of packet ``number``."""
+        """Add a frame of packet ``number``."""
         if frame.is_corrupt:
             self.hurt(number)
         elif frame.key_frame:
@@ -170,8 +174,8 @@ class _Waiting:
     def ready(
         self, is_settled: Callable[[int], bool], *, is_end: bool
     ) -> Iterator[tuple[int, int, VideoFrame]]:
-        """The frames that need not wait any more, in the order in which they came: packet, order
-        and frame. At the end all of them.
+        """Yields the frames that need not wait any longer, in the order in which they came, as
+        (packet, order, frame); at the end of the video all of them.
         """
         while self.frames:
             while self.lowest in self.came:
@@ -185,7 +189,7 @@ class _Waiting:
             yield self.frames.popleft()
 
     def is_whole(self, number: int, order: int) -> bool:
-        """Whether a frame is neither damaged nor predicted from a damaged one."""
+        """True if a frame is neither damaged nor predicted from a damaged one."""
         if not self.damage:
             return True
         key = max((k for k, when in self.keys if k <= number and when <= order), default=-1)
@@ -193,8 +197,10 @@ class _Waiting:
 
 
 class Video:
-    """An open video: its first stream of pictures, decoded in this thread; made by
+    """An open video, of which the first video stream is decoded in this thread; see
     :func:`open_video`.
+
+    ``fault``: a text that says why reading ended before the end of the file, or None.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -210,13 +216,13 @@ class Video:
 
     @property
     def rate(self) -> float | None:
-        """Frames a second, where the file states them."""
+        """Frames a second, None if the file does not state them."""
         rate = self._stream.average_rate
         return None if rate is None else float(rate)
 
     @property
     def total(self) -> int:
-        """Frames seen so far, and after the last one all of them; damaged ones are counted."""
+        """The number of frames read so far, damaged ones included; of all frames after the last."""
         return self._places.total
 
     @property
@@ -225,8 +231,8 @@ class Video:
         return self._places.damage
 
     def frames(self) -> Iterator[Placed]:
-        """Every frame that can be decoded, in the order shown. What ended the reading before the
-        end of the file is in ``fault`` afterwards.
+        """Yields every frame that can be decoded, in the order shown. If reading ends before the
+        end of the file, ``fault`` says why.
         """
         packets = self._container.demux(self._stream)
         while True:
@@ -249,7 +255,7 @@ class Video:
         self._waiting.hurt(number)
 
     def _decode(self, packet: "Packet[VideoStream]") -> None:
-        """Have a packet decoded; the frames that come of it wait."""
+        """Decode a packet and add its frames to those that wait."""
         places = self._places
         number = len(places.times)
         if packet.size:
@@ -281,12 +287,13 @@ class Video:
         places = self._places
         is_sound = places.damage is None
         place = places.place(number)
-        if is_sound and places.damage is not None:  # out of order: any before may be the damaged
+        # A frame out of order shows damage, and any earlier frame may be the damaged one.
+        if is_sound and places.damage is not None:
             self._waiting.hurt(number, since=0)
         return Placed(frame, place, self._waiting.is_whole(number, order))
 
     def _passes_over(self, packet: "Packet[VideoStream]", number: int) -> bool:
-        """Whether the reader of an AVI looked for the next chunk, past damage, to find this one."""
+        """True if the reader of an AVI skipped damage to find this packet."""
         if not self._is_avi or packet.pos is None:
             return False
         begin, expected = packet.pos - _CHUNK_HEADER, self._next
@@ -303,11 +310,15 @@ def _said(error: Exception) -> str:
 
 @contextmanager
 def open_video(file: RawIOBase, name: str) -> Iterator[Video]:
-    """Open a video. ``file``: to read it from, with ``seek``. ``name``: for errors.
+    """Open a video.
+
+    Args:
+        file: the video as a file object with ``seek``.
+        name: of the video, for errors.
 
     Raises:
-        SourceError: it cannot be opened, is none, holds no pictures or too large ones.
-        PassingError: ``file`` cannot be read now; the frames raise it as well.
+        SourceError: the file is not a video that can be opened, or its frames are too large.
+        PassingError: the storage of ``file`` fails; also while frames are read.
     """
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": ""}
     av.logging.set_level(None)
@@ -319,15 +330,18 @@ def open_video(file: RawIOBase, name: str) -> Iterator[Video]:
         ) from error
     try:
         if not container.streams.video:
-            raise SourceError(f"{name}: holds no pictures")
+            raise SourceError(f"{name}: has no video stream")
         stream = container.streams.video[0]
         context = stream.codec_context
         if context is None:
             raise SourceError(f"{name}: its codec is not known to FFmpeg")
         if context.width * context.height > _MAX_PIXELS:
-            raise SourceError(f"{name}: states frames of {context.width}x{context.height} px")
+            raise SourceError(
+                f"{name}: states frames of {context.width}x{context.height} px, the limit is "
+                f"{_MAX_PIXELS} pixels; is it damaged?"
+            )
         context.options = {"max_pixels": str(_MAX_PIXELS)}
-        context.thread_count = 1  # a worker has one core, and errors come at their packet
+        context.thread_count = 1  # a worker has one core; errors are then raised at their packet
         context.copy_opaque = True
         yield Video(container, stream)
     finally:

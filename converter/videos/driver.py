@@ -1,4 +1,6 @@
-"""Extracting the frames of a data set's videos: one task a video, and an account of every frame."""
+"""Extracts the frames of a dataset's videos, one task for each video, and accounts for
+every frame.
+"""
 
 import posixpath
 from collections.abc import Callable
@@ -24,7 +26,7 @@ OnVideo = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFault:
-    """A video that did not give all its frames, why, and the rows of the npz that lack theirs."""
+    """A video from which frames are missing: the reasons, and the npz's rows without a frame."""
 
     video: str
     details: tuple[str, ...]
@@ -33,9 +35,12 @@ class VideoFault:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSummary:
-    """What stands after a run. Every frame that is wanted is in one of ``written``, ``kept`` (of an
-    earlier run), ``found`` (from elsewhere), ``missing`` and ``broken``; ``decoded``: frames that
-    were decoded for it. ``others``: rows whose name is of no video.
+    """The result of a run. Every wanted frame is counted once, in ``written``, ``kept`` (written by
+    an earlier run), ``found`` (an existing file that extract-frames did not write), ``missing``
+    (not in the video) or ``broken`` (damaged in the video).
+
+    ``decoded``: frames that were decoded for that. ``others``: rows whose name is not that of a
+    video's frame. ``renamed``: True if frames end in .jpg where the npz says .png.
     """
 
     dataset: str
@@ -55,14 +60,14 @@ class VideoSummary:
 
 
 def extract(plan: VideoPlan, on_video: OnVideo) -> VideoSummary:
-    """Write the frames that do not stand yet; ``on_video`` hears of how many a video is through.
+    """Write the frames that do not exist yet. If stopped at any moment, the same call continues.
 
-    Stopped at any moment, the same call goes on.
+    ``on_video``: called after each video with the number of its wanted frames.
 
     Raises:
-        UsageError: what stands was made with other options, or another run is writing there.
-        SourceError: an archive that may hold a video is damaged.
-        StorageError: a frame could not be written, or an archive not be listed.
+        UsageError: existing frames were made with other options, or another run is writing there.
+        SourceError: an archive that may contain a video is damaged.
+        StorageError: a frame could not be written, or an archive could not be listed.
     """
     request = plan.request
     out = open_folder(request.out, "--out")
@@ -104,7 +109,7 @@ def extract(plan: VideoPlan, on_video: OnVideo) -> VideoSummary:
 
 
 def _clear(plan: VideoPlan, out: Folder) -> None:
-    """Remove what a killed run left half written."""
+    """Delete temporary files of a run that was killed."""
     folders = {posixpath.dirname(path) for task in plan.tasks for path, _ in task.frames}
     for path in sorted(folders):
         folder = out.child(path)
@@ -114,7 +119,7 @@ def _clear(plan: VideoPlan, out: Folder) -> None:
 
 
 def _settled(task: VideoTask, result: VideoResult | BaseException) -> VideoResult:
-    """A result, also of a video whose task failed as a whole."""
+    """The result of a video; if its task failed as a whole, one with all frames missing."""
     if isinstance(result, VideoResult):
         return result
     said = " ".join(str(result).split()) or type(result).__name__

@@ -1,4 +1,4 @@
-"""Where the videos of a plan are: files below the root, or members of archives that stay packed."""
+"""Finds the videos of a plan: files below the root, or members of archives, which stay packed."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,8 +17,10 @@ from refit_shard.shards_spec.storage.paths import path_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A video. ``name``: its path below the root, and of a member its archive's, for errors.
-    ``file``: what it lies in: itself, or the archive of which it is the ``member``.
+    """Where a video is stored.
+
+    ``name``: for errors, its path below the root, for a member with its archive's path. ``file``:
+    the video file or the archive. ``member``: the video in the archive, or None.
     """
 
     name: str
@@ -32,11 +34,12 @@ class Place:
 
     @contextmanager
     def open(self, root: Folder) -> Iterator[Stream]:
-        """The video as a file to read.
+        """The video as a file object for reading.
 
         Raises:
-            SourceError: it is stored in a way that cannot be read in parts.
-            PassingError: the storage failed, or the file is another one than it was.
+            SourceError: the member is compressed or stored in another way that cannot be read in
+                parts.
+            PassingError: the storage failed, or the file was replaced meanwhile.
         """
         where = f"{root.url.rstrip('/')}/{self.file.path}"
         with closing(open_archive(root, self.file)) as file:
@@ -50,7 +53,9 @@ class Place:
 
 
 def find_video(root: str, task: VideoTask) -> Place | None:
-    """Where a task's video is: the first of its paths that is a file, else its member."""
+    """Where a task's video is stored: the first of its paths that is a file, else its member of an
+    archive; None if there is neither.
+    """
     for path in task.videos:
         place = os.path.join(path_bytes(root), path_bytes(path))
         if os.path.isfile(place):
@@ -65,8 +70,10 @@ def find_video(root: str, task: VideoTask) -> Place | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """Tasks that know which members of archives their videos are. ``compressed``: paths of archives
-    that are compressed as a whole, so that nothing can be read out of them.
+    """Tasks with the members of archives that are their videos.
+
+    ``compressed``: paths of archives that are compressed as a whole, from which no video can be
+    read.
     """
 
     tasks: tuple[VideoTask, ...]
@@ -74,10 +81,14 @@ class Located:
 
 
 def locate(tasks: Sequence[VideoTask], root: str, kept: Folder, *, keep: bool) -> Located:
-    """Look for the videos that are no files in archives: in the root, in folders directly below
-    it, and in the folders where the videos would be. A file comes before a member.
+    """Search archives for the videos that are not files: in the root, in the folders directly below
+    it, and in the folders where the videos would be.
 
-    ``kept``: the folder where lists of archives are kept. ``keep``: whether new ones go there.
+    Args:
+        tasks: one for each video.
+        root: the folder of the videos.
+        kept: the folder of the saved lists of archives' members.
+        keep: True to save new lists there.
 
     Raises:
         SourceError: an archive is damaged, or two members may be one video.
@@ -102,7 +113,9 @@ def locate(tasks: Sequence[VideoTask], root: str, kept: Folder, *, keep: bool) -
 
 
 def videos_there(dataset: Dataset, root: str, paths: Sequence[str], kept: Folder) -> int:
-    """How many videos below a local root, or in archives there, hold frames of these paths."""
+    """The number of videos, below a local root or in archives there, that contain frames of these
+    paths.
+    """
     layout = LAYOUTS.get(dataset.name)
     if layout is None:
         return 0

@@ -1,4 +1,4 @@
-"""Which frame of which video each name of an npz is: a plan, made before any video is opened."""
+"""Plans which frame of which video each name of an npz is. No video is opened."""
 
 import posixpath
 import re
@@ -14,7 +14,7 @@ from refit_shard.shards_spec.errors import SourceError, UsageError
 from refit_shard.shards_spec.storage.paths import absolute, local_path
 from refit_shard.shards_spec.values import hold, one_of, whole
 
-# What the annotations call a video's first frame.
+# The number of a video's first frame in the annotations.
 NUMBERINGS = {"from-1": 1, "from-0": 0}
 _NUMBER = r"(?P<number>\d{1,9})\.(?P<ending>jpg|jpeg|png)"
 _FLAGS = re.IGNORECASE | re.DOTALL
@@ -26,12 +26,13 @@ _HELD_OUT = re.compile(r"S(?:9|11)_")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a data set names its videos and their frames.
+    """How a dataset names its videos and their frames.
 
-    ``frame``: a frame's path below ROOT; its group ``number`` is the frame's. ``videos``: paths
-    below ROOT where the frame's video may be. ``numbering``: a key of NUMBERINGS. ``rate``: frames
-    a second that the numbers count, where only a video of that rate can be meant. ``unsure``: paths
-    whose numbering must be said, as scripts differ. ``example``: a frame's path.
+    ``frame``: pattern of a frame's path below ROOT, with the group ``number``. ``videos``: returns
+    the paths below ROOT where the frame's video may be. ``numbering``: a key of NUMBERINGS.
+    ``rate``: frames a second to which the numbers refer, None if any rate may be. ``unsure``:
+    pattern of paths for which users must state the numbering, because scripts that make such npz
+    files differ. ``example``: a frame's path.
     """
 
     frame: re.Pattern[str]
@@ -42,7 +43,7 @@ class Layout:
     example: str
 
     def places(self, found: re.Match[str]) -> tuple[str, ...]:
-        """Paths where the video of a frame may be, also with an ending in capitals."""
+        """The paths where the video of a frame may be, also with the ending in capitals."""
         paths = self.videos(found)
         parts = [posixpath.splitext(path) for path in paths]
         return (*paths, *(stem + ending.upper() for stem, ending in parts))
@@ -66,7 +67,7 @@ def _videos_h36m(found: re.Match[str]) -> Sequence[str]:
 def _videos_bedlam(found: re.Match[str]) -> Sequence[str]:
     scene = found["scene"]
     scenes = dict.fromkeys((scene, re.sub(r"_\d+fps$", "", scene)))
-    # The latter two as members of <scene>_mp4.tar, whatever folder of its own that has.
+    # The last two are for members of <scene>_mp4.tar, with and without a folder mp4 in the tar.
     folders = ("{}/mp4", "{}_mp4/mp4", "{}_mp4")
     return tuple(f"{at.format(one)}/{found['sequence']}.mp4" for at in folders for one in scenes)
 
@@ -102,7 +103,7 @@ LAYOUTS: dict[str, Layout] = {
         example="<scene>/png/seq_000000/seq_000000_0000.png",
     ),
 }
-# Of a data set that is not registered: a folder of frames beside a video of the same name.
+# For datasets that are not registered: a folder of frames beside a video of the same name.
 BESIDE = Layout(
     frame=re.compile(rf"(?P<video>.+)/[^/]*?{_NUMBER}", _FLAGS),
     videos=_videos_beside,
@@ -112,15 +113,23 @@ BESIDE = Layout(
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRequest:
-    """The frames to extract of one data set. Everything is on this machine or mounted there.
+    """The frames to extract from the videos of one dataset. Videos and frames are in local or
+    mounted folders.
 
-    ``npz``: path or URL of the annotations. ``root``: folder that the videos are below. ``out``:
-    folder that the frames go below. ``quality``: of their JPEGs. ``numbering``: what the
-    annotations call a video's first frame, a key of NUMBERINGS, None for the data set's own.
-    ``workers``: None for all cores, 0 for this process. ``overwrite``: make frames anew that stand.
+    Args:
+        dataset: its name and its peculiarities.
+        npz: path or URL of the annotations.
+        root: folder below which the videos are.
+        out: folder below which the frames are written.
+        quality: of the frames' JPEGs, 1 to 100.
+        numbering: number of a video's first frame in the annotations, a key of NUMBERINGS; None for
+            the dataset's usual one.
+        workers: number of Ray workers, None for one a core, 0 to work in this process.
+        address: of a Ray cluster, None to start Ray on this machine.
+        overwrite: True to write existing frames again.
 
     Raises:
-        UsageError: a value is out of its bounds, or the data set has no videos.
+        UsageError: a value is out of its bounds, or the dataset has no videos.
     """
 
     dataset: Dataset
@@ -142,15 +151,19 @@ class VideoRequest:
         if self.workers is not None:
             hold(self, workers=whole("--workers", self.workers, 0, 4096))
         if self.workers == 0 and self.address is not None:
-            raise UsageError("--workers 0 works in this process; it does not go with --address")
+            raise UsageError(
+                "--workers 0 works in this process and cannot be combined with --address"
+            )
         layout_of(self.dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTask:
-    """One video: ``videos`` are the paths below the root that it may have; ``frames`` the path
-    below ``out`` and the number of each frame that is wanted, by their number. ``member``: where
-    it is no file, which of the paths it has in an archive, and where it lies there.
+    """One video.
+
+    ``videos``: the paths below the root where it may be. ``frames``: path below ``out`` and number
+    of each wanted frame, sorted by number. ``member``: if the video is in an archive, the one of
+    its paths that was found, and the archive's member.
     """
 
     index: int
@@ -160,15 +173,18 @@ class VideoTask:
 
     @property
     def name(self) -> str:
-        """What the video is called."""
+        """The video's first possible path, which identifies it in records and messages."""
         return self.videos[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoPlan:
-    """``first``: the number of a video's first frame. ``rows``: rows of the npz by frame's path.
-    ``others``: rows whose name is of no video. ``renamed``: frames get another ending than the npz
-    says, as they are JPEGs.
+    """The videos and frames to extract.
+
+    ``first``: number of a video's first frame. ``rate``: frames a second that the videos must have,
+    None for any. ``rows``: rows of the npz by the frame's path. ``others``: rows whose name is not
+    that of a video's frame. ``renamed``: True if the npz's names end in .png, because the frames
+    are written as .jpg.
     """
 
     request: VideoRequest
@@ -181,28 +197,30 @@ class VideoPlan:
 
     @property
     def frames(self) -> int:
-        """Frames that are wanted."""
+        """Number of wanted frames."""
         return len(self.rows)
 
 
 def layout_of(dataset: Dataset) -> Layout:
-    """How the data set's videos and frames are named.
+    """How the dataset's videos and frames are named.
 
     Raises:
-        UsageError: it is one of pictures.
+        UsageError: the dataset consists of images, not of videos.
     """
     if dataset.name in LAYOUTS:
         return LAYOUTS[dataset.name]
     if dataset.root_variable.startswith("--"):
         return BESIDE
     raise UsageError(
-        f"{dataset.name}: its frames are no videos'; extract-frames knows {', '.join(LAYOUTS)} and "
-        "your own (--npz, --root, --name)"
+        f"{dataset.name}: consists of images, not of videos; extract-frames knows "
+        f"{', '.join(LAYOUTS)} and your own datasets (--npz, --root, --name)"
     )
 
 
 def _names(npz_path: str) -> list[str]:
-    """The npz's names; one that is not UTF-8 is empty, which is of no video."""
+    """The npz's names of frames. A name that is not UTF-8 becomes "", which is not a
+    video's frame.
+    """
     with closing(Npz(npz_path)) as npz:
         if "imgname" not in npz.entries:
             found = ", ".join(npz.entries) or "none"
@@ -226,26 +244,26 @@ def _first(request: VideoRequest, layout: Layout, paths: Sequence[str]) -> int:
     """The number of a video's first frame.
 
     Raises:
-        UsageError: scripts differ in what it is, and nobody said.
+        UsageError: scripts that make such npz files differ, and the request does not state it.
     """
     if request.numbering is None and layout.unsure is not None:
         unsure = [path for path in paths if layout.unsure.match(path)]
         if unsure:
             raise UsageError(
-                f"{request.npz}: {len(unsure)} frames are of S9 or S11, such as {unsure[0]}: say "
-                "how they are numbered. SPIN's validation files (h36m_valid_protocol1.npz and 2) "
-                "call the second frame of a video 1: --numbering from-0; others call the first "
-                "one 1: --numbering from-1"
+                f"{request.npz}: {len(unsure)} frames are of S9 or S11, such as {unsure[0]}: state "
+                "how they are numbered. In SPIN's validation files (h36m_valid_protocol1.npz and "
+                "2) the second frame of a video has number 1: pass --numbering from-0; in others "
+                "the first frame has number 1: pass --numbering from-1"
             )
     return NUMBERINGS[request.numbering or layout.numbering]
 
 
 def plan_videos(request: VideoRequest) -> VideoPlan:
-    """Say which frames of which videos the npz names; no video is looked at.
+    """Plan which frames of which videos the npz names. No video is opened.
 
     Raises:
-        SourceError: the npz cannot be read, or none of its names is of a video.
-        UsageError: how the frames are numbered must be said.
+        SourceError: the npz cannot be read, or none of its names is that of a video's frame.
+        UsageError: the request must state how the frames are numbered.
         StorageError: the npz's storage failed.
     """
     layout = layout_of(request.dataset)
@@ -268,7 +286,7 @@ def plan_videos(request: VideoRequest) -> VideoPlan:
     if not rows:
         such = f", such as {names[0]!r:.100}" if names else ""
         raise SourceError(
-            f"{request.npz}: none of its {len(names)} names is of a video's frame{such}; "
+            f"{request.npz}: none of its {len(names)} names is that of a video's frame{such}; "
             f"{request.dataset.name} has names like {layout.example}"
         )
     return VideoPlan(

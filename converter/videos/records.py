@@ -1,8 +1,8 @@
-"""Records which frames of a video were written, so that a run that was stopped goes on from there.
+"""Records which frames of a video were written, so that a stopped run can be continued.
 
-The first line states what the frames are made from and how; each further line one written frame:
-its path, size and CRC. A line is added after its frame was renamed into place, so after a kill at
-most one complete frame is made again.
+The first line of a record states what the frames were made from and how. Each further line is one
+written frame: its path, size and CRC. A line is added after its frame was renamed to its final
+name, so after a kill at most one complete frame is written again.
 """
 
 import hashlib
@@ -29,9 +29,10 @@ _PIXELS = "swscale bgr24, OpenCV JPEG 4:2:0"
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """What the frames of a video are made of. ``bytes``: the video's size, None if it is not there.
+    """What the frames of a video were made from, and how.
 
-    Frames of another numbering, quality or way to their pixels do not belong together.
+    ``bytes``: the video's size, None if it was not found. ``pixels``: how pixels were computed.
+    Frames with another ``first``, ``quality`` or ``pixels`` are not mixed.
     """
 
     video: str
@@ -41,22 +42,22 @@ class Heading:
     pixels: str = _PIXELS
 
     def fits(self, other: "Heading") -> bool:
-        """Whether the frames of both are made in the same way."""
+        """True if the frames of both were made in the same way."""
         ours = (self.first, self.quality, self.pixels)
         return ours == (other.first, other.quality, other.pixels)
 
     def is_of_another_file(self, other: "Heading") -> bool:
-        """Whether the video was replaced by one of another size."""
+        """True if the video was replaced by one of another size."""
         return None not in (self.bytes, other.bytes) and self.bytes != other.bytes
 
 
-# Size and CRC of each frame, by path. No frame has the seal of one that is to be made anew.
+# Size and CRC of each frame, by path.
 Seals = dict[str, tuple[int, int]]
-_STALE = (-1, 0)
+_STALE = (-1, 0)  # for a frame that is to be written again; no file has this size
 
 
 def _parse(data: bytes) -> tuple[Heading | None, Seals]:
-    """The heading and the frames of a record; what is damaged in it is left out."""
+    """The heading and the frames of a record; damaged lines are left out."""
     heading: Heading | None = None
     written: Seals = {}
     for line in data.splitlines():
@@ -76,7 +77,7 @@ def _parse(data: bytes) -> tuple[Heading | None, Seals]:
 class Record:
     """The record of one video's frames below ``out``; a context manager while frames are written.
 
-    ``kept``: the frames that stand whole, by path.
+    ``kept``: the existing frames that are complete, by path.
     """
 
     def __init__(self, out: str, heading: Heading) -> None:
@@ -89,24 +90,25 @@ class Record:
         self.kept: Seals = {}
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Mark the frames of these paths to be made again, whatever files exist there."""
+        """Mark the frames of these paths to be written again, even if their files exist."""
         self._stale = dict.fromkeys(paths, _STALE)
         self._begin()
 
     def keep(self, paths: Iterable[str]) -> dict[str, bool]:
-        """The existing frames that are kept; True for those that this program did not write.
+        """The paths of existing frames that are kept, with True for those that extract-frames did
+        not write.
 
         Raises:
-            UsageError: they were made in another way.
-            StorageError: they cannot be read.
+            UsageError: existing frames were made with other options.
+            StorageError: existing frames cannot be read.
         """
         heading, written = self._read()
         if heading is not None and written and not heading.fits(self._heading):
             raise UsageError(
                 f"{self._heading.video}: its frames below {self._out} were made with --quality "
-                f"{heading.quality}, a video's first frame numbered {heading.first}; now it would "
-                f"be {self._heading.quality} and {self._heading.first}: give the same options, "
-                "another --out, or --overwrite to make them anew"
+                f"{heading.quality} and first frame number {heading.first}, now asked for are "
+                f"{self._heading.quality} and {self._heading.first}; give the same options, "
+                "another --out, or --overwrite to write them again"
             )
         if heading is not None and heading.is_of_another_file(self._heading):
             written = dict.fromkeys(written, _STALE)
@@ -139,7 +141,7 @@ class Record:
             raise explain(error, str(place), "--out") from error
 
     def _begin(self) -> Path:
-        """Write the record anew, with what is kept and what is to be made anew."""
+        """Write the record again, with the kept frames and those that are to be written again."""
         sealed = {**self._stale, **self.kept}
         lines = [asdict(self._heading), *([path, *seal] for path, seal in sealed.items())]
         self._folder.write(self._name, "".join(json.dumps(one) + "\n" for one in lines).encode())
@@ -164,10 +166,10 @@ class Record:
             os.close(self._stream)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a frame, which appears by rename, and note it.
+        """Write a frame under a temporary name, rename it, and add it to the record.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the frame cannot be written.
         """
         place = Path(self._out) / path
         attempt = place.with_name(attempt_name(place.name, secrets.token_hex(4)))
@@ -185,7 +187,7 @@ class Record:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether a file is a complete image, so that a user's own frame is not replaced unasked."""
+    """True if a file is a complete image; a user's own complete frame is never replaced."""
     try:
         return jpeg.decode(data).size > 0
     except FrameError:

@@ -1,4 +1,4 @@
-"""Extracting the frames of one video. Nothing here knows where it runs."""
+"""Extracts the frames of one video, in this process or in a Ray worker."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from refit_shard.shards_spec.storage.folder import open_folder
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRecipe:
-    """What all videos of one run share; see VideoRequest, VideoPlan and Located."""
+    """The options that all videos of one run share; see VideoRequest, VideoPlan and Located."""
 
     root: str
     out: str
@@ -29,9 +29,12 @@ class VideoRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoResult:
-    """What came of one video. ``written``, ``kept``, ``found``: frames made now, made before, and
-    there before from elsewhere. ``missing``, ``broken``: paths of frames that the video does not
-    have, or not whole. ``decoded``: frames that were decoded. ``faults``: what is wrong, in words.
+    """The result of one video.
+
+    ``written``, ``kept``, ``found``: numbers of frames that were written now, written by an earlier
+    run, and that existed from elsewhere. ``missing``, ``broken``: paths of frames that the video
+    does not contain, or that are damaged in it. ``decoded``: number of decoded frames. ``faults``:
+    texts that say what is wrong.
     """
 
     index: int
@@ -45,11 +48,11 @@ class VideoResult:
 
 
 def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
-    """Write the frames that do not stand yet.
+    """Write the frames of a video that do not exist yet.
 
     Raises:
-        UsageError: frames that stand were made with other options.
-        StorageError: a frame could not be written, or the video not be read now.
+        UsageError: existing frames were made with other options.
+        StorageError: a frame could not be written, or the video's storage fails.
     """
     settle_process()
     cv2.setNumThreads(1)
@@ -58,10 +61,10 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
     stays = record.keep(path for path, _ in task.frames)
     wanted = {path: number - recipe.first for path, number in task.frames if path not in stays}
     found = sum(stays.values())
-    told = {"index": task.index, "kept": len(stays) - found, "found": found}
+    common = {"index": task.index, "kept": len(stays) - found, "found": found}
     if not wanted:
-        with record:  # frames from elsewhere are ours from now on
-            return VideoResult(written=0, missing=(), broken=(), decoded=0, faults=(), **told)
+        with record:  # from now on, frames from elsewhere are in the record too
+            return VideoResult(written=0, missing=(), broken=(), decoded=0, faults=(), **common)
     try:
         if video is None:
             raise SourceError(_no_video(recipe, task))
@@ -78,17 +81,17 @@ def extract_video(recipe: VideoRecipe, task: VideoTask) -> VideoResult:
                 broken=broken,
                 decoded=decoded,
                 faults=tuple(_faults(video.name, opened, recipe, task, (missing, broken))),
-                **told,
+                **common,
             )
     except SourceError as error:
         gone = tuple(wanted)
         return VideoResult(
-            written=0, missing=gone, broken=(), decoded=0, faults=(str(error),), **told
+            written=0, missing=gone, broken=(), decoded=0, faults=(str(error),), **common
         )
 
 
 def record_of(recipe: VideoRecipe, task: VideoTask, video: Place | None = None) -> Record:
-    """The record of a video's frames; ``video``: where it is, if it is there."""
+    """The record of a video's frames; ``video``: where the video is, None if it was not found."""
     size = None if video is None else video.size
     return Record(
         recipe.out,
@@ -97,31 +100,37 @@ def record_of(recipe: VideoRecipe, task: VideoTask, video: Place | None = None) 
 
 
 def _no_video(recipe: VideoRecipe, task: VideoTask) -> str:
-    """What is said where there is no video; it may be in an archive that cannot be read."""
+    """The error text for a video that was not found, with the archives that could not be
+    searched.
+    """
     line = f"{task.name}: no such video below {recipe.root}, nor in an archive there"
     if recipe.compressed:
         packed = ", ".join(recipe.compressed[:3])
-        line += f"; compressed as a whole, so unpack it if it holds the video: {packed}"
+        line += (
+            f"; compressed as a whole, so not searched; unpack it if the video is in it: {packed}"
+        )
     return line
 
 
 def _check_rate(video: str, opened: Video, rate: int | None) -> None:
-    """Refuse a video whose frames are other ones than the numbers count.
+    """Check that a video has the frame rate to which the frame numbers of the annotations refer.
 
     Raises:
-        SourceError: it has another rate.
+        SourceError: the video has another rate.
     """
     if rate is not None and opened.rate is not None and round(opened.rate) != rate:
         raise SourceError(
-            f"{video}: has {opened.rate:g} frames a second, the names count {rate} a second; which "
-            "frame is which cannot be known"
+            f"{video}: has {opened.rate:g} frames a second, the annotations number {rate} a "
+            "second, so the numbers do not fit this video; get the one with the right rate"
         )
 
 
 def _extract(
     opened: Video, wanted: dict[str, int], record: Record, quality: int
 ) -> tuple[set[str], int]:
-    """Decode up to the last frame that is wanted; the paths written, and how many were decoded."""
+    """Decode up to the last wanted frame and write the wanted ones. Returns the written paths, and
+    the number of decoded frames.
+    """
     by_place: dict[int, list[str]] = {}
     for path, place in wanted.items():
         by_place.setdefault(place, []).append(path)
@@ -153,7 +162,7 @@ def _faults(
     task: VideoTask,
     lost: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> Iterable[str]:
-    """What is wrong with a video, in words."""
+    """Texts that say why frames of a video are missing or broken."""
     missing, broken = lost
     numbers = dict(task.frames)
     if missing:
@@ -169,5 +178,5 @@ def _faults(
     if broken:
         yield (
             f"{video}: damaged at packet {opened.damage}: {len(broken)} of the frames that the "
-            "annotations name cannot be decoded whole; download it again"
+            "annotations name cannot be decoded completely; download it again"
         )

@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_labels(
         LabelsRequest(shards=args.set, npz=args.npz, keep=keep, workers=args.workers)
     )
-    title = f"add-labels {plan.standing.dataset}"
+    title = f"add-labels {plan.existing.dataset}"
     try:
-        with Meter(title, plan.standing.rows, quiet=args.json) as meter:
+        with Meter(title, plan.existing.rows, quiet=args.json) as meter:
 
             def on_shard(result: ShardResult) -> None:
                 meter.advance(result.entry.rows, result.entry.tar_bytes)

@@ -1,1 +1,1 @@
-"""Where bytes lie: folders and files, on this machine or in an object store."""
+"""Reads and writes folders and files, on this machine or in an object store."""

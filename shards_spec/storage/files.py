@@ -1,4 +1,4 @@
-"""Single files by path or URL."""
+"""Reads and writes single files by path or URL."""
 
 import io
 import tempfile
@@ -16,28 +16,29 @@ _PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 
 
 def mistaken_for(head: bytes) -> str | None:
-    """What a file really is that a download left in place of another one, and what to do; None if
-    it is none of these.
+    """A text that says what a failed download has left in place of the file, and what to do; None
+    if the file is not empty, a Git LFS pointer or a web page.
 
-    ``head``: its first HEAD_BYTES bytes.
+    ``head``: the file's first HEAD_BYTES bytes.
     """
     if not head:
         return "is empty; download it again"
     if head.startswith(LFS_POINTER):
-        return "is a Git LFS pointer, not the file; run `git lfs pull` where it comes from"
+        return "is a Git LFS pointer, not the file; run `git lfs pull` in its repository"
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGE):
         return (
-            "is a web page, not the file: a login, a quota or an error; download it again with a "
+            "is a web page (a login, a quota or an error), not the file; download it again with a "
             "browser"
         )
     return None
 
 
 def refuse_mistaken(stream: BinaryIO | io.BufferedIOBase, where: str) -> None:
-    """Refuse an open file that is not what it was downloaded as; its place is its beginning.
+    """Check that a failed download has not left something else in place of a file. ``stream``: the
+    file, at its beginning, where it is again afterwards.
 
     Raises:
-        SourceError: it is a web page, a Git LFS pointer, or empty.
+        SourceError: the file is a web page, a Git LFS pointer, or empty.
     """
     mistaken = mistaken_for(stream.read(HEAD_BYTES))
     if mistaken is not None:
@@ -46,7 +47,7 @@ def refuse_mistaken(stream: BinaryIO | io.BufferedIOBase, where: str) -> None:
 
 
 def is_of_a_mac(path: str) -> bool:
-    """Whether macOS added this file or folder to an archive: ``__MACOSX/…``, ``._NAME``."""
+    """True for files and folders that macOS adds to archives: ``__MACOSX/…``, ``._NAME``."""
     return any(part == "__MACOSX" or part.startswith("._") for part in path.split("/"))
 
 
@@ -59,10 +60,10 @@ def _split(url: str) -> tuple[Folder, str]:
 
 
 def is_file(path_or_url: AnyPath) -> bool:
-    """Whether there is a file.
+    """True if the file exists.
 
     Raises:
-        UsageError, StorageError: the object store cannot be asked.
+        UsageError, StorageError: the object store cannot be reached.
     """
     url = location(path_or_url)
     if "://" not in url:
@@ -76,10 +77,10 @@ def is_file(path_or_url: AnyPath) -> bool:
 
 
 def open_file(path_or_url: AnyPath) -> io.BufferedReader | io.BufferedRandom:
-    """A file to read; one of an object store is copied to a temporary file first.
+    """A file, opened for reading. An object is copied to a temporary file first.
 
     Raises:
-        OSError: a local one cannot be opened.
+        OSError: a local file cannot be opened.
         UsageError, ShardError, StorageError: as :meth:`Folder.open`.
     """
     url = location(path_or_url)
@@ -95,15 +96,15 @@ def open_file(path_or_url: AnyPath) -> io.BufferedReader | io.BufferedRandom:
 
 
 def write_file(path: Path, data: bytes, place: str = "place") -> None:
-    """Publish a small local file; its folder is made if need be.
+    """Publish a small local file; its folder is created if it does not exist.
 
-    ``place``: the option or argument that names it, for errors.
+    ``place``: the option or argument that names the file, for errors.
 
     Raises:
-        StorageError: it cannot be written, or something else than a file is in its place.
+        StorageError: the file cannot be written, or the path is not a regular file.
     """
     if path.exists() and not path.is_file():  # a device would be replaced by a file
-        raise StorageError(f"{path}: not a plain file; choose another {place}")
+        raise StorageError(f"{path}: not a regular file; choose another {place}")
     folder = open_folder(path.parent, place)
     folder.create()
     folder.write(path.name, data)

@@ -1,7 +1,7 @@
-"""System calls that a file system may lack: those of a network, or of a FUSE program.
+"""System calls that some file systems (network, FUSE) do not support.
 
-An errno that means "not supported" according to the manual page is told from a failure, and only
-failures raise. A guard that is missing is logged, once for each place.
+An errno that means "not supported" according to the manual page is distinguished from a failure;
+only failures raise an error. A missing safeguard is logged, once for each folder.
 """
 
 import errno
@@ -14,7 +14,8 @@ from pathlib import Path
 _NOT_THERE = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _NO_LOCKS = _NOT_THERE | {errno.ENOLCK, errno.EINVAL}
 _NO_SYNC = _NOT_THERE | {errno.EINVAL}
-# Some want a folder opened for writing, which none can be; others do not let it be opened at all.
+# Some file systems require that a folder is opened for writing, which is impossible; others do not
+# allow to open it at all.
 _NO_FOLDER_SYNC = _NO_SYNC | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 _NO_GROWING = _NOT_THERE | {errno.EINVAL, errno.EPERM}
 
@@ -23,18 +24,18 @@ _told: set[str] = set()
 
 
 def warn_once(place: str, line: str) -> None:
-    """Log a warning, unless this process has logged it for the same place."""
+    """Log a warning about a file or folder, unless this process has logged one for it."""
     if place not in _told:
         _told.add(place)
         _log.warning("%s: %s", place, line)
 
 
 def lock(descriptor: int, how: int) -> bool:
-    """Take a ``flock``; False where the file system has no locks.
+    """Take a ``flock``; False if the file system has no locks.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: it cannot be taken.
+        BlockingIOError: another process holds the lock.
+        OSError: the lock cannot be taken.
     """
     try:
         fcntl.flock(descriptor, how)
@@ -48,7 +49,7 @@ def lock(descriptor: int, how: int) -> bool:
 
 
 def sync(descriptor: int, place: str) -> None:
-    """fsync a file; does nothing where the file system does not support it.
+    """fsync a file; logs a warning if the file system does not support that.
 
     Raises:
         OSError: the bytes did not reach the disk.
@@ -60,14 +61,14 @@ def sync(descriptor: int, place: str) -> None:
             raise
         warn_once(
             place,
-            "this file system does not say when a file is on its disk (fsync); should the machine "
-            "go down, run the same command again, which keeps only what is whole",
+            "this file system does not tell when a file is on the disk (fsync); if the machine "
+            "crashes, run the same command again, which keeps only complete files",
         )
 
 
 def sync_folder(folder: Path) -> None:
-    """fsync a folder, so that its names survive a power cut; does nothing where that is not
-    supported.
+    """fsync a folder, so that names of files survive a power cut; does nothing if the file system
+    does not support that.
 
     Raises:
         OSError: the names did not reach the disk.
@@ -87,7 +88,7 @@ def reserve(descriptor: int, size: int, place: str) -> None:
     """Extend a new file to its final size, so that other processes count the space as used.
 
     Raises:
-        OSError: it failed for another reason than that the file system does not support it.
+        OSError: the call failed although the file system supports it.
     """
     try:
         os.ftruncate(descriptor, size)
@@ -96,6 +97,6 @@ def reserve(descriptor: int, size: int, place: str) -> None:
             raise
         warn_once(
             place,
-            "this file system reserves no room (ftruncate); several downloads at once may take "
-            "more than the limit for a while",
+            "this file system cannot reserve space (ftruncate); several downloads at once may take "
+            "more space than the limit for a while",
         )

@@ -1,7 +1,7 @@
-"""Folders and files behind paths or URLs: reading, and publishing whole or not at all.
+"""Reads and publishes files in folders, by path or URL. A published file is complete or absent.
 
-A local file appears by rename after fsync, an object by a whole upload
-(:mod:`refit_shard.shards_spec.storage.object_store`).
+A local file is written under a temporary name, synced and renamed. An object is uploaded in one
+request (:mod:`refit_shard.shards_spec.storage.object_store`).
 """
 
 import errno
@@ -34,9 +34,10 @@ _CHUNK = 8 << 20
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on a file system that pyarrow knows; made by :func:`open_folder`.
+    """A folder on a file system that pyarrow supports; see :func:`open_folder`.
 
-    ``place``: the option or argument that chose it, for errors.
+    ``url``: its path or URL as the user gave it. ``path``: its path in ``filesystem``. ``place``:
+    the option or argument that names it, for errors.
     """
 
     url: str
@@ -46,7 +47,7 @@ class Folder:
 
     @property
     def local(self) -> Path | None:
-        """The folder as a local path, or None where it is remote."""
+        """The folder as a local path; None if it is in an object store."""
         return Path(self.path) if isinstance(self.filesystem, fs.LocalFileSystem) else None
 
     def child(self, name: str) -> "Folder":
@@ -55,10 +56,10 @@ class Folder:
         return Folder(url, self.filesystem, path, self.place)
 
     def names(self) -> dict[str, int]:
-        """Files directly in this folder, by name, with their size in bytes.
+        """The files directly in this folder: size in bytes by name. Empty if it does not exist.
 
         Raises:
-            StorageError: it cannot be listed; its bucket does not exist.
+            StorageError: the folder cannot be listed, or its bucket does not exist.
         """
         return {name: size for name, size in self._listing() if size is not None}
 
@@ -68,7 +69,9 @@ class Folder:
         return [self.child(name).url for name in sorted(names)]
 
     def _listing(self) -> list[tuple[str, int | None]]:
-        """Name and size of each file in this folder; folders have the size None."""
+        """(name, size) of the files and folders directly in this folder; a folder's size is
+        None.
+        """
         try:
             if self.local is not None:
                 return _list_local(self.path)
@@ -85,10 +88,11 @@ class Folder:
         return found
 
     def reach(self) -> None:
-        """Make sure that an object store answers, lets us in and has the bucket.
+        """Check that the object store answers, accepts the credentials and has the bucket; does
+        nothing for a local folder.
 
         Raises:
-            StorageError: it does not.
+            StorageError: one of these is not so.
         """
         if self.local is not None:
             return
@@ -96,25 +100,25 @@ class Folder:
             raise StorageError(f"{self.url}: no such bucket")
 
     def open(self, name: str) -> Any:
-        """Open a file for random access: a local one as pyarrow reads it, an object as
+        """A file, opened for random access: a local one as pyarrow's file, an object as
         :class:`RemoteFile`.
 
         Raises:
-            ShardError: the file is missing.
-            StorageError: it cannot be read.
+            ShardError: the file is missing or not a regular file.
+            StorageError: the file cannot be opened.
         """
         return self._opened(name, pa.OSFile)
 
     def map(self, name: str) -> Any:
-        """As :meth:`open`; a local file is mapped into memory where its file system can do that."""
+        """As :meth:`open`, but a local file is memory-mapped if its file system supports that."""
         return self._opened(name, _mapped)
 
     def _opened(self, name: str, how: Callable[[bytes], Any]) -> Any:
         try:
             if self.local is not None:
                 place = self.local / name
-                if place.exists() and not place.is_file():  # a FIFO would be waited for, for ever
-                    raise ShardError(f"{self.url}/{name}: not a plain file")
+                if place.exists() and not place.is_file():  # opening a FIFO would wait for ever
+                    raise ShardError(f"{self.url}/{name}: not a regular file")
                 return how(path_bytes(str(place)))
             return RemoteFile(self.filesystem, f"{self.path}/{name}", f"{self.url}/{name}")
         except FileNotFoundError as error:
@@ -124,7 +128,7 @@ class Folder:
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[Any]:
-        """An open file; what fails on it is told as :meth:`open` tells it."""
+        """A file, opened for reading; errors while it is read are raised as by :meth:`open`."""
         try:
             with self.open(name) as file:
                 yield file
@@ -132,20 +136,26 @@ class Folder:
             raise explain(error, f"{self.url}/{name}") from error
 
     def read(self, name: str, *, limit: int) -> bytes:
-        """A small file as bytes; refuses one larger than ``limit`` before reading it."""
+        """The bytes of a small file.
+
+        Raises:
+            ShardError: the file is missing, or larger than ``limit`` bytes.
+            StorageError: the file cannot be read.
+        """
         with self._reading(name) as file:
             size = file.size()
             if size > limit:
                 raise ShardError(
-                    f"{self.url}/{name}: {size} bytes, more than the {limit} that it may have"
+                    f"{self.url}/{name}: {size} bytes, the limit is {limit}; is it damaged?"
                 )
             return bytes(file.read())
 
     def create(self) -> None:
-        """Make the folder and its parents; an object store has none, but must have the bucket.
+        """Create the folder and its parents. In an object store, which has no folders, only check
+        that the bucket exists.
 
         Raises:
-            StorageError: it cannot be made.
+            StorageError: the folder cannot be created.
         """
         if self.local is None:
             self.reach()
@@ -156,7 +166,7 @@ class Folder:
             raise explain(error, self.url, self.place) from error
 
     def remove(self, name: str) -> None:
-        """Delete a file; one that is not there is no error."""
+        """Delete a file, if it exists."""
         try:
             if self.local is not None:
                 (self.local / name).unlink()
@@ -183,10 +193,11 @@ class Folder:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to write a file that nobody reads yet; it is on disk when the block ends.
+        """A stream that writes a file, usually under a temporary name. The file is on the disk when
+        the block ends.
 
         Raises:
-            StorageError: writing failed; no file stays.
+            StorageError: writing failed; the file is deleted.
         """
         try:
             if self.local is not None:
@@ -201,10 +212,11 @@ class Folder:
             raise explain(error, f"{self.url}/{final_name(name)}", self.place) from error
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another name, in place of what had it; a store copies it on its side.
+        """Rename a file, replacing an existing one. An object store copies the object instead,
+        without a transfer.
 
         Raises:
-            StorageError: it failed.
+            StorageError: renaming failed.
         """
         try:
             if self.local is not None:
@@ -218,10 +230,11 @@ class Folder:
 
     @contextmanager
     def publish(self, name: str) -> Iterator[BinaryIO]:
-        """A stream to write; the file appears under ``name`` when the block ends without error.
+        """A stream that writes a file, which gets the name ``name`` when the block ends without
+        error.
 
         Raises:
-            StorageError: writing failed; nothing appears.
+            StorageError: writing failed; an existing file of that name is unchanged.
         """
         if self.local is None:
             with self.stage(name) as stream:
@@ -239,7 +252,7 @@ class Folder:
 
     @contextmanager
     def local_copy(self, *names: str) -> Iterator["Folder"]:
-        """This folder if it is local, else a temporary one that holds copies of these files.
+        """This folder if it is local, else a temporary folder with copies of these files.
 
         Raises:
             ShardError, StorageError: as :meth:`open`.
@@ -254,7 +267,7 @@ class Folder:
             yield Folder(self.url, fs.LocalFileSystem(), place)
 
     def download(self, name: str, target: BinaryIO) -> None:
-        """Copy a file's bytes.
+        """Copy a file's bytes to ``target``.
 
         Raises:
             ShardError, StorageError: as :meth:`open`.
@@ -269,12 +282,12 @@ def _mapped(path: bytes) -> Any:
         return pa.memory_map(path)
     except FileNotFoundError:
         raise
-    except OSError:  # a file system that maps none; if it is another fault, it comes again
+    except OSError:  # the file system cannot map files; any other error is raised again below
         return pa.OSFile(path)
 
 
 def _list_local(path: str) -> list[tuple[str, int | None]]:
-    """As :meth:`Folder._listing`; not by pyarrow, which lists no name that is not UTF-8."""
+    """As :meth:`Folder._listing`, without pyarrow, which does not list names that are not UTF-8."""
     found: list[tuple[str, int | None]] = []
     try:
         with os.scandir(path_bytes(path)) as scan:
@@ -285,7 +298,7 @@ def _list_local(path: str) -> list[tuple[str, int | None]]:
                         found.append((name, None))
                     elif one.is_file():
                         found.append((name, one.stat().st_size))
-                except OSError as error:  # deleted meanwhile, or a link that leads in a circle
+                except OSError as error:  # deleted since it was listed, or a loop of links
                     if error.errno not in (errno.ENOENT, errno.ELOOP):
                         raise
     except FileNotFoundError:
@@ -295,40 +308,42 @@ def _list_local(path: str) -> list[tuple[str, int | None]]:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file to write, which is on disk at the end, or gone after an error."""
+    """A new file, opened for writing. It is on the disk at the end, or deleted after an error."""
     try:
         with path.open("xb") as stream:
             yield stream
             stream.flush()
             sync(stream.fileno(), str(path.parent))
     except BaseException:
-        with suppress(OSError):  # the first error counts; the next build removes what is left
+        with suppress(OSError):  # the first error is raised; the next build deletes the file
             path.unlink(missing_ok=True)
         raise
 
 
 def open_folder(path_or_url: AnyPath, place: str = "place") -> Folder:
-    """A folder by local path or by URL (``s3://``, ``gs://``, ``file://``); it need not exist.
+    """A folder by local path or by URL (``s3://``, ``gs://``, ``file://``), which may not exist
+    yet.
 
     ``place``: the option or argument that names it, for errors.
 
     Raises:
-        UsageError: as :func:`~refit_shard.shards_spec.storage.paths.location`, or the URL is of
-            another kind.
-        StorageError: the bucket's region cannot be found out.
+        UsageError: as :func:`~refit_shard.shards_spec.storage.paths.location`, or the kind of URL
+            is not supported.
+        StorageError: the bucket's region cannot be determined.
     """
     url = location(path_or_url, "a path" if place == "place" else place)
     if "://" not in url:
         return Folder(url.rstrip("/") or "/", fs.LocalFileSystem(), absolute(url), place)
     if "?" in url:
         raise UsageError(
-            f"{url}: a URL's options go into the environment: AWS_ENDPOINT_URL, AWS_REGION"
+            f"{url}: a URL must not have options (?…); set AWS_ENDPOINT_URL and AWS_REGION in the "
+            "environment instead"
         )
     try:
         filesystem, path = open_store(url)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UsageError(f"{url}: cannot open this URL: {error}") from error
-    except OSError as error:  # without a region in the environment, AWS was asked for it
+    except OSError as error:  # if the environment states no region, AWS is asked for it
         raise explain(error, url) from error
     if not path:
         raise UsageError(f"{url}: names no bucket")

@@ -1,9 +1,8 @@
-"""What an object store needs beyond a disk: settings, complete reads, complete uploads.
+"""Makes reads and uploads of object stores complete, and sets time limits and retries.
 
 pyarrow's clients retry requests, with growing pauses, if a store is overloaded or down or a
-connection is cut. They do not notice an answer that is shorter than what was asked for, and their
-output streams complete an upload when they are closed or garbage-collected, whatever happened
-before.
+connection is cut. But they do not notice an answer that is shorter than requested, and their output
+streams complete an upload when they are closed or garbage-collected, even after an error.
 """
 
 import mmap
@@ -25,23 +24,23 @@ from refit_shard.shards_spec.errors import SilenceError, StorageError, UsageErro
 # Six attempts with S3's standard back-off take about a quarter of a minute.
 _S3_ATTEMPTS = 6
 _S3_CONNECT_SECONDS = 10
-# Putting the parts of a large object together may take long without a byte on the line.
+# A store may send nothing for long while it joins the parts of a large object.
 _S3_SILENT_SECONDS = 30
 # Google's client would retry for a quarter of an hour and ignore signals meanwhile.
 _GCS_SECONDS = 60
 _ENDPOINT = re.compile(r"https?://[^/\s]+/?")
 
 
-# Where a store gave no answer, by endpoint, within :func:`asked_once`.
+# Texts for stores that did not answer, by endpoint, within :func:`asked_once`.
 _SILENT: dict[str, str] = {}
 _REMEMBERS = threading.Event()
 
 
 @contextmanager
 def asked_once() -> Iterator[None]:
-    """Within this block, a store that gave no answer is not asked for its buckets again.
+    """Within this block, a store that did not answer is not asked for its buckets again.
 
-    For a command that looks at several datasets: each attempt takes a quarter of a minute.
+    For a command that checks several datasets, because each attempt takes a quarter of a minute.
     """
     _REMEMBERS.set()
     try:
@@ -52,16 +51,16 @@ def asked_once() -> Iterator[None]:
 
 
 def bucket_exists(filesystem: fs.FileSystem, bucket: str, where: str) -> bool:
-    """Whether the store has the bucket and lets us in.
+    """True if the store has the bucket and accepts the credentials. ``where``: URL for errors.
 
     Raises:
-        SilenceError: the store gives no answer.
-        StorageError: it answers with an error.
+        SilenceError: the store does not answer.
+        StorageError: the store answers with an error.
     """
     _, (options,) = filesystem.__reduce__()
     endpoint = f"{filesystem.type_name} {options.get('endpoint_override')}"
     if endpoint in _SILENT:
-        raise SilenceError(f"{where}: not asked for; {_SILENT[endpoint]}")
+        raise SilenceError(f"{where}: not tried; {_SILENT[endpoint]}")
     try:
         return bool(filesystem.get_file_info(bucket).type != fs.FileType.NotFound)
     except OSError as error:
@@ -75,9 +74,9 @@ def open_store(url: str) -> tuple[fs.FileSystem, str]:
     """The file system of a URL, with retries and time limits, and the path in it.
 
     Raises:
-        UsageError: not S3's or Google's store; a variable of the environment is wrong.
-        ArrowInvalid, ArrowNotImplementedError: no such URL.
-        OSError: the bucket's region cannot be found out.
+        UsageError: neither S3's nor Google's store, or a variable of the environment is wrong.
+        ArrowInvalid, ArrowNotImplementedError: the URL is not valid.
+        OSError: the bucket's region cannot be determined.
     """
     if url.lower().startswith("s3:"):
         _check_endpoint()
@@ -86,7 +85,9 @@ def open_store(url: str) -> tuple[fs.FileSystem, str]:
 
 
 def _check_endpoint() -> None:
-    """Refuse an endpoint that pyarrow would look for in vain, for a quarter of a minute."""
+    """Check the form of the endpoint, because pyarrow would try a wrong one for a quarter
+    of a minute.
+    """
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         value = os.environ.get(name, "")
         if value and not _ENDPOINT.fullmatch(value):
@@ -97,7 +98,7 @@ def _check_endpoint() -> None:
 
 
 def _tuned(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """The same file system with retries and time limits; endpoint, region and keys as they were.
+    """The same file system with retries and time limits; endpoint, region and keys are unchanged.
 
     Raises:
         UsageError: neither S3's nor Google's store; AWS_MAX_ATTEMPTS is not a number.
@@ -109,7 +110,8 @@ def _tuned(filesystem: fs.FileSystem) -> fs.FileSystem:
                 "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_attempts()),
                 "connect_timeout": _S3_CONNECT_SECONDS,
                 "request_timeout": _S3_SILENT_SECONDS,
-                # Else a stream that is closed after a failure stores what it has so far.
+                # With delayed opening, a stream closed after a failure would store a partial
+                # object.
                 "allow_delayed_open": False,
                 "background_writes": True,
             }
@@ -117,7 +119,7 @@ def _tuned(filesystem: fs.FileSystem) -> fs.FileSystem:
             settings = {"retry_time_limit": timedelta(seconds=_GCS_SECONDS)}
         case other:
             raise UsageError(f"{other} is not supported; s3://, gs:// and file:// are")
-    make, (options,) = filesystem.__reduce__()  # what the URL and the environment said
+    make, (options,) = filesystem.__reduce__()  # options from the URL and the environment
     return make(options | settings)
 
 
@@ -129,13 +131,13 @@ def _attempts() -> int:
 
 
 class RemoteFile:
-    """An object opened for reading, as pyarrow's own file, except that a truncated answer is an
+    """An object opened for reading, like pyarrow's file, except that a truncated answer is an
     error.
 
     ``where``: its URL, for errors. Several threads may call :meth:`read_at`.
 
     Raises:
-        FileNotFoundError, OSError: it cannot be opened.
+        FileNotFoundError, OSError: the object cannot be opened.
     """
 
     def __init__(self, filesystem: fs.FileSystem, path: str, where: str) -> None:
@@ -164,18 +166,18 @@ class RemoteFile:
         return self._size
 
     def read_at(self, count: int, offset: int) -> bytes:
-        """``count`` bytes at ``offset``; fewer only where the object ends.
+        """``count`` bytes at ``offset``; fewer only at the end of the object.
 
         Raises:
-            StorageError: they cannot be read.
+            StorageError: the bytes cannot be read.
         """
         return bytes(self._whole(count, offset))
 
     def read(self, count: int | None = None) -> bytearray:
-        """The next ``count`` bytes, or all that are left; fewer only where the object ends.
+        """The next ``count`` bytes, or all that are left; fewer only at the end of the object.
 
         Raises:
-            StorageError: they cannot be read.
+            StorageError: the bytes cannot be read.
         """
         data = self._whole(self._size if count is None else count, self._position)
         self._position += len(data)
@@ -213,12 +215,12 @@ def upload(filesystem: fs.FileSystem, path: str, stream: BinaryIO) -> None:
     """Upload a file as one object, which appears complete or not at all.
 
     Closing one of pyarrow's output streams completes what was written so far, also when an
-    exception closes it or when it is garbage-collected. So all bytes are given in one call, on a
-    thread of its own, where no interrupt can arrive between opening, writing and closing. If a part
+    exception closes it or when it is garbage-collected. So all bytes are written in one call, in a
+    separate thread, where no interrupt can arrive between opening, writing and closing. If a part
     failed, closing fails, and no object appears.
 
     Raises:
-        OSError: it cannot be stored.
+        OSError: the object cannot be stored.
     """
     size = os.fstat(stream.fileno()).st_size
     data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if size else b""

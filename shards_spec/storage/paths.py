@@ -1,4 +1,4 @@
-"""What a user gives as a path becomes text: a local path with ``~`` expanded, or a URL."""
+"""Converts paths and URLs that users give to text, and checks them."""
 
 import os
 import posixpath
@@ -11,18 +11,18 @@ from refit_shard.shards_spec.errors import UsageError
 
 AnyPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-# pathlib takes one of the two slashes away: Path("s3://bucket") is "s3:/bucket".
+# pathlib removes one of the two slashes: Path("s3://bucket") is "s3:/bucket".
 _LOST_SLASH = re.compile(r"(s3|gs|gcs|https?):/(?!/)")
 
 
 def location(given: AnyPath, what: str = "a path") -> str:
     """A local path, with ``~`` expanded, or a URL, as text.
 
-    A ``file://`` URL gives its path. A name that is not UTF-8 is text as of ``os.fsdecode``.
-    ``what`` names the option or argument in errors.
+    A ``file://`` URL becomes a path. Bytes and names that are not UTF-8 are decoded as by
+    ``os.fsdecode``. ``what``: the option or argument, for errors.
 
     Raises:
-        UsageError: no path, empty, a home folder that is not known, or a URL that lost a slash.
+        UsageError: not a path, empty, an unknown home folder, or a URL that lost a slash.
     """
     try:
         path = os.fsdecode(given)
@@ -31,7 +31,7 @@ def location(given: AnyPath, what: str = "a path") -> str:
     if not path:
         raise UsageError(f"{what} is empty; '.' is the current folder")
     if "\0" in path:
-        raise UsageError(f"{what}: {path!r:.80} holds a zero byte")
+        raise UsageError(f"{what}: {path!r:.80} contains a zero byte")
     if _LOST_SLASH.match(path):
         raise UsageError(f"{what}: {path!r}: a URL has two slashes; give it as text, not as a Path")
     if path.lower().startswith("file:/"):
@@ -40,10 +40,10 @@ def location(given: AnyPath, what: str = "a path") -> str:
 
 
 def local_path(given: AnyPath, what: str = "a path") -> Path:
-    """A path on this machine; see :func:`location`.
+    """A local path; see :func:`location`.
 
     Raises:
-        UsageError: as :func:`location`, or a URL.
+        UsageError: as :func:`location`, or the text is a URL.
     """
     path = location(given, what)
     if "://" in path:
@@ -52,7 +52,9 @@ def local_path(given: AnyPath, what: str = "a path") -> Path:
 
 
 def path_bytes(path: str) -> bytes:
-    """A local path as the system takes it, whatever the locale: UTF-8, as an npz states names."""
+    """A local path as bytes for system calls: UTF-8 in every locale, because names in an
+    npz are.
+    """
     return path.encode("utf-8", "surrogateescape")
 
 
@@ -71,7 +73,7 @@ def slashed(name: str) -> str:
 
 
 def absolute(path_or_url: str) -> str:
-    """The same place for a process whose current folder is another; a URL stays as it is.
+    """A path as an absolute path; a URL unchanged.
 
     Raises:
         UsageError: the current folder was deleted.

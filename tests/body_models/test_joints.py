@@ -87,5 +87,5 @@ def test_a_regressor_of_another_mesh_is_refused() -> None:
 def test_a_tree_that_is_none_is_refused(parent: int) -> None:
     body = make_body(3)
     body["kintree_table"][0, 5] = parent
-    with pytest.raises(SourceError, match="no tree"):
+    with pytest.raises(SourceError, match="not a tree"):
         SpinJoints.of(body, extra_regressor(4), "body")

@@ -110,7 +110,7 @@ def test_the_identity_is_extended_and_a_plain_build_says_so(tree: Own) -> None:
     assert added["columns"] == ["smplx_pose", "ears", "word"]
     again = tree.build("--samples-per-shard", 4)
     assert again.code == 2
-    assert "built with labels that add-labels put there; pass --overwrite" in error_line(again)
+    assert "built with labels that add-labels added; pass --overwrite" in error_line(again)
     assert tree.build("--samples-per-shard", 4, "--overwrite").code == 0
     assert not ShardSet.open(str(tree.out)).own
 
@@ -148,14 +148,14 @@ def test_rows_are_joined_by_their_number_in_any_order(tree: Own, wanted: Counter
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"imgname": None, "rows": 11}, "has 11 rows, the set was built from an npz of 12"),
-        ({"imgname": "shifted"}, "is of other rows: imgname of source row"),
+        ({"imgname": None, "rows": 11}, "has 11 rows, the dataset was built from an npz with 12"),
+        ({"imgname": "shifted"}, "belongs to other rows: imgname of source row"),
         ({"source_row": np.arange(1, 13)}, "must hold 0 to 11"),
         ({"source_row": np.arange(-1, 11)}, "must hold 0 to 11"),
         ({"source_row": np.zeros(12, int)}, "holds a row twice"),
         ({"source_row": np.arange(12.0)}, "must be whole numbers"),
         ({"source_row": np.arange(11), "rows": 11}, "has no row for 1 of the"),
-        ({"ears": None}, "kept label 'ears': is not there"),
+        ({"ears": None}, "kept label 'ears': is missing"),
         ({"word": np.array([{}] * 12)}, "holds Python objects"),
     ],
 )
@@ -215,7 +215,7 @@ def test_an_overwriting_that_waits_is_left_alone(tree: Own) -> None:
     before = hashes(tree.out)
     result = add(tree)
     assert result.code == 2
-    assert "did not end wait" in error_line(result)
+    assert "was interrupted: run that command" in error_line(result)
     assert hashes(tree.out) == before
 
 
@@ -270,7 +270,7 @@ def test_what_was_written_is_read_again_before_it_takes_the_old_one_s_place(tree
         data[700] ^= 1
         path.write_bytes(data)
 
-    with pytest.raises(ShardError, match=r"the new shards are not whole: own-g1-00000\d\.tar"):
+    with pytest.raises(ShardError, match=r"a new shard is damaged: own-g1-00000\d\.tar"):
         add_labels(planned(tree), spoil)
     assert ShardSet.open(str(tree.out)).manifest == before
     assert refit("verify", tree.out).code == 0

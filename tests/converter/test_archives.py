@@ -272,7 +272,7 @@ def test_an_archive_that_was_cut_short_is_named_with_its_last_member(tmp_path: P
     assert "without its end mark, after 'a/2'" in spoilt(tmp_path, "x.tar", whole[:5120])
     (tmp_path / "x.tar").unlink()
     said = spoilt(tmp_path, "x.zip", zip_of({"a/1": bytes(2000)})[:1000])
-    assert "x.zip: damaged or cut short: no zip's directory at its end" in said
+    assert "x.zip: damaged or cut short: no directory of a zip at its end" in said
 
 
 def test_a_damaged_header_does_not_end_a_tar(tmp_path: Path) -> None:
@@ -290,7 +290,9 @@ def test_members_of_a_zip_that_lie_over_each_other_are_refused(tmp_path: Path) -
     data = bytearray(zip_of({"a/1": bytes(2000), "a/2": bytes(2000)}))
     second = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
     struct.pack_into("<I", data, second + 42, 100)  # it begins within the first
-    assert "lies outside the archive or over another one" in spoilt(tmp_path, "x.zip", bytes(data))
+    assert "is outside the archive or overlaps another member" in spoilt(
+        tmp_path, "x.zip", bytes(data)
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"<!DOCTYPE html><html>log in", b"version https://git-lfs"])
@@ -317,7 +319,7 @@ def test_a_deflated_member_takes_no_more_memory_than_it_states(tmp_path: Path) -
     for at in (data.index(b"PK\x01\x02") + 24, 22):
         struct.pack_into("<I", data, at, 1000)
     (tmp_path / "x.zip").write_bytes(data)
-    with pytest.raises(FrameError, match="not of the size and checksum"):
+    with pytest.raises(FrameError, match="its size or checksum differs"):
         read_all(tmp_path, ["a/1"]).read("a/1")
 
 
@@ -361,10 +363,10 @@ def test_an_archive_that_changes_under_a_build_says_nothing_of_its_frames(tmp_pa
     (tmp_path / "x.tar").write_bytes(tar_of({"a/1": b"one"}))
     root = read_all(tmp_path, ["a/1"])
     (tmp_path / "x.tar").write_bytes(tar_of({"a/1": b"one", "a/2": b"two"}))
-    with pytest.raises(PassingError, match=r"x\.tar: was changed, moved or removed"):
+    with pytest.raises(PassingError, match=r"x\.tar: was changed, moved or deleted"):
         root.read("a/1")
     (tmp_path / "x.tar").unlink()
-    with pytest.raises(PassingError, match=r"x\.tar: was changed, moved or removed"):
+    with pytest.raises(PassingError, match=r"x\.tar: was changed, moved or deleted"):
         root.read("a/1")
 
 
@@ -454,7 +456,7 @@ def test_a_disk_that_fails_hides_no_archive(
     monkeypatch.setattr(reading, "PAUSES", (0.0,))
     result = tree.build()
     assert result.code == 1
-    assert "also when tried again; this says nothing of the file" in error_line(result)
+    assert "also when tried again; the file itself may be fine" in error_line(result)
     monkeypatch.undo()
     assert tree.build("--samples-per-shard", 4).code == 0
     assert shards(tree.out) == shards(plain.out)

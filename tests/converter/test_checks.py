@@ -110,7 +110,7 @@ WRONG: list[tuple[str, Callable[[Labels], None], list[str]]] = [
     ("frames", boxes_in_pixels, ["huge_box", "scale is the box's side in pixels divided by 200"]),
     ("frames", another_size, ["other_size", "img_center is the middle of 2560x1440"]),
     ("frames", turned, ["turned_size", "a quarter"]),
-    ("frames", larger_frames, ["center_outside_image", "the labels are of larger frames"]),
+    ("frames", larger_frames, ["center_outside_image", "the labels are for larger frames"]),
     ("frames", multiply("orig_shape", 2), ["wrong_size", "orig_shape says 2560x1440"]),
     ("labels", shares_of_the_frame, ["keypoints_off_box", "in pixels of the whole frame"]),
     ("labels", of_other_rows, ["keypoints_off_box", "in the order of imgname"]),
@@ -188,7 +188,7 @@ def test_what_concerns_single_rows_is_counted_and_does_not_stop(bedlam: Spoilt) 
     assert [line.split(";")[0] for line in summary] == [
         f"bedlam: warning: 1 of {rows} rows: keypoints_off_box: the 2D keypoints are not where the "
         "box is",
-        f"bedlam: warning: 1 of {rows} rows looked at (12 of 12 frames): huge_box",
+        f"bedlam: warning: 1 of {rows} rows checked (12 of 12 frames): huge_box",
     ]
     (checked,) = json.loads(bedlam.build("--max-bad", 0.2, "--overwrite", "--json").out)["checked"]
     assert [one["status"] for one in checked["findings"]] == ["warn", "warn"]
@@ -266,7 +266,7 @@ def test_missing_frames_stop_it_only_where_max_bad_would(tmp_path: Path) -> None
     went_on = refit(*tree.command("--max-bad", 0.3))
     assert went_on.code == 0, went_on.err
     assert "120 missing" in went_on.out
-    assert "rows looked at (50 of 200 frames): missing" in went_on.err
+    assert "rows checked (50 of 200 frames): missing" in went_on.err
 
 
 def test_damaged_frames_stop_it_where_they_are_many(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def test_a_good_data_set_has_no_fault(own: Own) -> None:
 
 
 def test_a_sample_looks_at_as_many_frames(own: Own) -> None:
-    assert "3 of 20 frames looked at" in examine(own, 3).findings[-1].detail
-    assert "20 of 20 frames looked at" in examine(own, 500).findings[-1].detail
+    assert "3 of 20 frames checked" in examine(own, 3).findings[-1].detail
+    assert "20 of 20 frames checked" in examine(own, 500).findings[-1].detail
 
 
 # ------------------------------------------------------------------------------------ npz
@@ -155,7 +155,7 @@ def test_duplicates(own: Own) -> None:
 )
 def test_a_bad_frame_is_named_with_its_fix(own: Own, reason: str, data: bytes) -> None:
     frame(own, 7).write_bytes(data)
-    found = only(examine(own), "frames", f"2 of 40 rows looked at (20 of 20 frames): {reason}")
+    found = only(examine(own), "frames", f"2 of 40 rows checked (20 of 20 frames): {reason}")
     assert found.status == "warn"
     assert "images/007.jpg" in found.detail
     for index in range(4):
@@ -203,7 +203,7 @@ def test_a_bedlam_frame_on_its_side_is_told_from_a_wrong_one(tmp_path: Path) -> 
     bedlam = Dataset(name="own", root_variable="R", turned="bedlam-closeup")
     report = examine(own, dataset=bedlam)
     assert not bad(report)
-    assert "4 of 6 frames lie on their side, as they should" in report.findings[-1].detail
+    assert "4 of 6 frames are stored on their side, as expected" in report.findings[-1].detail
     own.put(names[0], encoded(".png", picture(1, 720, 1280)))  # upright already: fine too
     own.put(names[4], encoded(".png", picture(1, 720, 1280)))
     own.put(names[5], encoded(".png", picture(1, 640, 480)))
@@ -212,7 +212,7 @@ def test_a_bedlam_frame_on_its_side_is_told_from_a_wrong_one(tmp_path: Path) -> 
     assert set(reasons) == {"turned_frame", "wrong_size"}
     assert names[4] in reasons["turned_frame"]
     assert names[5] in reasons["wrong_size"]
-    assert "3 of 6 frames lie on their side" in report.findings[-1].detail
+    assert "3 of 6 frames are stored on their side" in report.findings[-1].detail
 
 
 def test_a_cropped_set_has_crops(own: Own) -> None:
@@ -226,7 +226,7 @@ def test_the_doctor_proposes_the_remap(own: Own) -> None:
     (own.root / "images").rename(own.root / "Images")
     missing, layout = bad(examine(own))
     assert (missing.check, layout.check, layout.status) == ("present", "layout", "fail")
-    assert "20 of 20 missing frames" in layout.detail
+    assert "20 of the 20 missing frames" in layout.detail
     assert layout.fix == "build with: refit-shard build --dataset own --remap images/=Images/"
     assert layout.remaps == ("images/=Images/",)
     assert own.build("--remap", *layout.remaps).code == 0

@@ -80,7 +80,7 @@ def test_a_subset_says_what_it_was_made_from(labelled: Own, tmp_path: Path) -> N
     assert left_out == sorted(set(range(ROWS)) - set(WANTED))
     again = labelled.build("--samples-per-shard", 6, "--out", tmp_path / "out")
     assert again.code == 2
-    assert "as a subset that export made" in error_line(again)
+    assert "as a subset by export" in error_line(again)
 
 
 def test_the_loader_streams_a_subset(labelled: Own, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_each_of_several_sets_has_its_own_folder(labelled: Own, tmp_path: Path) 
         *("export", labelled.out, tmp_path / "moved", "--format", "json", "--out", tmp_path / "out")
     )
     assert result.code == 2
-    assert "two of the sets are called 'own'" in error_line(result)
+    assert "two of the datasets are called 'own'" in error_line(result)
     more = (*other.command("--max-bad", 0.9, "--out", tmp_path / "sets"), "--name", "other")
     assert refit(*more).code == 0
     assert labelled.build("--out", tmp_path / "sets", "--samples-per-shard", 6).code == 0
@@ -156,8 +156,8 @@ def test_a_dry_run_counts_and_writes_nothing(labelled: Own, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("begin", "said"),
     [
-        ("file", "is not empty, and what is there is no export"),
-        ("folder", "is not empty, and what is there is no export"),
+        ("file", "is not empty and does not hold an export"),
+        ("folder", "is not empty and does not hold an export"),
         ("other rows", "holds an export of other rows or in another format"),
         ("other format", "holds an export of other rows or in another format"),
     ],
@@ -199,7 +199,7 @@ def test_it_does_not_write_into_what_it_exports(
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (("--where", "source_row > 900"), 2, "no row of these sets is chosen"),
+        (("--where", "source_row > 900"), 2, "no row of these datasets is chosen"),
         (("--where", "nonsense > 1"), 2, "no column 'nonsense'"),
         (("--workers", "0"), 2, "--workers: must be a whole number from 1 to 4096"),
         (("--out", ""), 2, "--out is empty"),

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refit_shard.converter.build.generations import (
+    Existing,
     Note,
-    Standing,
     candidates,
     choose_target,
     leftovers,
@@ -61,7 +61,7 @@ USERS = frozenset({"own-notes.tar", "other-000000.tar", "README", "own-000001.ta
 
 
 @st.composite
-def standings(draw: st.DrawFn) -> Standing:
+def existing_files(draw: st.DrawFn) -> Existing:
     """A folder's state: any files, maybe a manifest whose files are there, maybe a note."""
     names = draw(st.sets(FILES, max_size=14)) | USERS
     names |= {attempt_name(name, "0a1b") for name in draw(st.sets(FILES, max_size=3))}
@@ -77,55 +77,55 @@ def standings(draw: st.DrawFn) -> Standing:
         plan = manifest_of(draw(st.integers(0, 2)), [0], 0).plan_hash
         note = Note(generation=draw(GENERATIONS), plan_hash=plan)
         names.add(".overwrite.json")
-    return Standing(dataset="own", names=frozenset(names), manifest=manifest, note=note)
+    return Existing(dataset="own", names=frozenset(names), manifest=manifest, note=note)
 
 
 PLAN = manifest_of(0, [0], 0).plan_hash
 
 
-@given(standings(), st.booleans(), st.data())
+@given(existing_files(), st.booleans(), st.data())
 def test_no_decision_touches_what_is_published_and_whole(
-    standing: Standing, overwrite: bool, data: st.DataObject
+    existing: Existing, overwrite: bool, data: st.DataObject
 ) -> None:
-    target = choose_target(standing, PLAN, overwrite=overwrite)
-    kept = candidates(standing, target)
+    target = choose_target(existing, PLAN, overwrite=overwrite)
+    kept = candidates(existing, target)
     named = []
     for index in range(SHARDS):
         whole = data.draw(st.sets(st.sampled_from(kept.get(index, ("none",)))))
-        stem = name_of(standing, target, index, whole)
+        stem = name_of(existing, target, index, whole)
         named.append(stem)
         generation = generation_of("own", f"{stem}.tar")
         assert generation is not None
         assert generation >= target.floor
-        assert stem not in standing.published & whole
-        assert target.hidden is None or generation != target.hidden or stem in standing.published
-        if overwrite and standing.note is None and standing.published:
-            assert stem not in standing.published
+        assert stem not in existing.published & whole
+        assert target.hidden is None or generation != target.hidden or stem in existing.published
+        if overwrite and existing.note is None and existing.published:
+            assert stem not in existing.published
     assert len(set(named)) == SHARDS
     new = manifest_of(0, [0] * SHARDS, 0)
-    gone = set(superseded(standing, target, new))
+    gone = set(superseded(existing, target, new))
     assert not gone & {entry.name + end for entry in new.shards for end in (".tar", ".arrow")}
     assert not gone & (USERS | {"manifest.json"})
-    assert gone <= set(standing.names)
+    assert gone <= set(existing.names)
     if overwrite:
-        files = {name for name in standing.names if generation_of("own", name) is not None}
+        files = {name for name in existing.names if generation_of("own", name) is not None}
         assert gone >= files - {e.name + end for e in new.shards for end in (".tar", ".arrow")}
-    assert set(leftovers(standing)) <= {name for name in standing.names if name.endswith(".tmp")}
+    assert set(leftovers(existing)) <= {name for name in existing.names if name.endswith(".tmp")}
 
 
-@given(standings())
+@given(existing_files())
 def test_the_same_overwrite_goes_on_and_another_begins_above_all_that_stands(
-    standing: Standing,
+    existing: Existing,
 ) -> None:
-    target = choose_target(standing, PLAN, overwrite=True)
+    target = choose_target(existing, PLAN, overwrite=True)
     assert target.note is not None
-    begun = Standing(
-        dataset="own", names=standing.names, manifest=standing.manifest, note=target.note
+    begun = Existing(
+        dataset="own", names=existing.names, manifest=existing.manifest, note=target.note
     )
     assert choose_target(begun, PLAN, overwrite=True).floor == target.floor
     other = choose_target(begun, manifest_of(1, [0], 0).plan_hash, overwrite=True)
     assert other.floor > target.floor
-    assert other.floor > max((generation_of("own", name) or 0) for name in standing.names)
+    assert other.floor > max((generation_of("own", name) or 0) for name in existing.names)
 
 
 @given(GENERATIONS)

@@ -145,7 +145,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "use_pose_3d True": {"traits": {"use_pose_3d": False}},
     "cropped False": {"traits": {"cropped": True}},
     "the rule never": {"traits": {"turned": "bedlam-closeup"}},
-    "data set own": {"traits": {"name": "mine"}},
+    "dataset own": {"traits": {"name": "mine"}},
     "box_px 256, not 300": {"options": {"box_px": 300}},
     "another envelope (--envelope)": {"options": {"envelope": 1.5}},
     "quality 90, not 91": {"options": {"quality": 91}},

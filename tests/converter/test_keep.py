@@ -131,7 +131,7 @@ def refused(tree: Own, keep: str, **arrays: Any) -> str:
 @pytest.mark.parametrize(
     ("keep", "array", "said"),
     [
-        ("mine", None, "'mine': is not there; found: imgname, center"),
+        ("mine", None, "'mine': is missing; found: imgname, center"),
         ("mine", np.zeros(5), "must have 6 rows like 'imgname', got (5,)"),
         ("mine", np.zeros(()), "must have 6 rows"),
         ("mine", np.zeros((6, 0)), "a row of shape (0,)"),
@@ -142,7 +142,7 @@ def refused(tree: Own, keep: str, **arrays: Any) -> str:
         ("mine", np.array([["a", "b"]] * 6), "cannot be kept"),
         ("mine", np.array([b"\xff"] * 6), "row 0: b'\\xff' is not UTF-8"),
         ("mine", np.zeros((6, 1 << 17)), "too many labels are kept: a row has more than"),
-        ("mine:points2d", np.zeros((6, 3, 2)), "points2d needs what a mirror exchanges"),
+        ("mine:points2d", np.zeros((6, 3, 2)), "points2d needs a table of what a mirror exchanges"),
         ("mine:points2d=coco", np.zeros((6, 3, 2)), "the permutation has 17 entries, a row 3"),
         ("mine:points2d=coco", np.zeros((6, 34)), "the permutation has 17 entries, a row 1"),
         ("mine:points2d=coco", np.zeros((6, 17, 2), int), "must be floating-point numbers"),
@@ -161,19 +161,19 @@ def test_what_cannot_be_kept_is_refused_before_the_build(
 @pytest.mark.parametrize(
     ("keep", "said"),
     [
-        ("pose", "cannot be called so"),
-        ("img", "cannot be called so"),
-        ("has_contact", "cannot be called so"),
+        ("pose", "not a possible name of an own label"),
+        ("img", "not a possible name of an own label"),
+        ("has_contact", "not a possible name of an own label"),
         ("", "must be NAME"),
         ("a,,b", "must be NAME"),
         ("a:wiggle", "MOTION one of none, permute, points2d"),
         ("a:none=coco", "none takes no TABLE"),
         ("a:points2d=", "must be NAME"),
         ("a:permute=coco:points2d=coco", "must be NAME"),
-        ("a,b,a", "'a' is there twice"),
+        ("a,b,a", "'a' is declared twice"),
         ("a:permute=nowhere.json", "nowhere.json: No such file"),
-        ("a:permute=.", "not a plain file"),
-        ("a:permute=/dev/zero", "not a plain file"),
+        ("a:permute=.", "not a regular file"),
+        ("a:permute=/dev/zero", "not a regular file"),
     ],
 )
 def test_a_wrong_declaration_is_wrong_use(tree: Own, keep: str, said: str) -> None:

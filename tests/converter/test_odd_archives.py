@@ -91,13 +91,13 @@ def test_a_download_that_reserved_its_room_is_not_whole(begins: int, tmp_path: P
     """Zeros are where the rest was to come, and look like the end of a tar."""
     data = tar_of({f"{i}.jpg": bytes(range(256)) * 8000 for i in range(2)})
     (tmp_path / "x.tar").write_bytes(data[: begins and 2048512] + bytes(3 << 20))
-    with pytest.raises(SourceError, match=r"x.tar: not whole: its end mark is at byte .* again"):
+    with pytest.raises(SourceError, match=r"x.tar: incomplete: its end mark is at byte .* again"):
         packed_in(tmp_path, ["1.jpg"])
 
 
 def test_tars_that_were_put_together_lose_no_frame_unseen(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(tar_of({"a.jpg": b"a"}) + tar_of({"b.jpg": b"b"}))
-    with pytest.raises(SourceError, match=r"several tars one after the other.*--ignore-zeros"):
+    with pytest.raises(SourceError, match=r"several tars in one file.*--ignore-zeros"):
         packed_in(tmp_path, ["a.jpg", "b.jpg"])
 
 
@@ -114,8 +114,8 @@ def test_an_archive_in_an_archive_is_told_of(tmp_path: Path) -> None:
     result = tree.build()
     assert result.code == 1
     assert "--root holds 1 archive, none with a frame that the npz names" in result.err
-    assert "all.tar: holds archives, such as part/Images.TAR" in result.err
-    assert "unpack it below --root, and leave those in it packed" in result.err
+    assert "all.tar: contains archives, such as part/Images.TAR" in result.err
+    assert "unpack it below --root; the archives in it may stay packed" in result.err
     assert "not built" in error_line(result)
 
 

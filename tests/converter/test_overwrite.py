@@ -270,7 +270,7 @@ def test_a_tar_of_somebody_else_is_not_replaced_unasked(
     mine = place.read_bytes()
     result = tree.build(*SHARDED, "--out", out)
     assert result.code == 2
-    assert f"{place}: is called as a shard of 'own' and is none" in error_line(result)
+    assert f"{place}: has the name of a shard of 'own' but is none" in error_line(result)
     assert place.read_bytes() == mine
     assert tree.build(*SHARDED, "--out", out, "--overwrite").code == 0
     assert refit("verify", out).code == 0

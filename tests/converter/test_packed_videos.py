@@ -133,7 +133,7 @@ def test_doctor_sees_videos_in_tars_and_writes_nothing(video: bytes, tmp_path: P
     config.write_text(f"BEDLAM_ROOT = {str(root)!r}\nDATASET_FILES = {files!r}\n")
     before = hashes(root)
     result = refit("doctor", "--data-config", config)
-    assert "-> 2 videos hold them: run refit-shard extract-frames --dataset bedlam" in result.out
+    assert "-> 2 videos contain them: run refit-shard extract-frames --dataset bedlam" in result.out
     assert hashes(root) == before
 
 
@@ -199,7 +199,10 @@ def test_a_video_in_a_compressed_tar_is_said_to_need_unpacking(tmp_path: Path) -
     result = extract(tmp_path, clip(1, 3))
     assert result.code == 1
     assert "clip.mp4: no such video" in result.out
-    assert "compressed as a whole, so unpack it if it holds the video: Videos_S1.tgz" in result.out
+    assert (
+        "compressed as a whole, so not searched; unpack it if the video is in it: Videos_S1.tgz"
+        in result.out
+    )
 
 
 # ------------------------------------------------------------------ stopping, changing, failing
@@ -253,7 +256,7 @@ def test_a_tar_that_is_replaced_meanwhile_says_nothing_of_its_video(
     task = task_in(tmp_path)
     (tmp_path / "out/.extract-frames").mkdir(parents=True)
     os.utime(tar, (1, 1))
-    with pytest.raises(PassingError, match="was changed, moved or removed"):
+    with pytest.raises(PassingError, match="was changed, moved or deleted"):
         extract_video(recipe_of(tmp_path), task)
     assert extract_video(recipe_of(tmp_path), task_in(tmp_path)).written == 2
 

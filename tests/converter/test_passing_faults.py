@@ -190,7 +190,7 @@ def test_storage_that_fails_throughout_is_not_waited_for_shard_by_shard(tmp_path
 
 
 def test_a_root_that_goes_away_is_not_a_set_of_missing_frames(tmp_path: Path) -> None:
-    with pytest.raises(PassingError, match="frames is not there, also when tried again"):
+    with pytest.raises(PassingError, match="frames does not exist, also when tried again"):
         read_frame(open_folder(str(tmp_path / "frames")), "a/000.jpg")
     (tmp_path / "frames").mkdir()
     with pytest.raises(FrameError, match="no such file"):

@@ -117,8 +117,8 @@ def test_shards_mix_the_frames_of_the_whole_data_set() -> None:
         ("--workers", -1, "--workers: must be a whole number from 0 to 4096, got -1"),
         ("--remap", "nothing", "--remap 'nothing': must be OLD=NEW"),
         ("--remap", "=new", "--remap '=new': must be OLD=NEW"),
-        ("--shard-timeout", 5, "does not go with --shard-timeout"),
-        ("--address", "auto", "--workers 0 builds in this process; it does not go with --address"),
+        ("--shard-timeout", 5, "cannot be combined with --shard-timeout"),
+        ("--address", "auto", "builds in this process and cannot be combined with --address"),
     ],
 )
 def test_options_out_of_their_bounds_are_refused_before_anything_is_written(

@@ -140,12 +140,12 @@ def test_one_failing_shard_loses_none_of_the_others(
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda rows: rows[:-1], "together: 1 missing (row 3);"),
-        (lambda rows: [*rows, rows[0]], "together: 1 there more than once (row 2);"),
+        (lambda rows: rows[:-1], "out, but: 1 missing (row 3);"),
+        (lambda rows: [*rows, rows[0]], "out, but: 1 there more than once (row 2);"),
         # The sums are right here; the sets are not.
         (
             lambda rows: [rows[0], rows[0]],
-            "together: 1 missing (row 3), 1 there more than once (row 2);",
+            "out, but: 1 missing (row 3), 1 there more than once (row 2);",
         ),
     ],
 )
@@ -163,8 +163,9 @@ def test_a_build_that_loses_or_doubles_a_row_fails(
     monkeypatch.setattr(work.ShardBuilder, "samples", harmed)
     result = tree.build(*SHARDED)
     assert result.code == 1
-    assert f"8 rows went in; of those in shards, in quarantine and left out {said}" in error_line(
-        result
+    assert (
+        f"each of the 8 rows must be once in a shard, in quarantine or left {said}"
+        in error_line(result)
     )
     assert not (tree.out / "manifest.json").exists()
     monkeypatch.undo()

@@ -156,7 +156,7 @@ def test_a_bedlam_video_of_another_rate_is_refused(tmp_path: Path) -> None:
     what = ["--dataset", "bedlam", "--npz", npz, "--root", tmp_path, "--workers", 0]
     result = refit("extract-frames", *what)
     assert result.code == 1
-    assert "has 6 frames a second, the names count 30" in result.out
+    assert "has 6 frames a second, the annotations number 30" in result.out
     assert not list(tmp_path.rglob("*.jpg"))
 
 
@@ -166,10 +166,14 @@ def test_a_bedlam_video_of_another_rate_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "args", "said"),
     [
-        (["000001.jpg"], (), "none of its 1 names is of a video's frame, such as '000001.jpg'"),
+        (
+            ["000001.jpg"],
+            (),
+            "none of its 1 names is that of a video's frame, such as '000001.jpg'",
+        ),
         (["../clip/000001.jpg"], (), "none of its 1 names"),
         (clip(1, 1), ("--quality", 0), "--quality: must be a whole number from 1 to 100"),
-        (clip(1, 1), ("--address", "auto"), "does not go with --address"),
+        (clip(1, 1), ("--address", "auto"), "cannot be combined with --address"),
         (clip(1, 1), ("--dataset", "h36m"), "give either --dataset NAME, or"),
     ],
 )
@@ -186,7 +190,7 @@ def test_wrong_names_and_wrong_use_are_one_line(
 def test_a_data_set_of_pictures_is_refused() -> None:
     result = refit("extract-frames", "--dataset", "coco")
     assert result.code == 2
-    assert "its frames are no videos'" in error_line(result)
+    assert "consists of images, not of videos" in error_line(result)
 
 
 def test_rows_that_name_no_video_are_counted(tmp_path: Path) -> None:
@@ -516,5 +520,6 @@ def test_doctor_names_the_next_step_for_bare_videos(tmp_path: Path) -> None:
     result = refit("doctor", "--data-config", config)
     assert result.code == 1
     assert (
-        "-> 2 videos hold them: run refit-shard extract-frames --dataset mpi-inf-3dhp" in result.out
+        "-> 2 videos contain them: run refit-shard extract-frames --dataset mpi-inf-3dhp"
+        in result.out
     )

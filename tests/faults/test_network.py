@@ -28,7 +28,7 @@ LACKS = [
     *(("utimens", error) for error in (errno.EPERM, errno.EACCES, errno.ENOSYS)),
     ("readdir", UNKNOWN),
 ]
-TOLD = {"flock": "has no locks", "fsync": "does not say when", "ftruncate": "reserves no room"}
+TOLD = {"flock": "has no locks", "fsync": "does not tell when", "ftruncate": "cannot reserve space"}
 JOBS = ("build", "subset", "cache", "read")
 # The calls of each job that a file system may lack, so that a new one is seen here.
 BEYOND = {

@@ -269,7 +269,7 @@ def test_preview_replaces_no_device(built: Own, tmp_path: Path) -> None:
     os.mkfifo(place)
     result = refit("preview", built.out, "--out", place)
     assert result.code == 1
-    assert "not a plain file" in error_line(result)
+    assert "not a regular file" in error_line(result)
     assert place.is_fifo()
 
 
@@ -334,4 +334,4 @@ def test_a_fifo_in_a_shards_place_is_not_waited_for(
     shard.unlink()
     os.mkfifo(shard)
     assert main(["verify", str(tree.out)]) == 1
-    assert "not a plain file" in capsys.readouterr().out
+    assert "not a regular file" in capsys.readouterr().out

@@ -86,7 +86,7 @@ def test_a_good_folder_is_ready(folder: Folder) -> None:
         mine = [line for line in lines if f"  {name} " in line]
         assert all(line.startswith("ok ") for line in mine)
         assert len(mine) >= 5
-    assert "1 of 4 frames lie on their side" in result.out
+    assert "1 of 4 frames are stored on their side" in result.out
     assert not [line for line in lines if "mpii" in line]
     assert hashes(folder.path) == before
 
@@ -145,7 +145,10 @@ def test_extras_that_are_there(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\x80\x02}q\x00.", "not an SMPL model: 'v_template' is missing or misshapen"),
+        (
+            b"\x80\x02}q\x00.",
+            "not an SMPL model: 'v_template' is missing or has a wrong number of axes",
+        ),
         (b"cos\nsystem\n(S'true'\ntR.", "refused: it asks for os.system"),
         (b"\x80\x02}q\x00U\x01", "not a plain pickle"),
         (b"<html>please log in</html>", "is a web page"),
@@ -225,8 +228,8 @@ def test_every_planted_fault_is_listed_with_its_fix(folder: Folder) -> None:
 
 def test_all_frames_or_a_sample(folder: Folder) -> None:
     yaml = folder.yaml("coco")
-    assert "2 of 6 frames looked at" in folder.doctor("--config", yaml, "--sample", 2).out
-    assert "6 of 6 frames looked at" in folder.doctor("--config", yaml, "--all").out
+    assert "2 of 6 frames checked" in folder.doctor("--config", yaml, "--sample", 2).out
+    assert "6 of 6 frames checked" in folder.doctor("--config", yaml, "--all").out
     assert refit("doctor", "--all", "--sample", 3).code == 2
     result = folder.doctor("--sample", 0)
     assert result.code == 2

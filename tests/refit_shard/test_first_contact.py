@@ -309,7 +309,10 @@ def test_an_error_of_ours_stays_recognisable(built: Own, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"<!DOCTYPE html><title>Google Drive - Quota exceeded", "is a web page, not the file"),
+        (
+            b"<!DOCTYPE html><title>Google Drive - Quota exceeded",
+            "is a web page (a login, a quota or an error), not the file",
+        ),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "is a Git LFS pointer, not the file; run `git",

@@ -156,7 +156,7 @@ def test_of_several_sets_those_keep_a_label_that_have_it(home: Path) -> None:
     assert found == {"cats": ["tail"], "dogs": ["tail"], "fish": ["fin"]}
     typo = refit(*BUILD, "--config", config, "--keep", "tial")
     assert typo.code == 2
-    assert "keep 'tial': no npz of these data sets has it" in error_line(typo)
+    assert "keep 'tial': no npz of these datasets has it" in error_line(typo)
 
 
 @pytest.mark.parametrize(

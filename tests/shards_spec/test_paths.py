@@ -62,7 +62,7 @@ def test_what_is_meant(given: Any, meant: str, monkeypatch: pytest.MonkeyPatch) 
         ("file://", "names no path"),
         ("file:///x?y", r"write \? as %3F"),
         ("~nobody-of-this-name/x", "the home folder is not known"),
-        ("a\0b", "holds a zero byte"),
+        ("a\0b", "contains a zero byte"),
     ],
 )
 def test_what_is_no_path(given: Any, said: str) -> None:

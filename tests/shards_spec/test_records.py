@@ -107,8 +107,8 @@ TARS: list[tuple[Callable[[Path], Any], type[RefitShardError], str]] = [
     (make_folder, RefitShardError, "own-000000.tar"),
     (lambda path: path.write_bytes(b""), ShardError, "cut short"),
     (lambda path: path.write_bytes(path.read_bytes()[:900]), ShardError, "cut short"),
-    (shift, ShardError, "no labels behind the JPEG; run refit-shard verify"),
-    (fill, ShardError, "no labels behind the JPEG; run refit-shard verify"),
+    (shift, ShardError, "no labels after the JPEG; run refit-shard verify"),
+    (fill, ShardError, "no labels after the JPEG; run refit-shard verify"),
 ]
 
 

@@ -146,7 +146,7 @@ def test_a_flipped_byte_anywhere_in_a_shard_is_found(
     data = bytearray(path.read_bytes())
     data[int(part * len(data))] ^= 1
     path.write_bytes(data)
-    assert broken(folder, quick=quick).startswith(f"own-000001.{suffix}: its bytes are not those")
+    assert broken(folder, quick=quick).startswith(f"own-000001.{suffix}: its content has changed")
 
 
 @pytest.mark.parametrize("suffix", ["tar", "arrow"])
@@ -174,7 +174,7 @@ def test_an_image_of_other_bytes_is_named_by_its_row(folder: Path) -> None:
     (folder / f"{FIRST}.tar").write_bytes(tar)
     sign(folder)
     key = table["key"][row].as_py()
-    assert broken(folder) == f"{FIRST}: row 2 ({key}): the JPEG's crc32c is not that of the index"
+    assert broken(folder) == f"{FIRST}: row 2 ({key}): the JPEG's crc32c differs from the index"
 
 
 def spoil_image(folder: Path, row: int, image: bytes) -> str:
@@ -209,7 +209,7 @@ def test_an_image_that_was_never_whole_is_found_by_decoding_only(folder: Path) -
     image = members[f"{table['key'][1].as_py()}.jpg"]
     key = spoil_image(folder, 1, image[: len(image) * 2 // 3])
     assert refit("verify", folder, "--quick").code == 0
-    assert broken(folder).startswith(f"{FIRST}: row 1 ({key}): the JPEG does not decode (")
+    assert broken(folder).startswith(f"{FIRST}: row 1 ({key}): the JPEG cannot be decoded (")
 
 
 def test_an_image_of_another_size_is_found(folder: Path) -> None:
@@ -220,7 +220,7 @@ def test_an_image_of_another_size_is_found(folder: Path) -> None:
 
 def test_a_png_in_the_place_of_an_image_is_found(folder: Path) -> None:
     key = spoil_image(folder, 3, cv2.imencode(".png", np.zeros((7, 9, 3), np.uint8))[1].tobytes())
-    assert broken(folder).startswith(f"{FIRST}: row 3 ({key}): the JPEG does not decode")
+    assert broken(folder).startswith(f"{FIRST}: row 3 ({key}): the JPEG cannot be decoded")
 
 
 def test_a_label_that_changed_in_the_tar_is_told_from_one_of_the_index(folder: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_label_that_differs_between_index_and_tar_is_named(folder: Path, name:
     write_index(folder / f"{FIRST}.arrow", with_column(table, name, values))
     sign(folder)
     key = table["key"][1].as_py()
-    wanted = f"{FIRST}: row 1 ({key}): {name!r} in the .npy is not that of the index"
+    wanted = f"{FIRST}: row 1 ({key}): {name!r} in the .npy differs from the index"
     assert broken(folder) == wanted
 
 
@@ -340,8 +340,14 @@ def test_a_row_twice_and_a_row_nowhere_are_found(folder: Path) -> None:
         (lambda rows: rows.append(rows[0]), "3 rows, the manifest counts"),
         (lambda rows: rows[0].update(source_row=99), "source rows"),
         (lambda rows: rows[0].update(reason="another"), "the manifest counts"),
-        (lambda rows: rows[0].update(detail="another"), "as the index of its shard has it"),
-        (lambda rows: rows[0].update(imgname="another"), "as the index of its shard has it"),
+        (
+            lambda rows: rows[0].update(detail="another"),
+            "is missing or differs from the index of its shard",
+        ),
+        (
+            lambda rows: rows[0].update(imgname="another"),
+            "is missing or differs from the index of its shard",
+        ),
     ],
 )
 def test_a_quarantine_that_does_not_add_up_is_found(
@@ -419,7 +425,7 @@ def test_a_shard_of_another_plan_is_found(built: Own, folder: Path, tmp_path: Pa
     change_manifest(folder, lambda manifest: manifest["shards"].__setitem__(0, entries[0]))
     for quick in (True, False):
         assert broken(folder, quick=quick) == (
-            f"{FIRST}.arrow: is of another plan than the manifest's"
+            f"{FIRST}.arrow: belongs to another plan than the manifest's"
         )
 
 
@@ -448,7 +454,7 @@ def test_a_plan_that_was_edited_with_its_hash_is_not_that_of_the_shards(folder: 
 
     change_manifest(folder, edit)
     assert (
-        "is of another plan than the manifest's"
+        "belongs to another plan than the manifest's"
         in json.loads(refit("verify", folder, "--json").out)[0]["problems"][0]
     )
 

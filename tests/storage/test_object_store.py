@@ -260,7 +260,7 @@ def test_the_environment_s_endpoint_region_and_attempts_hold(
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("s3://bucket/a?region=x", "options go into the environment"),
+        ("s3://bucket/a?region=x", "must not have options"),
         ("http://host/a", "cannot open this URL"),
         ("s3://", "names no bucket"),
         ("mock://a/b", "cannot open this URL|not supported"),

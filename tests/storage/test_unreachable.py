@@ -89,7 +89,7 @@ def test_a_command_asks_a_silent_store_once_for_all_its_data_sets(
     assert result.code == 1
     for name in NAMES:
         assert f"FAIL  {name}" in result.out
-    assert result.out.count("not asked for; its store did not answer for s3://") >= len(NAMES) - 1
+    assert result.out.count("not tried; its store did not answer for s3://") >= len(NAMES) - 1
     assert silence.taken() == once
 
 

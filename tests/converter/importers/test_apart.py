@@ -93,10 +93,10 @@ print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (crash, r"file0: the process that read it died \(-11\)"),
+        (crash, r"file0: the process that read it died \(exit code -11\)"),
         (loop, r"file0: not read within 1 seconds"),
-        (swallow, r"file0: asks for more than 1073741824 bytes of memory"),
-        (fail, r"file0: damaged, or of another kind \(KeyError: 'x{199}\)$"),
+        (swallow, r"file0: reading it takes more than 1073741824 bytes of memory"),
+        (fail, r"file0: damaged, or in another format \(KeyError: 'x{199}\)$"),
         (broken, r"^file0: Input/output error$"),
         (refuse, "no 0"),
     ],

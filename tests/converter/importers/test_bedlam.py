@@ -149,13 +149,13 @@ def test_labels_of_smpl_x_are_told_from_smpl_s(tmp_path: Path) -> None:
     out = tmp_path / "o.npz"
     result = refit("import-annotations", path, "--out", out, "--smpl", smpl)
     assert result.code == 0, result.err
-    said = "missing: pose, shape, part, S: pose_cam is SMPL-X's, of 165 numbers"
+    said = "missing: pose, shape, part, S: pose_cam is SMPL-X's, with 165 numbers"
     assert said in result.out
     with np.load(out) as file:
         assert set(file) == {"imgname", "center", "scale", "img_focal", "img_center"}
     other = write_npz(tmp_path / "b.npz", bedlam_scene(4))
     result = refused(tmp_path / "p.npz", path, other)
-    assert "b.npz: its pose_cam is of another body model" in error_line(result)
+    assert "b.npz: its pose_cam belongs to another body model" in error_line(result)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_scene_of_another_form_is_one_line(
 def test_an_npz_in_spin_s_format_is_told_so(tmp_path: Path) -> None:
     made = {"imgname": np.array(["a"]), "pose": np.zeros((1, 72)), "part": np.zeros((1, 24, 3))}
     result = refused(tmp_path / "o.npz", write_npz(tmp_path / "a.npz", made))
-    assert "it is in SPIN's format already, as build takes it" in error_line(result)
+    assert "it is in SPIN's format already: use it for build directly" in error_line(result)
 
 
 @pytest.mark.parametrize("missing", ["SMPL_NEUTRAL.npz", "J_regressor_extra.npy"])

@@ -45,7 +45,7 @@ def test_a_file_that_stands_goes_for_overwrite_alone(tmp_path: Path, eft: Path) 
     out.write_bytes(b"mine")
     result = refit("import-annotations", eft, "--out", out)
     assert result.code == 2
-    assert "is there already; --overwrite replaces a file" in error_line(result)
+    assert "exists already; --overwrite replaces a file" in error_line(result)
     broken = write_eft(tmp_path / "broken.json", [{}])
     assert refit("import-annotations", broken, "--out", out, "--overwrite").code == 1
     assert out.read_bytes() == b"mine"
@@ -80,7 +80,10 @@ def test_json_says_everything(tmp_path: Path, eft: Path) -> None:
         (["--dataset", "agora"], "--dataset: must be one of 'coco', 'mpii', 'mpi-inf-3dhp'"),
         (["--workers", "0"], "--workers: must be a whole number from 1"),
         (["--smpl", "nowhere"], "--smpl nowhere: has no SMPL_NEUTRAL.pkl"),
-        (["--dataset", "h36m"], "not what is imported, which is: the folder that holds Human3.6M"),
+        (
+            ["--dataset", "h36m"],
+            "not annotations that can be imported, which are: the folder that holds Human3.6M",
+        ),
         (["--out", "o.npy"], "must end in .npz"),
         (["--out", "s3://bucket/o.npz"], "--out: must be on this machine"),
     ],
@@ -111,7 +114,7 @@ def test_what_no_importer_knows_is_told_what_is_known(tmp_path: Path) -> None:
 
 def test_sources_of_two_kinds_or_twice_the_same_are_refused(tmp_path: Path, eft: Path) -> None:
     scene = write_npz(tmp_path / "scene.npz", bedlam_scene(2))
-    assert "import each into an npz" in error_line(refused(tmp_path / "o.npz", eft, scene))
+    assert "import each into its own npz" in error_line(refused(tmp_path / "o.npz", eft, scene))
     link = tmp_path / "link.json"
     link.symlink_to(eft)
     assert "given twice" in error_line(refused(tmp_path / "o.npz", eft, link))

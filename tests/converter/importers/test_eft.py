@@ -96,14 +96,14 @@ def test_keys_may_come_in_any_order(tmp_path: Path) -> None:
         ({"gt_keypoint_2d": [[1, 2], [3]]}, "entry 3: gt_keypoint_2d must be numbers"),
         (
             {"parm_pose": (2 * EYES).tolist()},
-            "entry 3: parm_pose .* no rot",
+            "entry 3: parm_pose .* not rot",
         ),
         (
             {"parm_pose": (-EYES).tolist()},
-            "entry 3: parm_pose .* no rot",
+            "entry 3: parm_pose .* not rot",
         ),
         ({"imageName": 5}, "entry 3 has no imageName"),
-        ({"imageName": "x" * 5000}, "entry 3 has no imageName, or none that a file can have"),
+        ({"imageName": "x" * 5000}, "entry 3 has no imageName, or one that is not a file's name"),
     ],
 )
 def test_an_entry_of_another_form_is_named(
@@ -151,7 +151,7 @@ def test_another_data_set_than_asked_for_is_refused(tmp_path: Path) -> None:
     assert "is of 'mpii', --dataset says 'coco'" in error_line(result)
     other = write_eft(tmp_path / "f.json", [eft_entry("1.jpg")])
     result = refused(tmp_path / "o.npz", path, other)
-    assert "import each into an npz of its own" in error_line(result)
+    assert "import each into its own npz" in error_line(result)
 
 
 JSON = st.recursive(

@@ -153,7 +153,7 @@ def test_masks_that_lead_out_of_their_file_are_refused(tmp_path: Path, kind: str
     assert result.code == 1
     line = error_line(result)
     assert str(path) in line
-    assert "of its own" in line or "not plain data of this file" in line
+    assert "or is in another file" in line or "not stored in this file as plain data" in line
 
 
 @pytest.mark.parametrize("file", ["D3_Positions_mono", "D2_Positions", "ground_truth_bb"])

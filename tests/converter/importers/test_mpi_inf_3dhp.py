@@ -140,5 +140,5 @@ def test_what_is_no_annot_mat_is_one_line(tmp_path: Path, damage: str) -> None:
 def test_a_part_of_the_sequences_is_told(tmp_path: Path) -> None:
     make_tree(tmp_path, 12)
     said = refit("import-annotations", tmp_path, "--out", tmp_path / "o.npz").out
-    assert "3 of 16 sequences are there (S1/Seq2, S3/Seq1, S8/Seq2)" in said
+    assert "3 of 16 sequences exist (S1/Seq2, S3/Seq1, S8/Seq2)" in said
     assert "missing: pose, shape, has_smpl" in said

@@ -121,7 +121,7 @@ def test_splits_side_by_side_need_a_choice(tmp_path: Path) -> None:
     make_tree(tmp_path)
     result = refused(tmp_path / "o.npz", tmp_path)
     assert result.code == 2
-    assert "--dataset 3dpw takes train" in error_line(result)
+    assert "--dataset 3dpw for train" in error_line(result)
 
 
 @pytest.mark.parametrize("place", ["folder", "zip"])
@@ -132,7 +132,9 @@ def test_another_split_than_asked_for_is_not_taken(place: str, tmp_path: Path) -
     source = tmp_path / ("some.zip" if place == "zip" else "sequenceFiles")
     result = refused(tmp_path / "o.npz", source, also=["--dataset", "3dpw_test"])
     assert result.code == 2
-    assert "3DPW's test, which 3dpw_test is made of, is not there, but train" in error_line(result)
+    assert "3DPW's test, from which 3dpw_test is made, is missing; found: train" in error_line(
+        result
+    )
 
 
 def test_a_frame_without_a_joint_is_left_out(tmp_path: Path) -> None:
@@ -186,5 +188,5 @@ def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(content, protocol=2))
     result = refused(tmp_path / "o.npz", path)
     assert result.code == 1
-    assert "no need of" in error_line(result)
+    assert "does not need" in error_line(result)
     assert not planted.exists()

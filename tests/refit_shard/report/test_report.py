@@ -211,7 +211,7 @@ def test_a_damaged_crop_is_said_on_the_page(made: Made, tmp_path: Path) -> None:
     spoilt[at : at + 50] = bytes(50)
     tar.write_bytes(spoilt)
     assert refit("report", folder, "--out", tmp_path / "a.html").code == 0
-    assert "the JPEG&#39;s crc32c is not that of the index" in (tmp_path / "a.html").read_text()
+    assert "the JPEG&#39;s crc32c differs from the index" in (tmp_path / "a.html").read_text()
     (index,) = folder.glob("*.arrow")
     spoilt = bytearray(index.read_bytes())
     spoilt[spoilt.index(b"second-00000001")] ^= 1
@@ -230,7 +230,7 @@ def test_a_damaged_crop_is_said_on_the_page(made: Made, tmp_path: Path) -> None:
         (["{shards}", "--out", "s3://bucket/a.html"], 2, "--out"),
         (["{shards}", "--out", "a.html", "--n", -1], 2, "--n: must be a whole number"),
         (["{shards}", "--out", "a.html", "--root", "first"], 2, "must be NAME=DIR"),
-        (["{shards}", "--out", "{shards}", "--n", 0], 1, "not a plain file"),
+        (["{shards}", "--out", "{shards}", "--n", 0], 1, "not a regular file"),
         (["{shards}", "--out", "a.html", "--occluders", "none"], 2, "no such file"),
     ],
 )
