@@ -10,11 +10,11 @@ _ALL: "weakref.WeakSet[ForkLock]" = weakref.WeakSet()
 
 class ForkLock:
     """A lock that is free in a forked child, whichever thread of the parent held it. That thread
-    does not exist in the child and could never release it there.
+    does not exist in the child and could never release it there. Who holds it may take it again.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _ALL.add(self)
 
     def __enter__(self) -> None:
@@ -30,7 +30,7 @@ class ForkLock:
 
     def renew(self) -> None:
         """Replace the lock by a free one; called in a child while it has a single thread."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 def _renew_all() -> None:
