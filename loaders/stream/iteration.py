@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from inspect import GEN_RUNNING, getgeneratorstate
 
 from refit_shard.loaders.stream.workers import Batch, Made
 from refit_shard.shards_spec.errors import UsageError
@@ -78,7 +79,7 @@ class Iteration(Iterator[Batch]):
         """End it and its workers."""
         with self._turn:
             self._calls = None
-            if not self._batches.gi_running:  # else it was called from within; it ends by itself
+            if getgeneratorstate(self._batches) != GEN_RUNNING:  # not called from within
                 self._batches.close()
 
     def end_by(self, what: str) -> None:
