@@ -9,12 +9,12 @@ _ALL: "weakref.WeakSet[ForkLock]" = weakref.WeakSet()
 
 
 class ForkLock:
-    """A lock that is free in a forked child, even if a thread of the parent held it. That thread
-    does not exist in the child, so it could never release the lock there.
+    """A lock that is free in a forked child, whichever thread of the parent held it. That thread
+    does not exist in the child and could never release it there. Who holds it may take it again.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         _ALL.add(self)
 
     def __enter__(self) -> None:
@@ -29,8 +29,8 @@ class ForkLock:
         self._lock.release()
 
     def renew(self) -> None:
-        """Replace the lock by a free one; called in a child, which then has one thread."""
-        self._lock = threading.Lock()
+        """Replace the lock by a free one; called in a child while it has a single thread."""
+        self._lock = threading.RLock()
 
 
 def _renew_all() -> None:

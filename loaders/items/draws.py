@@ -9,9 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from refit_shard.loaders.items.effects import BODIES, LOOK, MAX_CONTRAST, MAX_SIGMA, PLAIN, Body
 from refit_shard.loaders.native import PASTE
+from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.values import number, one_of
 
 Floats = NDArray[np.float64]
+
+MAX_ROT = 1e6  # degrees
+MAX_SC = 100.0
+MAX_FACTOR = 1e6  # of a channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,7 @@ class Augmentation:
         contrast: Factor on a level's distance from mid-gray.
 
     Raises:
-        UsageError: ``body`` or what follows it is out of its bounds.
+        UsageError: one of them is out of its bounds.
     """
 
     flip: bool = False
@@ -70,8 +75,13 @@ class Augmentation:
         for name, low, high in (
             *(("downscale", 0.0, 1.0), ("blur", 0.0, MAX_SIGMA)),
             *(("brightness", -1.0, 1.0), ("contrast", 0.0, MAX_CONTRAST)),
+            *(("rot", -MAX_ROT, MAX_ROT), ("sc", 1 / MAX_SC, MAX_SC)),
         ):
             number(f"Augmentation: {name}", getattr(self, name), low, high)
+        if len(self.pn) != len("RGB"):
+            raise UsageError(f"Augmentation: pn: must be three numbers, got {self.pn!r:.80}")
+        for factor in self.pn:
+            number("Augmentation: pn", factor, 0.0, MAX_FACTOR)
 
     @property
     def look(self) -> tuple[int, float, float, int, float, float]:

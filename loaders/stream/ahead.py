@@ -5,6 +5,7 @@ room. A slice of a batch goes to the workers only when all its shards are in the
 from eviction.
 """
 
+import os
 import threading
 import time
 from collections import Counter, deque
@@ -17,7 +18,7 @@ from refit_shard.loaders.remote.cache import Cache, Fetched, Slot
 from refit_shard.loaders.remote.locks import AbandonedError, Watch
 from refit_shard.loaders.stream.needs import Needs
 from refit_shard.loaders.stream.source import Source
-from refit_shard.loaders.stream.workers import Slice
+from refit_shard.loaders.stream.workers import Slice, check_process
 from refit_shard.shards_spec.errors import StorageError
 
 _DOWNLOADS = 4
@@ -44,6 +45,7 @@ class ShardPrefetcher:
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._process = os.getpid()
         self._error: Exception | None = None
         # Locks of the shards in use, how many slices use them, and the slices in flight.
         self._locks: dict[int, int] = {}
@@ -93,7 +95,13 @@ class ShardPrefetcher:
                 self._cache.release(self._locks.pop(number))
 
     def close(self) -> None:
-        """End the threads and release all shards."""
+        """End the threads and release all shards. A forked process has copies of the locks, and to
+        release one would be to release the parent's: they are only closed.
+        """
+        if os.getpid() != self._process:
+            while self._locks:
+                os.close(self._locks.popitem()[1])
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -104,6 +112,7 @@ class ShardPrefetcher:
         self._locks.clear()
 
     def _hold(self, begin: int, end: int) -> None:
+        check_process(self._process)
         wanted = self._needs.of(begin, end).tolist()
         # Other ranks of this node may be as far back as the oldest batch that is not received.
         following = self._needs.following(self._flight[0][0] if self._flight else begin)
@@ -111,9 +120,7 @@ class ShardPrefetcher:
         with self._changed:
             self._following, self._order = following, order
             self._wanted, self._missing = set(wanted), wanted
-            for (
-                number
-            ) in wanted:  # a download that failed before its shard was needed is tried again
+            for number in wanted:  # what failed before its shard was needed is tried again
                 self._failed.pop(number, None)
             while self._miss():
                 self._changed.notify_all()

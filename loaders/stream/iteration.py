@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from inspect import GEN_RUNNING, getgeneratorstate
 
 from refit_shard.loaders.stream.workers import Batch, Made
 from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.forks import ForkLock
 
 
 class Iteration(Iterator[Batch]):
@@ -12,20 +14,24 @@ class Iteration(Iterator[Batch]):
 
     It ends, and its workers with it, when it is closed or no longer referenced. A loader has one at
     a time: a newer one ends it, as do ``load_state_dict`` and ``set_epoch``; then ``next`` raises.
+    Threads that call it at once take turns.
 
-    ``steps``: how many batches come. ``receive`` is called with each, and when it was asked for,
-    just before it is handed over; ``finish`` after the last.
+    ``steps``: how many batches come. ``turn``: what a thread must hold to get a batch, or to end
+    this. ``receive`` is called with each batch, and when it was asked for, just before it is handed
+    over; ``finish`` after the last.
     """
 
     def __init__(
         self,
         batches: Generator[tuple[Batch, Made], None, None],
         steps: int,
+        turn: ForkLock,
         receive: Callable[[Made, float], None],
         finish: Callable[[], None],
     ) -> None:
         self.steps = steps
         self._batches = batches
+        self._turn = turn
         # None once it has ended, so that who keeps it keeps no loader and no open file.
         self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
         self._calls = receive, finish
@@ -37,6 +43,29 @@ class Iteration(Iterator[Batch]):
         return self._calls is not None
 
     def __next__(self) -> Batch:
+        with self._turn:
+            receive, finish = self._going_on()
+            asked = time.perf_counter()
+            try:
+                batch, made = next(self._batches)
+            except StopIteration:
+                self._calls = None
+                finish()
+                raise
+            except BaseException:
+                self._calls = None
+                raise
+            self._going_on()  # it may have ended meanwhile, by this very thread's signal handler
+            receive(made, asked)
+            return batch
+
+    def _going_on(self) -> tuple[Callable[[Made, float], None], Callable[[], None]]:
+        """The calls of an iteration that has not ended.
+
+        Raises:
+            UsageError: something else has ended it.
+            StopIteration: it has come to its end.
+        """
         if self._ended_by:
             raise UsageError(
                 f"this iterator of the loader was ended by {self._ended_by}; a loader has one "
@@ -44,27 +73,18 @@ class Iteration(Iterator[Batch]):
             )
         if self._calls is None:
             raise StopIteration
-        receive, finish = self._calls
-        asked = time.perf_counter()
-        try:
-            batch, made = next(self._batches)
-        except StopIteration:
-            self._calls = None
-            finish()
-            raise
-        except BaseException:
-            self._calls = None
-            raise
-        receive(made, asked)
-        return batch
+        return self._calls
 
     def close(self) -> None:
         """End it and its workers."""
-        self._calls = None
-        self._batches.close()
+        with self._turn:
+            self._calls = None
+            if getgeneratorstate(self._batches) != GEN_RUNNING:  # not called from within
+                self._batches.close()
 
     def end_by(self, what: str) -> None:
         """Close it, so that ``next`` says what ended it."""
-        if self.is_running:
-            self._ended_by = what
-            self.close()
+        with self._turn:
+            if self.is_running:
+                self._ended_by = what
+                self.close()

@@ -17,7 +17,7 @@ from refit_shard.loaders.stream.batches import BatchMaker
 from refit_shard.loaders.stream.config import read_config
 from refit_shard.loaders.stream.epochs import Epochs, EpochShape
 from refit_shard.loaders.stream.iteration import Iteration
-from refit_shard.loaders.stream.options import REFIT_POLICY, StreamOptions
+from refit_shard.loaders.stream.options import StreamOptions
 from refit_shard.loaders.stream.ranks import find_rank
 from refit_shard.loaders.stream.replaced import Replaced
 from refit_shard.loaders.stream.seeds import drawn_seed
@@ -25,6 +25,7 @@ from refit_shard.loaders.stream.state import Place, identify, make_state, read_s
 from refit_shard.loaders.stream.transform import BatchTransform
 from refit_shard.loaders.stream.workers import Made
 from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.forks import ForkLock
 from refit_shard.shards_spec.storage.paths import AnyPath
 
 
@@ -67,6 +68,7 @@ class StreamingLoader:
         )
         self._epochs = Epochs(self._epoch_shape)
         self._iteration: weakref.ref[Iteration] | None = None
+        self._turn = ForkLock()  # held by a thread that gets a batch, or goes elsewhere
         self._received = np.zeros(len(sources), np.int64)
         self._replaced = Replaced()
         self._seconds = 0.0
@@ -99,7 +101,7 @@ class StreamingLoader:
         world_size: int | None = None,
         mixing: Literal["exact", "iid"] = "exact",
         augment: bool = True,
-        policy: AugmentationPolicy = REFIT_POLICY,
+        policy: AugmentationPolicy | None = None,
         transform: BatchTransform | None = None,
         occluders: AnyPath | None = None,
         on_error: Literal["raise", "replace"] = "raise",
@@ -120,6 +122,7 @@ class StreamingLoader:
             batch_size: The same of TRAIN.BATCH_SIZE.
             seed: The same of SEED_VALUE; where that is negative, a seed is drawn.
             num_workers: The same of NUM_WORKERS.
+            policy: The same of ``augmentation``.
 
         Raises:
             UsageError: the file or an option is wrong, or shards are missing.
@@ -133,7 +136,6 @@ class StreamingLoader:
             world_size=world_size,
             mixing=mixing,
             augment=augment,
-            policy=policy,
             transform=transform,
             occluders=occluders,
             on_error=on_error,
@@ -144,7 +146,10 @@ class StreamingLoader:
             cache=cache,
             cache_bytes=cache_bytes,
         )
-        given = {"res": res, "batch_size": batch_size, "seed": seed, "num_workers": num_workers}
+        given = {
+            **{"res": res, "batch_size": batch_size, "seed": seed},
+            **{"num_workers": num_workers, "policy": policy},
+        }
         read = read_config(config)
         stated = read.stated | {name: value for name, value in given.items() if value is not None}
         return cls(
@@ -202,12 +207,18 @@ class StreamingLoader:
         """
         if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
             raise UsageError(f"set_epoch: must be a whole number of at least 0, got {epoch!r}")
-        if self._epochs.set_epoch(int(epoch)):
-            self._end_iteration("set_epoch")
+        with self._turn:
+            if self._epochs.set_epoch(int(epoch)):
+                self._end_iteration("set_epoch")
 
     def __iter__(self) -> Iteration:
         self._rank.check_unchanged(self.options)
-        self._end_iteration("a newer one")
+        with self._turn:
+            self._end_iteration("a newer one")
+            return self._begin()
+
+    def _begin(self) -> Iteration:
+        """The next iteration."""
         first, end = self._epochs.start()
         replaced, received = self._replaced.count, int(self._received.sum())
 
@@ -218,6 +229,7 @@ class StreamingLoader:
         iteration = Iteration(
             self._maker.batches(self._epoch_shape.slices(first, end, self._rank.rank)),
             self._epoch_shape.steps(end - first),
+            self._turn,
             self._receive,
             finish,
         )
@@ -265,13 +277,14 @@ class StreamingLoader:
         if self._draws_seed:
             identity["seed"] = seed_of(state, self.options.seed)
         place = read_state(state, identity, changed)
-        self._end_iteration("load_state_dict")
-        if identity["seed"] != self.options.seed:
-            self.options = replace(self.options, seed=identity["seed"])
-            self._maker = BatchMaker(self._sources, self.options)
-        self._maker.mix_from(place.origin)
-        earliest = place.origin.position
-        self._epochs.resume(place.epoch, place.epoch_start, place.position, earliest)
+        with self._turn:
+            self._end_iteration("load_state_dict")
+            if identity["seed"] != self.options.seed:
+                self.options = replace(self.options, seed=identity["seed"])
+                self._maker = BatchMaker(self._sources, self.options)
+            self._maker.mix_from(place.origin)
+            earliest = place.origin.position
+            self._epochs.resume(place.epoch, place.epoch_start, place.position, earliest)
 
     def stats(self) -> dict[str, Any]:
         """What this rank has received since the loader was made.

@@ -13,9 +13,13 @@ The memory is this process's own: one that is forked has a copy, as of any other
 import math
 import mmap
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from refit_shard.shards_spec.errors import UsageError
 
 
 class BatchMemory:
@@ -30,16 +34,18 @@ class BatchMemory:
     ) -> None:
         self._shape, self._dtype, self._device = shape, dtype, device
         self._image_bytes = math.prod(shape[1:]) * torch.empty((), dtype=dtype).element_size()
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        size = max(1, shape[0] * self._image_bytes)
-        self._free = [
-            np.frombuffer(mmap.mmap(-1, size, flags), np.uint8)
-            for _ in range(pieces if device is None else 0)
-        ]
+        self._free: list[NDArray[np.uint8]] = []
+        # Where the system refuses so much, batches may still be smaller than they may become.
+        with suppress(OSError):
+            for _ in range(pieces if device is None else 0):
+                self._free.append(_piece(max(1, shape[0] * self._image_bytes)))
 
     def take(self, count: int) -> torch.Tensor:
         """Memory for ``count`` images, for as long as the tensor or anything that shares its
         memory is held.
+
+        Raises:
+            UsageError: there is not that much.
         """
         shape = (count, *self._shape[1:])
         if self._device is not None:
@@ -47,11 +53,27 @@ class BatchMemory:
         try:
             piece = self._free.pop()
         except IndexError:
-            return torch.empty(shape, dtype=self._dtype)
+            return self._fresh(shape)
         lent = piece[: count * self._image_bytes].view()
         # A tensor made of an array holds that very array as long as anything shares its memory.
         weakref.finalize(lent, self._free.append, piece).atexit = False
         return torch.from_numpy(lent).view(self._dtype).view(shape)
+
+    def _fresh(self, shape: tuple[int, ...]) -> torch.Tensor:
+        try:
+            return torch.empty(shape, dtype=self._dtype)
+        except RuntimeError as error:  # PyTorch's own kind of MemoryError
+            raise UsageError(
+                f"batch_size: the images of {shape[0]} samples have "
+                f"{shape[0] * self._image_bytes / 1e9:.1f} GB, which this machine does not give; "
+                "lower batch_size or res"
+            ) from error
+
+
+def _piece(size: int) -> NDArray[np.uint8]:
+    """Memory of the system's, in which nothing was allocated yet."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return np.frombuffer(mmap.mmap(-1, size, flags), np.uint8)
 
 
 def device_in_use() -> int | None:

@@ -67,6 +67,18 @@ class Maker(Protocol[ReadT]):
 Finished = tuple[Batch, Made]
 
 
+def check_process(began_in: int) -> None:
+    """Refuse to go on in a forked process, which has none of the threads.
+
+    Raises:
+        UsageError: this is another process than ``began_in``.
+    """
+    if os.getpid() != began_in:
+        raise UsageError(
+            "this iterator's threads are in the process that began it; begin another one here"
+        )
+
+
 class _Crew:
     """Threads for one iteration, which do one kind of work in the order in which it is given."""
 
@@ -94,11 +106,8 @@ class _Crew:
             self._tasks.put(work)
 
     def check_process(self) -> None:
-        """Raise where this is a forked process, which has none of the threads."""
-        if os.getpid() != self._process:
-            raise UsageError(
-                "this iterator's threads are in the process that began it; begin another one here"
-            )
+        """See :func:`check_process`."""
+        check_process(self._process)
 
     def end(self) -> None:
         """Begin nothing more of what was given."""

@@ -25,6 +25,7 @@ import torch
 from refit_shard import StreamOptions
 from refit_shard.loaders.refit.evaluation import EvaluationLoader
 from refit_shard.loaders.stream.memory import BatchMemory
+from refit_shard.shards_spec.errors import UsageError
 from tests.loaders.streams import Batch, all_items, items, stream
 
 SHAPE = (6, 4, 4, 3)
@@ -103,6 +104,23 @@ def test_what_is_lent_is_of_the_shape_that_was_asked_for(dtype: torch.dtype) -> 
         assert tensor.dtype == dtype
         assert tensor.is_contiguous()
         assert (tensor == number + 1).all()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_batch_size_beyond_all_memory_hurts_no_smaller_batch(
+    shards: Path, num_workers: int
+) -> None:
+    """Such as all rows in one batch, by a size that no data set has."""
+    loader = stream(shards, batch_size=1 << 20, drop_last=False, num_workers=num_workers, res=256)
+    (batch,) = loader
+    assert len(batch["img"]) == len(loader._maker.sources[0].shards)
+
+
+def test_a_batch_that_no_memory_holds_is_one_line() -> None:
+    memory = BatchMemory(2, (1 << 40, 3, 256, 256), torch.uint8)
+    assert memory.take(2).shape == (2, 3, 256, 256)
+    with pytest.raises(UsageError, match=r"batch_size: the images of .* samples have .* GB.*lower"):
+        memory.take(1 << 40)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -195,9 +195,14 @@ def test_an_item_is_made_again_from_its_augmentation() -> None:
         ({"downscale": float("nan")}, "downscale: must be a number from 0 to 1, got nan"),
         ({"contrast": -0.1}, "contrast: must be a number from 0 to 4"),
         ({"brightness": 2}, "brightness: must be a number from -1 to 1"),
+        ({"sc": -1.0}, "sc: must be a number from 0.01 to 100, got -1.0"),
+        ({"rot": float("inf")}, "rot: must be a number from -1e+06 to 1e+06, got inf"),
+        ({"pn": (1.0, -0.5, 1.0)}, "pn: must be a number from 0 to 1e+06, got -0.5"),
+        ({"pn": (1.0, float("nan"), 1.0)}, "pn: must be a number from 0 to 1e+06, got nan"),
+        ({"pn": (1.0, 1.0)}, "pn: must be three numbers, got (1.0, 1.0)"),
     ],
 )
-def test_effects_out_of_bounds_are_refused(changed: dict[str, Any], named: str) -> None:
+def test_parameters_out_of_bounds_are_refused(changed: dict[str, Any], named: str) -> None:
     """Before anything is drawn."""
     with pytest.raises(UsageError) as caught:
         Augmentation(**changed)

@@ -14,7 +14,7 @@ from refit_shard import AugmentationPolicy, EvaluationLoader, StreamingLoader, S
 from tests.loaders.streams import stream
 
 # What ReFit's YAML may state; None for that.
-OF_THE_CONFIG = {"res", "batch_size", "seed", "num_workers"}
+OF_THE_CONFIG = {"res", "batch_size", "seed", "num_workers", "policy"}
 
 
 def unchanged(batch: dict[str, Any], draws: Any) -> dict[str, Any]:
@@ -50,7 +50,10 @@ def test_from_config_has_each_option_with_its_type_and_default() -> None:
 def test_each_option_reaches_the_loader(shards: Path, tmp_path: Path) -> None:
     """One that is given goes before the config, one that is not leaves the config's."""
     config = tmp_path / "config.yaml"
-    config.write_text("DATASET: {LIST: [coco], PARTITION: [1]}\nIMG_RES: 48\nSEED_VALUE: -1\n")
+    config.write_text(
+        "DATASET: {LIST: [coco], PARTITION: [1]}\nIMG_RES: 48\nSEED_VALUE: -1\n"
+        "augmentation: {gray: 1}\n"
+    )
     given: dict[str, Any] = {
         "image": "uint8", "res": 32, "compat": "refit", "batch_size": 3, "seed": 4,
         "epoch_samples": 9, "num_workers": 1, "prefetch": 3, "rank": 1, "world_size": 2,

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from refit_shard.loaders.stream.batches import BatchMaker
+from refit_shard.loaders.stream.transform import BatchTransform
 from refit_shard.shards_spec.errors import RefitShardError, StorageError, UsageError
 from tests.loaders.remains import children, remains
 from tests.loaders.streams import Batch, all_items, items, stream
@@ -204,6 +205,53 @@ def test_several_threads_have_loops_of_their_own(shards: Path) -> None:
     assert all(loop.result() == expected for loop in loops)
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_threads_may_share_an_iterator(shards: Path, num_workers: int) -> None:
+    """Each batch goes to one of them, and all of them see the end."""
+    loader = stream(shards, num_workers=num_workers, epoch_samples=240)
+    iterator = iter(loader)
+    with ThreadPoolExecutor(3) as pool:
+        loops = [pool.submit(lambda: all_items(iterator)) for _ in range(3)]
+    found = [item for loop in loops for item in loop.result()]
+    assert sorted(found) == sorted(all_items(stream(shards, epoch_samples=240)))
+    assert loader.state_dict()["position"] == 240
+
+
+@pytest.mark.parametrize("what", ["a newer one", "load_state_dict", "set_epoch"])
+def test_a_loader_goes_elsewhere_while_a_thread_waits_for_a_batch(shards: Path, what: str) -> None:
+    """As one does that sends batches to a GPU in the background. The batch that it waited for is
+    counted before, and not after.
+    """
+    waiting, waited = threading.Event(), threading.Event()
+
+    def hold(batch: Batch, draws: Any) -> Batch:
+        del draws
+        waiting.set()
+        waited.wait(0.2)
+        return batch
+
+    transform = BatchTransform(name="hold", function=hold)
+    loader = stream(shards, num_workers=1, epoch_samples=48, transform=transform)
+    state, old = loader.state_dict(), iter(loader)
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(next, old)
+        assert waiting.wait(60)
+        go: dict[str, Callable[[], Any]] = {
+            "a newer one": lambda: iter(loader),
+            "load_state_dict": lambda: loader.load_state_dict(state),
+            "set_epoch": lambda: loader.set_epoch(3),
+        }
+        begun = go[what]()
+        assert received.result()["img"].shape[0] == 12
+    waited.set()
+    with pytest.raises(UsageError, match=f"ended by {what}"):
+        next(old)
+    first = {"a newer one": 12, "load_state_dict": 0, "set_epoch": 12 + 2 * 48}[what]
+    rest = all_items(begun or loader)
+    assert rest == all_items(stream(shards, epoch_samples=first + 48))[first:]
+    assert loader.state_dict()["position"] == first + 48
+
+
 def test_two_loaders_at_once(shards: Path) -> None:
     """Their batches, states and processes have nothing to do with each other."""
     alone = all_items(stream(shards, epoch_samples=120))
@@ -320,6 +368,7 @@ import sys, time
 from pathlib import Path
 import torch
 from refit_shard.loaders.stream.batches import BatchMaker
+from refit_shard.loaders.stream.transform import BatchTransform
 from tests.loaders.streams import stream
 
 def make(maker, samples, images, make=BatchMaker.make):

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from tests.storage.proxy import Answer, Held, cut, error, shortened
 PROJECT = Path(__file__).resolve().parents[2]
 SHARDS = 12
 MIXED = 3
+PARENTS = "in the process that began it"
 TAR = r"^GET .*/own-0000\d\d\.tar"
 RUN = """
 import sys
@@ -233,6 +236,64 @@ def test_processes_share_a_cache(far: Far) -> None:
     assert printed == [all_items(stream(far.here))] * 3
     for shard in range(SHARDS):
         assert far.store.proxy.count(f"^GET .*own-{shard:06d}.tar") == 1
+
+
+def protected(far: Far) -> set[str]:
+    """Shards in the cache that nobody may delete."""
+    cache = Cache(str(far.cache), 1 << 30)
+    found = set()
+    for slot in far.slots(cache):
+        lock = locks.take(cache.lock_of(slot.name), locks.EXCLUSIVE)
+        if lock is None:
+            found.add(slot.name)
+        else:
+            locks.give_back(lock)
+    return found
+
+
+def begin_anew(loader: StreamingLoader, iterator: Iterator[Any]) -> int:
+    """How many batches a child's own iterator gives."""
+    del iterator
+    return len(list(loader))
+
+
+def go_on(loader: StreamingLoader, iterator: Iterator[Any]) -> int:
+    """How many batches of a parent's iterator a child gets."""
+    del loader
+    return len(list(iterator))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("use", "expected"), [(begin_anew, "12"), (go_on, PARENTS)])
+def test_a_child_leaves_its_parents_shards_alone(
+    far: Far, num_workers: int, use: Callable[..., int], expected: str
+) -> None:
+    """It has copies of the locks; whether its parent was just choosing a shard does not matter."""
+    loader = far.stream(1 << 30, num_workers=num_workers)
+    iterator = iter(loader)
+    found = items(next(iterator))
+    while len(far.files(".tar")) < SHARDS:  # a client of the store is not made for forks
+        time.sleep(0.01)
+    prefetcher = iterator._batches.gi_frame.f_locals["ahead"]  # type: ignore[attr-defined]
+    before = {prefetcher._slots[number].name for number in prefetcher._locks}
+    assert bool(before) == (num_workers > 0)  # what is made in the loop itself is read by then
+    context = multiprocessing.get_context("fork")
+    said: Queue[str] = context.Queue()
+
+    def work() -> None:
+        try:
+            said.put(str(use(loader, iterator)))
+        except UsageError as error:
+            said.put(str(error))
+
+    with prefetcher._changed:
+        child = context.Process(target=work)
+        child.start()
+    assert expected in said.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0
+    assert before <= protected(far)
+    assert found + all_items(iterator) == all_items(stream(far.here))
 
 
 def test_a_killed_process_leaves_a_sane_cache(far: Far) -> None:
