@@ -7,6 +7,7 @@ alone knows DuckDB, of the extra ``query``.
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -28,7 +29,13 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "memory_limit": "1GB",
     "threads": "1",
-    "lock_configuration": "true",
+}
+# A division by zero is a missing value too: DuckDB takes its NaN for larger than any number.
+_NO_NAN = ("ieee_floating_point_ops", "error_on_division_by_zero")
+# Functions that tell the time, which DuckDB takes for constant within a query.
+_CLOCKS = {
+    *("age", "current_date", "current_localtime", "current_localtimestamp", "get_current_time"),
+    *("get_current_timestamp", "now", "today", "transaction_timestamp", "txid_current"),
 }
 # What a condition on one row is made of: no subquery, no window, no parameter, no star.
 _PARTS = {
@@ -46,14 +53,20 @@ _PLACE, _TABLE = '"#"', '"_"'
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
     """An empty database in memory, of which each condition has a connection of its own."""
-    return duckdb.connect(config=_CONFIG)
+    database = duckdb.connect(config=_CONFIG)
+    for name in _NO_NAN:
+        with suppress(duckdb.CatalogException):  # not every version has both
+            database.execute(f"SET GLOBAL {name} = false")
+    database.execute("SET lock_configuration = true")
+    return database
 
 
 @cache
 def _volatile() -> frozenset[str]:
     """Functions that give another answer each time, or do something."""
     query = "SELECT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
-    return frozenset(name for (name,) in _database().cursor().execute(query).fetchall())
+    found = _database().cursor().execute(query).fetchall()
+    return frozenset(_CLOCKS.union(name for (name,) in found))
 
 
 class Where:
