@@ -392,7 +392,7 @@ def test_a_row_is_found_by_its_key_its_frame_or_the_end_of_that(built: Built) ->
     assert found("a-00000003") == [("a", 3)]
     assert sorted(found("a/001.jpg")) == [("a", 2), ("a", 3), ("b", 2), ("b", 3)]
     assert sorted(found("001.jpg")) == sorted(found("a/001.jpg"))
-    assert found("01.jpg") == found("a-1") == found("") == []
+    assert found("01.jpg") == found("a-1") == found("") == found("\udc80") == []
 
 
 def test_a_damaged_index_is_told_while_reading(built: Built, tmp_path: Path) -> None:
