@@ -159,6 +159,10 @@ def named(sets: Sequence[ShardSet], name: str) -> list[Chosen]:
     Raises:
         ShardError: an index is missing or damaged.
     """
+    if (
+        name.encode(errors="replace").decode() != name
+    ):  # no text of a set holds half a surrogate pair
+        return []
     whole: list[Chosen] = []
     ending: list[Chosen] = []
     for piece in _Source(sets).pieces():

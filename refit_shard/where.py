@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -29,7 +30,13 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "memory_limit": "1GB",
     "threads": "1",
-    "lock_configuration": "true",
+}
+# A division by zero is a missing value too: DuckDB takes its NaN for larger than any number.
+_NO_NAN = ("ieee_floating_point_ops", "error_on_division_by_zero")
+# Functions that tell the time, which DuckDB takes for constant within a query.
+_CLOCKS = {
+    *("age", "current_date", "current_localtime", "current_localtimestamp", "get_current_time"),
+    *("get_current_timestamp", "now", "today", "transaction_timestamp", "txid_current"),
 }
 # Expressions allowed in a condition on one row: no subquery, window function, parameter or star.
 _PARTS = {
@@ -46,15 +53,21 @@ _PLACE, _TABLE = '"#"', '"_"'
 
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
-    """An empty database in memory; each condition has its own connection to it."""
-    return duckdb.connect(config=_CONFIG)
+    """An empty database in memory, of which each condition has a connection of its own."""
+    database = duckdb.connect(config=_CONFIG)
+    for name in _NO_NAN:
+        with suppress(duckdb.CatalogException):  # not every version has both
+            database.execute(f"SET GLOBAL {name} = false")
+    database.execute("SET lock_configuration = true")
+    return database
 
 
 @cache
 def _volatile() -> frozenset[str]:
     """DuckDB functions whose result changes from call to call, or that have side effects."""
     query = "SELECT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
-    return frozenset(name for (name,) in _database().cursor().execute(query).fetchall())
+    found = _database().cursor().execute(query).fetchall()
+    return frozenset(_CLOCKS.union(name for (name,) in found))
 
 
 class Where:

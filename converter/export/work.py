@@ -1,8 +1,10 @@
 """Carries out an export: one folder or file for each dataset below OUT. Files are renamed once they
 are complete.
 
-A note in OUT states what is exported there. It is written first and, with ``finished``, again last.
-So a stopped run is recognised, and its next run keeps the existing files and writes the others.
+A note in OUT says what is exported there. It is written first and, with ``finished``, again last;
+so a run that was stopped is known again, keeps the files that are there, and makes the others.
+A local file that was cut off, as after a crash of the machine, is made anew; an object store has
+whole ones only.
 """
 
 import json
@@ -11,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from refit_shard.converter.build.lock import build_lock
-from refit_shard.converter.export.energon import META, write_energon
-from refit_shard.converter.export.parquet import parquet_name, write_parquet
+from refit_shard.converter.export.energon import META, members, write_energon
+from refit_shard.converter.export.parquet import parquet_name, rows_in_parquet, write_parquet
 from refit_shard.converter.export.plan import ExportPlan, SetExport
 from refit_shard.converter.export.shards import write_subset
 from refit_shard.converter.export.tars import write_tar
 from refit_shard.converter.export.wids import WIDS_INDEX, wids_index
-from refit_shard.shards_spec.errors import UsageError
+from refit_shard.shards_spec.errors import ShardError, UsageError
 from refit_shard.shards_spec.names import LOCK, TEMPORARY_SUFFIX, final_name
 from refit_shard.shards_spec.process import available_cores
 from refit_shard.shards_spec.storage.folder import Folder, open_folder
@@ -26,6 +28,7 @@ NOTE = ".export.json"
 # Increased whenever the same rows would give other bytes than before.
 _RECIPE = 1
 _MAX_NOTE = 1 << 20
+_PARTS = 2  # of a sample in a tar: its JPEG and its labels
 _BUSY = "another export is writing there; wait for it or choose another --out"
 
 OnRows = Callable[[int], None]
@@ -150,7 +153,7 @@ def _shards(plan: ExportPlan, chosen: SetExport, folder: Folder, on_rows: OnRows
 
 def _parquet(chosen: SetExport, out: Folder, on_rows: OnRows) -> Exported:
     name = parquet_name(chosen)
-    kept = name in out.names()
+    kept = name in out.names() and _stands(lambda: rows_in_parquet(out, name), chosen.rows, out)
     if kept:
         on_rows(chosen.rows)
     else:
@@ -161,9 +164,16 @@ def _parquet(chosen: SetExport, out: Folder, on_rows: OnRows) -> Exported:
 def _tars(plan: ExportPlan, chosen: SetExport, folder: Folder, on_rows: OnRows) -> int:
     """Write the tars that do not exist; returns how many existed."""
     there = folder.names()
-    missing = [
-        index for index in range(len(chosen.files)) if f"{chosen.stem(index)}.tar" not in there
-    ]
+
+    def stands(index: int) -> bool:
+        name = f"{chosen.stem(index)}.tar"
+
+        def count() -> int:
+            return sum(len(one.parts) == _PARTS for one in members(folder, name))
+
+        return name in there and _stands(count, chosen.rows_of(index), folder)
+
+    missing = [index for index in range(len(chosen.files)) if not stands(index)]
     on_rows(chosen.rows - sum(chosen.rows_of(index) for index in missing))
     pool = ThreadPoolExecutor(plan.workers or available_cores())
     try:
@@ -174,6 +184,16 @@ def _tars(plan: ExportPlan, chosen: SetExport, folder: Folder, on_rows: OnRows) 
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return len(chosen.files) - len(missing)
+
+
+def _stands(count: Callable[[], int], rows: int, folder: Folder) -> bool:
+    """Whether a file of an earlier run holds as many rows as it must; a remote one is believed."""
+    if folder.local is None:
+        return True
+    try:
+        return count() == rows
+    except ShardError:
+        return False
 
 
 def _exported(chosen: SetExport, out: str, files: int, kept: int, size: int) -> Exported:

@@ -63,6 +63,8 @@ class ImportRequest:
         for source in self.sources:
             if not source.exists():
                 raise UsageError(f"{source}: no such file or folder")
+            if not source.is_file() and not source.is_dir():  # a device or a FIFO has no end
+                raise UsageError(f"{source}: not a plain file or folder")
         if self.smpl is not None:
             model = MODEL_NAMES[bedlam.NEUTRAL]
             if find_model(self.smpl, bedlam.NEUTRAL) is None:

@@ -90,6 +90,10 @@ def plan_labels(request: LabelsRequest) -> LabelsPlan:
         places, joined_by = _join(npz, total, manifest.source_rows)
         kept = read_kept(npz, request.keep, total, total)
         names = npz.read("imgname") if "imgname" in npz.entries else None
+        if names is not None and names.shape != (total,):
+            raise SourceError(
+                f"{npz.path}: 'imgname' must have {total} rows, got the shape {names.shape}"
+            )
         names_added = [field.name for field in kept.fields]
         added = {"columns": names_added, "source_sha256": sha256()}
     earlier = manifest.plan.get("labels", [])

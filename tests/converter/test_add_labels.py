@@ -155,7 +155,9 @@ def test_rows_are_joined_by_their_number_in_any_order(tree: Own, wanted: Counter
         ({"source_row": np.zeros(12, int)}, "holds a row twice"),
         ({"source_row": np.arange(12.0)}, "must be whole numbers"),
         ({"source_row": np.arange(11), "rows": 11}, "has no row for 1 of the"),
-        ({"ears": None}, "kept label 'ears': is missing"),
+        ({"source_row": np.arange(12), "imgname": np.array(["a", "b"])}, "'imgname' must have 12"),
+        ({"imgname": np.array(0)}, "'imgname' must have 12 rows"),
+        ({"ears": None}, "kept label 'ears': is not there"),
         ({"word": np.array([{}] * 12)}, "holds Python objects"),
     ],
 )
@@ -166,7 +168,11 @@ def test_an_npz_of_other_rows_is_refused_and_the_set_left_alone(
     if isinstance(given["imgname"], str):
         given["imgname"] = np.roll(tree.names, 2)
     rows = given.pop("rows", ROWS)
-    kept = {name: values[:rows] for name, values in given.items() if values is not None}
+    kept = {
+        name: values[:rows] if np.ndim(values) else values
+        for name, values in given.items()
+        if values is not None
+    }
     np.savez(tree.folder / "labels.npz", **kept)
     before = hashes(tree.out)
     result = add(tree)

@@ -294,6 +294,21 @@ def test_a_full_disk_is_one_line_in_other_formats(labelled: Own, tmp_path: Path,
     full_disk(labelled, tmp_path / "out", form)
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_file_that_was_cut_off_is_made_anew(labelled: Own, tmp_path: Path, form: str) -> None:
+    """As after a crash of the machine: no row may be missing unsaid."""
+    out = tmp_path / "out"
+    export(labelled, form, out)
+    whole = hashes(out)
+    path = min((*out.rglob("*.tar"), *out.rglob("*.parquet")))
+    data = path.read_bytes()
+    for length in (0, 1000, len(data) // 2, len(data) - 2000):
+        path.write_bytes(data[:length])
+        said = export(labelled, form, out)
+        assert said["kept"] == said["files"] - 1, length
+        assert hashes(out) == whole, length
+
+
 def kills(tree: Own, place: Path, form: str, every: int) -> Counter[str]:
     """Kill exports at some of their steps, and let each go on: the bytes of an undisturbed one."""
     out = place / "out"

@@ -112,6 +112,15 @@ CONDITIONS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("weight is null", lambda row: math.isnan(row.get("weight", math.nan))),
     ("tag = 'it''s 2'", lambda row: row.get("tag") == "it's 2"),
     ("half[2] < 0.5", lambda row: "half" in row and row["half"][1] < 0.5),
+    (
+        "scale / (left_heel.conf - left_heel.conf) > 1 or key = 'a-00000003'",
+        lambda row: _key(row) == "a3",
+    ),
+    (
+        "(weight - weight) / (weight - weight) > 1 or scale % 0.0 > 1 or key = 'b-00000001'",
+        lambda row: _key(row) == "b1",
+    ),
+    ("source_row // 0 is null", lambda row: row["scale"] > 0),
     ('"window"[1] >= 0', lambda row: row["scale"] > 0),
     ("dataset = 'a' -- no more", lambda row: row["dataset"] == "a"),
 ]
@@ -227,6 +236,9 @@ WRONG = [
     ("imgname > 3", "Cannot compare"),
     ("left_heel.z > 3", 'Could not find key "z"'),
     ("error('x') is null", "another answer"),
+    ("today() > '2020-01-01'::date", "today() gives another answer each time"),
+    ("now() is not null", "now() gives another answer each time"),
+    ("sqrt(-scale) > 1", "square root of a negative number"),
     ("", "1 to 20000 characters"),
     ("x" * (MAX_TEXT + 1), "1 to 20000 characters"),
     ("(" * 3000 + "1" + ")" * 3000, "depth"),
@@ -384,7 +396,7 @@ def test_a_row_is_found_by_its_key_its_frame_or_the_end_of_that(built: Built) ->
     assert found("a-00000003") == [("a", 3)]
     assert sorted(found("a/001.jpg")) == [("a", 2), ("a", 3), ("b", 2), ("b", 3)]
     assert sorted(found("001.jpg")) == sorted(found("a/001.jpg"))
-    assert found("01.jpg") == found("a-1") == found("") == []
+    assert found("01.jpg") == found("a-1") == found("") == found("\udc80") == []
 
 
 def test_a_damaged_index_is_told_while_reading(built: Built, tmp_path: Path) -> None:

@@ -112,6 +112,14 @@ def test_what_no_importer_knows_is_told_what_is_known(tmp_path: Path) -> None:
     assert "no such file" in error_line(refused(tmp_path / "o.npz", tmp_path / "nothing"))
 
 
+def test_a_source_that_has_no_end_is_refused_unread(tmp_path: Path) -> None:
+    """A device would fill the memory, and a FIFO be waited for."""
+    os.mkfifo(tmp_path / "fifo.json")
+    for source in ("/dev/zero", tmp_path / "fifo.json"):
+        result = refused(tmp_path / "out.npz", source)
+        assert "not a plain file or folder" in error_line(result)
+
+
 def test_sources_of_two_kinds_or_twice_the_same_are_refused(tmp_path: Path, eft: Path) -> None:
     scene = write_npz(tmp_path / "scene.npz", bedlam_scene(2))
     assert "import each into its own npz" in error_line(refused(tmp_path / "o.npz", eft, scene))
