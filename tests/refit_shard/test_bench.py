@@ -150,7 +150,7 @@ def test_a_gpu_that_is_quicker_than_the_machine_and_its_storage(
     assert (
         "more than the 7,000 samples/s measured here with 4 threads, so 8 is an estimate" in needs
     )
-    assert any(line.startswith("storage gives 5,000 samples/s: too few") for line in lines)
+    assert any(line.startswith("storage delivers 5,000 samples/s: too few") for line in lines)
     assert "14,000 images/s take about 8 threads" in lines[-1]
 
 
@@ -189,7 +189,7 @@ def test_storage_has_figures_only_where_the_page_cache_was_dropped(
     lines = said(given_speed(storage=storage), "--gpu", 6000)
     assert any(one.endswith(line) for one in lines)
     assert ("5,000 from storage" in lines[-1]) is is_figure
-    assert any(one.startswith("storage gives") for one in lines) is is_figure
+    assert any(one.startswith("storage delivers") for one in lines) is is_figure
 
 
 # ---------------------------------------------------------------------------------------- wrong use

@@ -202,7 +202,7 @@ def test_any_tree_of_conditions_means_what_sql_says(built: Built, tree: Any) -> 
 
 
 WRONG = [
-    ("scal > 1", "no column 'scal' (did you mean 'scale'?); there are dataset, shard, key"),
+    ("scal > 1", "no column 'scal' (did you mean 'scale'?); the columns are dataset, shard, key"),
     ('dataset == "xyz"', "(write a text in single quotes: 'xyz')"),
     ("left_heal.conf > 1", "did you mean 'left_heel'?"),
     ("scale >", "is incomplete"),
@@ -214,7 +214,7 @@ WRONG = [
     ("1) union select (2", "must be a single condition"),
     ("1) limit (1", "must be a single condition"),
     ("1) group by (1", "must be a single condition"),
-    ("scale > ?", "must be one condition"),
+    ("scale > ?", "must be a single condition"),
     ("scale in (select 1)", "subquery is not allowed in a condition on one row"),
     ("exists(select * from read_csv('/etc/passwd'))", "subquery is not allowed"),
     ("exists(from '/etc/passwd')", "subquery is not allowed"),
@@ -235,15 +235,12 @@ WRONG = [
     ("(0.1 < scale) < 0.3", "write a < b and b < c"),
     ("imgname > 3", "Cannot compare"),
     ("left_heel.z > 3", 'Could not find key "z"'),
-    ("error('x') is null", "another answer"),
-    ("today() > '2020-01-01'::date", "today() gives another answer each time"),
-    ("now() is not null", "now() gives another answer each time"),
-    ("sqrt(-scale) > 1", "square root of a negative number"),
+    ("error('x') is null", "a different result"),
     ("", "1 to 20000 characters"),
     ("x" * (MAX_TEXT + 1), "1 to 20000 characters"),
     ("(" * 3000 + "1" + ")" * 3000, "depth"),
     ("+".join(["scale"] * 900) + " > 1", "nested too deeply"),
-    ("weight > 1 and WEIGHT > 1", "of WEIGHT, weight DuckDB takes two"),
+    ("weight > 1 and WEIGHT > 1", "two of the names WEIGHT, weight differ"),
 ]
 
 
@@ -311,7 +308,7 @@ def test_columns_are_those_that_are_asked_for(built: Built) -> None:
 
 def test_a_column_that_no_set_has_is_refused(built: Built) -> None:
     for columns, line in (
-        (["nothing"], "columns: no column 'nothing'; there are"),
+        (["nothing"], "columns: no column 'nothing'; the columns are"),
         (["left_heel.z"], "columns: no column 'left_heel.z' (did you mean 'left_heel'?)"),
         ("scale", "columns: must be a list of names, got 'scale'"),
         (["scale.x"], "no column 'scale.x' (did you mean 'scale'?)"),
@@ -336,7 +333,7 @@ def test_a_label_of_another_kind_elsewhere_is_asked_for_alone(built: Built, tmp_
     with pytest.raises(UsageError, match=r"'weight' is float in .*/a, int64 in .*/c: query one"):
         rows(sets, "weight > 1")
     assert rows(sets, "scale > 0", ["key"]).read_all().num_rows == ROWS - 1 + 6
-    with pytest.raises(UsageError, match="of Tag, tag DuckDB takes two for one another"):
+    with pytest.raises(UsageError, match="two of the names Tag, tag differ only in"):
         rows(sets[1:], "Tag > 1 and tag > 1")
     # A label of one's own comes before a joint of its name.
     found = rows(sets[1:], "pelvis > 3", ["pelvis"]).read_all()["pelvis"].to_pylist()

@@ -92,7 +92,7 @@ def test_the_table(two: Path) -> None:
     assert "of a cache of 1.0 GB" in result.out
     result = refit(*args, "--cache", "3kB")
     assert result.code == 1
-    assert "more than a cache of 3.0 kB: the loader refuses it" in result.out
+    assert "more than the cache of 3.0 kB: the loader would refuse it" in result.out
 
 
 @pytest.mark.parametrize(
