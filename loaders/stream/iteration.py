@@ -1,4 +1,4 @@
-"""One way through a loader's batches: an epoch, or what is left of it."""
+"""The iterator of a loader: the batches of an epoch, or of the rest of one."""
 
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -10,11 +10,12 @@ from refit_shard.shards_spec.errors import UsageError
 class Iteration(Iterator[Batch]):
     """The batches of one iteration of a loader, in order.
 
-    It ends, and its workers with it, when it is closed or no longer referenced. A loader has one at
-    a time: a newer one ends it, as do ``load_state_dict`` and ``set_epoch``; then ``next`` raises.
+    The iterator and its workers end when it is closed or no longer referenced. A loader has one
+    iterator at a time: a newer iterator ends the older one, as do ``load_state_dict`` and
+    ``set_epoch``; ``next`` on the ended one raises UsageError.
 
-    ``steps``: how many batches come. ``receive`` is called with each, and when it was asked for,
-    just before it is handed over; ``finish`` after the last.
+    ``steps``: number of batches. ``receive`` is called with each batch and the time at which it was
+    asked for, just before the batch is returned; ``finish`` is called after the last batch.
     """
 
     def __init__(
@@ -26,14 +27,14 @@ class Iteration(Iterator[Batch]):
     ) -> None:
         self.steps = steps
         self._batches = batches
-        # None once it has ended, so that who keeps it keeps no loader and no open file.
+        # None after the end, so that a kept iterator keeps no loader and no open file alive.
         self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
         self._calls = receive, finish
         self._ended_by = ""
 
     @property
     def is_running(self) -> bool:
-        """Whether more batches may come."""
+        """True while more batches may come."""
         return self._calls is not None
 
     def __next__(self) -> Batch:
@@ -59,12 +60,12 @@ class Iteration(Iterator[Batch]):
         return batch
 
     def close(self) -> None:
-        """End it and its workers."""
+        """End the iterator and its workers."""
         self._calls = None
         self._batches.close()
 
     def end_by(self, what: str) -> None:
-        """Close it, so that ``next`` says what ended it."""
+        """Close the iterator; ``next`` then raises an error that names ``what`` ended it."""
         if self.is_running:
             self._ended_by = what
             self.close()

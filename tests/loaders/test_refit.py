@@ -324,7 +324,7 @@ def bad_configs(shards: Path) -> Iterator[tuple[Any, type[Exception], str]]:
     """Configs that cannot work, with what must be said."""
     yield SimpleNamespace(IMG_RES=256), UsageError, "DATASET"
     yield config_of(shards, PARTITION=[0.5, 0.4]), UsageError, r"sum to 1.*0\.9"
-    yield config_of(shards, PARTITION=[3, -1]), UsageError, "agora: its ratio must be"
+    yield config_of(shards, PARTITION=[3, -1]), UsageError, "agora: the ratio must be"
     yield config_of(shards, PARTITION=[1.0]), UsageError, "2 names.*1 ratios"
     yield config_of(shards / "nowhere"), UsageError, "no finished shards"
 

@@ -125,7 +125,7 @@ def test_state_is_small_and_restores_far_away(
     assert sum(after["draws"]) == far + 12
 
 
-CHANGE = r"; a deliberate change: load_state_dict\(state, changed=\('{}',\)\)"
+CHANGE = r"; if the change is intended: load_state_dict\(state, changed=\('{}',\)\)"
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_occluders_count_by_what_they_hold(shards: Path, tmp_path: Path) -> None
     stream(shards, occluders=occluders(tmp_path / "b", 90)).load_state_dict(state)
     other = stream(shards, occluders=occluders(tmp_path / "c", 91))
     for changed in ((), ("policy",)):
-        with pytest.raises(UsageError, match=r"occluders is .*what the file holds"):
+        with pytest.raises(UsageError, match=r"occluders is .*a hash of the file's cut-outs"):
             other.load_state_dict(state, changed=changed)
     with pytest.raises(UsageError, match=r"occluders is .* this loader's is None"):
         stream(shards).load_state_dict(state, changed=("policy",))

@@ -106,7 +106,7 @@ def stream(url: str, **options: Any) -> StreamingLoader:
 
 def needed(far: Far, **options: Any) -> int:
     """The bytes that a cache of one byte is told to have."""
-    with pytest.raises(UsageError, match=r"cache_bytes: 1 is too little: \d+ bytes") as caught:
+    with pytest.raises(UsageError, match=r"cache_bytes: 1 is too small: \d+ bytes") as caught:
         far.stream(1, **options)
     return int(str(caught.value).split(": ")[2].split()[0])
 
@@ -210,8 +210,8 @@ def test_without_a_cache_samples_are_read_from_the_store(far: Far, num_workers: 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"cache": "c"}, "cache and cache_bytes go together"),
-        ({"cache_bytes": 5}, "cache and cache_bytes go together"),
+        ({"cache": "c"}, "cache and cache_bytes must be given together"),
+        ({"cache_bytes": 5}, "cache and cache_bytes must be given together"),
         ({"cache": "s3://b/c", "cache_bytes": 5}, "cache: must be on this machine, got 's3://b/c'"),
         ({"cache": "c", "cache_bytes": "lots"}, "cache_bytes: must be a number of bytes such as"),
         ({"cache": "c", "cache_bytes": 0}, "cache_bytes: must be a number of bytes such as"),
