@@ -49,8 +49,8 @@ class ShardPrefetcher:
         self._locks: dict[int, int] = {}
         self._users: Counter[int] = Counter()
         self._flight: deque[tuple[int, list[int]]] = deque()
-        # Position at which each shard is needed next, and the shards in that order; the shards of the
-        # newest slice, and those of them that are not in the cache.
+        # Position at which each shard is needed next, and the shards in that order; the shards of
+        # the newest slice, and those of them that are not in the cache.
         self._following = np.zeros(len(self._slots))
         self._order: list[int] = []
         self._wanted: set[int] = set()
@@ -131,7 +131,7 @@ class ShardPrefetcher:
             thread.start()
 
     def _miss(self) -> bool:
-        """Protect those shards of the newest slice that are in the cache; True if any is missing."""
+        """Protect the newest slice's shards that are in the cache; True if one is missing."""
         missing = []
         for number in self._missing:
             if number not in self._locks:
@@ -223,8 +223,8 @@ class ShardPrefetcher:
         if now - self._full_since.setdefault(number, now) > _STARVED_SECONDS:
             self._failed[number] = StorageError(
                 f"{self._cache.path}: no room for {self._slots[number].name}, all other shards are "
-                f"in use by other loaders; raise cache_bytes (now {self._cache.limit}) or give this "
-                "loader another folder as cache="
+                f"in use by other loaders; raise cache_bytes (now {self._cache.limit}) or give "
+                "this loader another folder as cache="
             )
 
     def _watch(self, number: int) -> None:

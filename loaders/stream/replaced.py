@@ -20,7 +20,7 @@ class Replaced:
         self.first: list[str] = []
 
     def receive(self, samples: Sequence[str]) -> None:
-        """Count replaced samples; each is a text that says where the sample is and what is wrong."""
+        """Count replaced samples; each is a text that says where it is and what is wrong."""
         for sample in samples:
             self.count += 1
             if self.count <= _SAID_IN_FULL:

@@ -254,7 +254,7 @@ def test_too_few_stored_pixels_are_refused_with_the_numbers(people: OwnSet, tmp_
     AugmentationPolicy(lower_body=0.1, scale_sigma=0).check_pixels(256, 384, "bedlam")
     small = build_own(tmp_path, people.frames[:1], people.rows[:1], "--box-px", 64)
     source = {"own": (str(small.shards), 1.0)}
-    with pytest.raises(UsageError, match=r"own: .* down to 24 of the 64 px"):
+    with pytest.raises(UsageError, match=r"own: .* few as 24 of the 64 px"):
         StreamingLoader(source, StreamOptions(policy=policy, batch_size=1, res=96))
     StreamingLoader(source, StreamOptions(batch_size=1, res=96))
     with pytest.raises(

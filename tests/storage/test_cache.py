@@ -465,7 +465,7 @@ def test_a_download_that_hangs_elsewhere_is_one_error(
     slots = far.slots(cache)
     lock = cache.lock_of(slots[5].name)
     with a_process_holds(lock) as pid:
-        with pytest.raises(StorageError, match=rf"{lock}: process {pid} holds .* got nowhere"):
+        with pytest.raises(StorageError, match=rf"{lock}: process {pid} holds .* without progress"):
             all_items(loader)
         assert f"{lock}: process {pid} holds this lock" in caplog.text
         assert not [one for one in threading.enumerate() if "refit" in one.name]
