@@ -34,7 +34,7 @@ class MachineLoad:
     """The average load of the machine during a measurement, without the measurement; in cores.
 
     ``others``: load by other programs. ``stolen``: load by other virtual machines of the host. Both
-    are 0 if Linux does not state them. ``cores``: number of cores of the machine. ``usable``: number
+    are 0 if Linux does not state them. ``cores``: cores of the machine. ``usable``: number
     of cores that this process may use. ``before``: load average of the minute before.
     """
 

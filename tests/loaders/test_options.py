@@ -180,7 +180,7 @@ def test_a_policy_wider_than_the_shards(shards: Path) -> None:
     from refit_shard import AugmentationPolicy
 
     wide = AugmentationPolicy(scale_clip=0.3)
-    with pytest.raises(UsageError, match=r"bedlam: .*1\.25 .*1\.3"):
+    with pytest.raises(UsageError, match=r"bedlam: .*1\.25, .*1\.3"):
         stream(shards, policy=wide)
     assert len(all_items(stream(shards, policy=wide, augment=False))) == 36
 
