@@ -162,7 +162,7 @@ def test_a_regressor_that_is_not_there_is_said_before_training(
     )
     (line,) = [one.getMessage() for one in caplog.records if "regressor" in one.getMessage()]
     assert "J_regressor_h36m.npy of SPIN's data package" in line
-    with pytest.raises(UsageError, match="no H36M joint regressor"):
+    with pytest.raises(UsageError, match="H36M joint regressor is missing"):
         _ = test_loader.dataset.J_regressor
     assert len(list(test_loader)) == 1
 

@@ -187,7 +187,7 @@ def test_a_validation_without_a_regressor_stops_before_training(job: Job, tmp_pa
     (tmp_path / "data/shards").symlink_to(data / "shards")
     stopped = job.run(EVAL_JOINTS="none", MAX_STEP=1)
     assert stopped.code == 2
-    assert "no H36M joint regressor" in stopped.err.splitlines()[-1]
+    assert "H36M joint regressor is missing" in stopped.err.splitlines()[-1]
     assert stopped.lines == []
     (tmp_path / "data/smpl").mkdir()
     (tmp_path / "data/smpl/J_regressor_h36m.npy").symlink_to(data / "smpl/J_regressor_h36m.npy")
