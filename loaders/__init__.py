@@ -1,1 +1,1 @@
-"""Shards become batches: a stream that mixes data sets, deterministic to the sample."""
+"""Loads shards as batches: a deterministic stream of samples that mixes datasets."""

@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, purpose, place): no state, no order of calls.
+"""Random numbers as a function of (seed, purpose, position): no state, no order of calls.
 
 Only the raw Philox stream is used, which numpy promises never to change; the conversions are
 written here, so a seed means the same stream under every version of numpy.
@@ -16,16 +16,17 @@ WORDS = 4
 
 
 def generator(seed: int, purpose: str, counter: int = 0) -> np.random.Philox:
-    """A Philox stream of its own for every seed and purpose, at a place of it."""
+    """The Philox stream of a seed and purpose, positioned at ``counter``."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     key = int.from_bytes(digest[:16], "little")
     return np.random.Philox(key=key, counter=counter)
 
 
 class PhiloxStreams:
-    """The Philox streams of one seed and purpose, one for every (level, number); quick to move to.
+    """Philox streams of one seed and purpose, one for every (level, number).
 
-    There is one stream at a time, so threads must not share an object.
+    All are one generator whose counter is moved, which is quick. So only the stream that was asked
+    for last is valid, and threads must not share an object.
     """
 
     def __init__(self, seed: int, purpose: str) -> None:
@@ -33,15 +34,17 @@ class PhiloxStreams:
         self._state: Any = self._philox.state
 
     def at(self, level: int, number: int) -> np.random.Philox:
-        """The stream of a place, from its beginning; it ends where another one is asked for."""
+        """The stream of (level, number) from its beginning; valid until the next call."""
         self._state["state"]["counter"] = np.array([0, number, level, 0], np.uint64)
         self._philox.state = self._state
         return self._philox
 
 
 class _Moving(threading.local):
-    """A thread's stream of one seed and purpose, moved from place to place: to make one anew takes
-    ten times as long, as numpy asks the system for a seed that is not used.
+    """A thread's generator of one seed and purpose, whose counter is moved.
+
+    Making a new generator takes ten times as long, because numpy asks the system for a seed that is
+    then not used.
     """
 
     of: tuple[int, str] | None = None
@@ -62,10 +65,10 @@ _moving = _Moving()
 
 
 def uniforms(seed: int, purpose: str, first: int, count: int, words: int) -> NDArray[np.float64]:
-    """``words`` numbers in [0, 1) for each of the places first … first + count - 1.
+    """Uniform numbers in [0, 1), ``words`` for each of the positions first … first + count - 1.
 
-    Returns (count, words); ``words`` is a multiple of four. A place's numbers do not depend on
-    which other places are asked for.
+    Returns (count, words) float64; ``words`` is a multiple of four. A position's numbers do not
+    depend on which other positions are asked for.
     """
     raw = _moving.at(seed, purpose, first * (words // WORDS)).random_raw(count * words)
     values = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -73,9 +76,9 @@ def uniforms(seed: int, purpose: str, first: int, count: int, words: int) -> NDA
 
 
 def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
-    """A permutation of ``count``: places in the order of random words, of equal ones the first."""
+    """A random permutation of 0 … count - 1: a stable argsort of random words."""
     words = generator(seed, purpose).random_raw(count)
-    order = np.argsort(words)  # three times as fast as a stable sort, the same without equal words
+    order = np.argsort(words)  # not stable, but three times as fast; the same if no words are equal
     placed = words[order]
     if (placed[1:] == placed[:-1]).any():
         order = np.argsort(words, kind="stable")

@@ -1,1 +1,1 @@
-"""Items: one stored sample and its augmentation become an image and its labels."""
+"""Makes items, an image and its labels, from stored samples and augmentation parameters."""

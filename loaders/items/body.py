@@ -1,4 +1,4 @@
-"""Crops of the upper or the lower body: another box than the one that is stored, inside it."""
+"""Crops to the upper or lower body: a smaller box inside the stored box."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +11,15 @@ from refit_shard.loaders.items.effects import BODIES, LEAST_SHARE
 from refit_shard.shards_spec.geometry import BOX_UNIT_PX, box_side
 from refit_shard.shards_spec.joints import PLACE
 
-# By name; or a table of them.
+# Columns by name: a dict of arrays or a structured array.
 Columns = Mapping[str, NDArray[Any]] | NDArray[np.void]
 
-# A box's side by the larger side of its joints' bounding box, as the boxes of SPIN's npz files.
+# A box's side is this times the larger side of its joints' bounding box, as in SPIN's npz files.
 MARGIN = 1.2
 
 
 def _places(*words: str) -> NDArray[np.int64]:
-    """The joints in whose names one of the words is."""
+    """Indices of the joints whose names contain one of the words."""
     found = [place for name, place in PLACE.items() if any(word in name for word in words)]
     return np.array(found)
 
@@ -30,21 +30,25 @@ _LEGS = _places("knee", "ankle", "toe", "heel")
 _KNEES_DOWN = _places("knee", "ankle")
 _UPPER = np.setdiff1d(np.arange(len(PLACE)), _LEGS)
 _LOWER = np.union1d(_HIPS, _LEGS)
-# By body: the joints that the crop shows, and the groups of which one joint each must be visible.
+# For each half: the joints that the crop shows, and groups of joints; at least one joint of each
+# group must be visible.
 _SHOWN = {"upper": (_UPPER, (_SHOULDERS, _HIPS)), "lower": (_LOWER, (_HIPS, _KNEES_DOWN))}
 
 
 def shown_boxes(columns: Columns, draws: Draws) -> dict[str, NDArray[Any]]:
-    """What of ``columns`` is another where the draws want a half of the body: ``center`` (n, 2) and
-    ``scale`` (n,) of the box that is shown; and ``body_crop`` (n,), by number in :data:`BODIES`.
+    """The boxes that are shown: columns ``center`` (n, 2), ``scale`` (n,) and ``body_crop`` (n,).
 
-    A half's box is a square about its visible joints: those of positive confidence that lie in the
-    frame. Its side is 1.2 times the larger side of their bounding box, at least half that of the
-    stored box and at most all of it, and it is moved to lie inside the stored box: so whatever the
-    stored crop holds of any scale and rotation of the one, it holds of the other. Where no shoulder
-    or no hip is visible (of the lower body: no hip, or neither knee nor ankle) the box stays.
+    ``body_crop`` is an index into :data:`BODIES`. The columns replace those of the stored boxes;
+    there are none if the draws have no ``look``.
 
-    ``columns``: ``center``, ``scale``, ``keypoints``, ``orig_shape``.
+    The box of a half is a square around its visible joints: those with positive confidence that
+    are inside the frame. Its side is 1.2 times the larger side of the joints' bounding box, clipped
+    to 0.5 to 1 times the side of the stored box, and it is moved so that it is inside the stored
+    box. So the stored crop also covers the half's box at every scale and rotation for which it was
+    built. The stored box is kept if no shoulder or no hip is visible (lower body: no hip, or
+    neither knee nor ankle).
+
+    ``columns`` has ``center``, ``scale``, ``keypoints`` and ``orig_shape``.
     """
     if draws.look is None:
         return {}
@@ -63,7 +67,7 @@ def shown_boxes(columns: Columns, draws: Draws) -> dict[str, NDArray[Any]]:
 
 
 def _visible(columns: Columns, at: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Keypoints (m, 49, 2) of some rows, and which of them are visible."""
+    """Keypoints (m, 49, 2) of the rows ``at``, and which of them are visible (m, 49)."""
     keypoints = columns["keypoints"][at].astype(np.float64)
     points, sides = keypoints[:, :, :2], columns["orig_shape"][at][:, None, ::-1]
     inside = ((points >= -0.5) & (points <= sides - 0.5)).all(2)
@@ -73,7 +77,7 @@ def _visible(columns: Columns, at: NDArray[np.int64]) -> tuple[NDArray[Any], NDA
 def _box(
     points: NDArray[Any], visible: NDArray[np.bool_], center: NDArray[Any], scale: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The boxes about visible points (m, joints, 2), in the boxes of ``center`` and ``scale``."""
+    """Center and scale of boxes around visible points (m, joints, 2), inside the given boxes."""
     low = np.where(visible[:, :, None], points, np.inf).min(1)
     high = np.where(visible[:, :, None], points, -np.inf).max(1)
     whole = box_side(scale)

@@ -1,4 +1,4 @@
-"""The parameters of items: what is drawn of each, or given."""
+"""Augmentation parameters of items, drawn from a policy or given explicitly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ MAX_FACTOR = 1e6  # of a channel
 
 @dataclass(frozen=True, kw_only=True)
 class Occlusion:
-    """One cut-out to be pasted onto an image.
+    """One cut-out to paste onto an image.
 
     Args:
-        index: Its number among the :class:`refit_shard.Occluders`, from 0.
-        x: Centre, pixels of the output image.
-        y: Centre, pixels of the output image.
+        index: Index of the cut-out in :class:`refit_shard.Occluders`, from 0.
+        x: x of its centre, pixels of the output image.
+        y: y of its centre, pixels of the output image.
         size: Factor on the cut-out's width and height.
     """
 
@@ -41,21 +41,24 @@ class Augmentation:
     """The augmentation parameters of one item.
 
     Args:
-        flip: Whether the item is mirrored left to right, after rotation and scale.
+        flip: True to mirror the image left to right, after rotation and scale.
         rot: Rotation in degrees, counter-clockwise on the screen.
         sc: Factor on the side of the box that is shown.
         pn: Factors of the R, G and B channels, applied last.
         occluders: Cut-outs, pasted in this order after the flip.
-        body: ``"upper"`` or ``"lower"`` for a box around that half's visible joints instead of the
-            stored box; if too few are visible, the stored box is used.
-        downscale: Share of its side that the image is scaled down to, and up again.
-        blur: Sigma of a Gaussian blur, output px.
-        gray: Whether colour is removed.
-        brightness: Added to each level after ``contrast``; 1 is white.
-        contrast: Factor on a level's distance from mid-gray.
+        body: ``"upper"`` or ``"lower"`` to show a box around the visible joints of that half of the
+            body instead of the stored box. If too few joints are visible the stored box is shown.
+        downscale: Side of the image after scaling down, as a share of its side, 0 to 1; it is then
+            scaled up again. 1 changes nothing.
+        blur: Sigma of a Gaussian blur, output pixels.
+        gray: True for a gray image.
+        brightness: Added to each pixel value after ``contrast``, -1 to 1, where 1 is the difference
+            between black and white.
+        contrast: Factor on the difference of each pixel value from mid-gray, 0 to 4.
 
     Raises:
-        UsageError: one of them is out of its bounds.
+        UsageError: ``body``, ``downscale``, ``blur``, ``brightness`` or ``contrast`` is outside its
+            bounds.
     """
 
     flip: bool = False
@@ -85,18 +88,18 @@ class Augmentation:
 
     @property
     def look(self) -> tuple[int, float, float, int, float, float]:
-        """Its part of :data:`loaders.items.effects.LOOK`."""
+        """The body crop and effects as a row of :data:`loaders.items.effects.LOOK`."""
         effects = self.downscale, self.blur, int(self.gray), self.brightness, self.contrast
         return BODIES.index(self.body), *effects
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Parameters of n items: arrays (n,), ``pn`` (n, 3) float32.
+    """Augmentation parameters of n items: arrays (n,), ``pn`` (n, 3) float32.
 
-    ``pastes`` (m,): occluders, of :data:`PASTE`; ``spans`` (n, 2): of each item the number of its
-    first one, and how many it has. ``look`` (n,) of :data:`loaders.items.effects.LOOK`; None where
-    nothing is drawn that ReFit does not draw.
+    ``pastes`` (m,) of :data:`PASTE`: the occluders of all items, item after item. ``spans`` (n, 2):
+    for each item the index of its first occluder in ``pastes``, and how many it has. ``look`` (n,)
+    of :data:`loaders.items.effects.LOOK`, or None if no effect is used that ReFit does not have.
     """
 
     occ: NDArray[np.bool_]
@@ -119,12 +122,12 @@ class Draws:
 
 
 def neutral(count: int) -> Draws:
-    """No augmentation: the parameters of an evaluation."""
+    """Parameters of ``count`` items without augmentation, as evaluation uses them."""
     return explicit([Augmentation()] * count)
 
 
 def select(draws: Draws, chosen: ArrayLike) -> Draws:
-    """The parameters of some of the items, by their numbers."""
+    """The parameters of the items whose indices are ``chosen``."""
     index = np.asarray(chosen)
     return Draws(
         occ=draws.occ[index],
@@ -139,7 +142,7 @@ def select(draws: Draws, chosen: ArrayLike) -> Draws:
 
 
 def single(draws: Draws) -> Augmentation:
-    """The parameters of the only item."""
+    """The parameters of a single item."""
     red, green, blue = draws.pn[0].tolist()
     look = PLAIN if draws.look is None else draws.look[0]
     body, downscale, blur, gray, brightness, contrast = look.tolist()
@@ -159,12 +162,12 @@ def single(draws: Draws) -> Augmentation:
 
 
 def spans_of(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each item the number of its first occluder, and how many it has, (n, 2)."""
+    """Spans (n, 2), index of the first occluder and number, from the numbers (n,) of all items."""
     return np.stack([np.cumsum(counts) - counts, counts], 1)
 
 
 def explicit(augmentations: Sequence[Augmentation]) -> Draws:
-    """The given parameters, one an item."""
+    """The given parameters of n items as arrays."""
 
     def column(name: str, dtype: Any) -> NDArray[Any]:
         return np.array([getattr(one, name) for one in augmentations], dtype)

@@ -1,4 +1,4 @@
-"""Labels of a whole batch, augmented at once; meaning and order as in ReFit's item."""
+"""Augments the labels of a whole batch at once; same meaning and order as in ReFit's item."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 Order = NDArray[np.int64]
 Float = TypeVar("Float", bound=np.floating[Any])
 
-# Left and right change places under a flip.
+# Joint orders under a flip, which swaps left and right.
 J24_FLIP = np.array(TABLES["spin"].flip)
 J49_FLIP = np.array(TABLES["spin49"].flip)
 SMPL_FLIP = np.array(TABLES["smpl"].flip)
@@ -27,7 +27,10 @@ def _mirror_joints(joints: NDArray[Float], flip: NDArray[np.bool_], order: Order
 
 
 class Placing(Protocol):
-    """Points (n, m, 2 or more) from source pixels to the crop; ``order``: of a flip."""
+    """A function that maps points (n, m, 2 or more) from source pixels to the crop.
+
+    ``order``: the order of the points under a flip.
+    """
 
     def __call__(
         self,
@@ -38,11 +41,11 @@ class Placing(Protocol):
         res: int,
         order: Order = J49_FLIP,
     ) -> NDArray[Float]:
-        """Place them."""
+        """The points in the crop."""
 
 
 def placing(compat: str | None) -> Placing:
-    """How points are placed: as their pixels are, or under ``"refit"`` as ReFit places them."""
+    """The function for ``compat``: exact positions, or for ``"refit"`` ReFit's truncated ones."""
     return keypoints_whole if compat == "refit" else keypoints
 
 
@@ -56,8 +59,9 @@ def keypoints(
 ) -> NDArray[Float]:
     """Keypoints (n, 49, 3) from source pixels to the crop: x, y in -1 … 1 from edge to edge.
 
-    They follow the pixels' own affine map, so a point is where its pixel is: a point in the middle
-    of output pixel u has x = 2 (u + 0.5) / res - 1. Other points have an ``order`` of their own.
+    They follow the affine map of the pixels: a point in the middle of output pixel u has
+    x = 2 (u + 0.5) / res - 1. For points other than the 49 keypoints pass their ``order`` under a
+    flip.
     """
     side = box_side(draws.sc * scale)
     points = source_to_output_points(
@@ -73,8 +77,9 @@ def keypoints(
 
 
 def _refit_transform(center: Array, side: Array, degrees: Array, res: int) -> Array:
-    """ReFit's map (n, 3, 3) from source to output pixels, product by product as it forms it, so
-    that truncating its results gives the same whole numbers.
+    """ReFit's map (n, 3, 3) from source to output pixels.
+
+    It is the same chain of matrix products as ReFit's, so that truncated results are equal.
     """
     count = len(side)
     box = np.zeros((count, 3, 3))
@@ -100,8 +105,10 @@ def keypoints_whole(
     res: int,
     order: Order = J49_FLIP,
 ) -> NDArray[Float]:
-    """Keypoints exactly as ReFit's: by the box before it is cut at whole pixels, truncated toward
-    zero to whole output pixels, plus one.
+    """Keypoints exactly as ReFit computes them, in -1 … 1.
+
+    They are mapped by the box before it is rounded to whole pixels, truncated toward zero to whole
+    output pixels, plus one.
     """
     affine = _refit_transform(center, box_side(draws.sc * scale), draws.rot, res)
     points = source[:, :, :2].astype(np.float64)
@@ -113,7 +120,7 @@ def keypoints_whole(
 
 
 def points_3d(source: NDArray[Float], draws: Draws, order: Order = J24_FLIP) -> NDArray[Float]:
-    """Points (n, m, 3 or more): turned in the image plane by -rot, then mirrored."""
+    """3D points (n, m, 3 or more), rotated in the image plane by -rot, then mirrored."""
     result = source.copy()
     result[:, :, :2] = turned(rotation(-draws.rot), source[:, :, :2])
     _mirror_joints(result, draws.flip, order)
@@ -121,14 +128,14 @@ def points_3d(source: NDArray[Float], draws: Draws, order: Order = J24_FLIP) -> 
 
 
 def pose(source: NDArray[np.float32], draws: Draws) -> NDArray[np.float32]:
-    """SMPL pose (n, 72): the root turned by R_z(-rot), then joints mirrored."""
+    """SMPL pose (n, 72), rad: the root rotated by R_z(-rot), then all joints mirrored."""
     return rotations(source.reshape(-1, 24, 3), draws, SMPL_FLIP).reshape(-1, 72)
 
 
 def rotations(
     source: NDArray[Float], draws: Draws, order: Order, roots: Sequence[int] = (0,)
 ) -> NDArray[Float]:
-    """Axis-angle rotations (n, joints, 3), rad: the roots turned by R_z(-rot), then mirrored."""
+    """Axis-angle rotations (n, joints, 3), rad: roots rotated by R_z(-rot), then all mirrored."""
     result = source.astype(np.float64)
     for root in roots:
         result[:, root] = _turn_root(result[:, root], -np.deg2rad(draws.rot))
@@ -137,9 +144,9 @@ def rotations(
 
 
 def _turn_root(root: Array, angle: Array) -> Array:
-    """Axis-angle of R_z(angle) R(root), through unit quaternions; angle of the result in 0 … pi."""
+    """Axis-angle (n, 3) of R_z(angle) R(root), by unit quaternions; its angle is in 0 … pi."""
     theta = np.linalg.norm(root, axis=1)
-    # sin(x/2)/x by numpy's sinc, which is exact at 0
+    # sin(x/2)/x as numpy's sinc, which is defined at 0.
     vector = root * (0.5 * np.sinc(theta / (2.0 * np.pi)))[:, None]
     w = np.cos(theta / 2.0)
     zw, zz = np.cos(angle / 2.0), np.sin(angle / 2.0)
@@ -158,10 +165,9 @@ def _turn_root(root: Array, angle: Array) -> Array:
 
 
 def center(source: Array, orig_shape: Array, draws: Draws) -> Array:
-    """Box centres (n, 2): mirrored about the frame's width, then turned about its middle.
+    """Box centres (n, 2), source pixels, mirrored and rotated about the middle of the frame.
 
-    A mirrored image turns the other way, so the flip negates the angle. ``orig_shape``: (n, 2)
-    H, W.
+    A flip also negates the angle. ``orig_shape``: (n, 2) height and width of the frame.
     """
     middle = orig_shape[:, ::-1] / 2.0
     sign = np.where(draws.flip, -1.0, 1.0)

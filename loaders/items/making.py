@@ -1,4 +1,4 @@
-"""From stored samples and parameters to items: the one place where an item is made."""
+"""Makes items from stored samples and augmentation parameters; all items are made here."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -26,28 +26,28 @@ from refit_shard.shards_spec.values import one_of
 Batch = dict[str, Any]
 
 _ROUNDING = 1e-3  # source pixels
-_SHRUNK = 0.99  # stored pixels a source pixel; what is above holds all that the frame does
+_SHRUNK = 0.99  # stored pixels per source pixel; above it a crop has all of the frame's detail
 
 
 class StoredSample(Protocol):
-    """What an item is made of: :class:`shards_spec.Sample`, or the members of a tar."""
+    """A stored sample: :class:`shards_spec.Sample`, or the members of a tar."""
 
     @property
     def jpeg(self) -> bytes | memoryview:
-        """The stored crop."""
+        """The stored crop as an encoded JPEG."""
 
     @property
     def own(self) -> Sequence[Field]:
-        """The labels of the data set's own that an item is to have."""
+        """The dataset's own labels that the item gets."""
 
     def __getitem__(self, name: str) -> Any:
-        """A column of the field table, or an own label; KeyError where it is not there."""
+        """A column of the field table, or an own label; KeyError if the sample does not have it."""
 
     def check(self) -> None:
-        """Raise ShardError if the labels are not those that were built."""
+        """Raise ShardError if the labels are damaged."""
 
 
-# Columns that go into the arithmetic of a batch.
+# Columns from which the labels and images of a batch are computed.
 GATHERED = (
     *("window", "k", "width", "height", "orig_shape", "center", "scale", "jpg_crc32c"),
     *("img_focal", "img_center", "keypoints", "pose", "betas", "pose_3d"),
@@ -63,12 +63,15 @@ _DTYPES = {
 
 
 def tensor_dtype(kind: ImageKind) -> torch.dtype:
-    """Of an image as a tensor."""
+    """The torch dtype of images of this kind."""
     return _DTYPES[kind]
 
 
 def image_array(images: torch.Tensor) -> NDArray[Any]:
-    """The memory of images as :class:`loaders.native.Drawer` writes it; numpy has no bfloat16."""
+    """A numpy view of images, into which :class:`loaders.native.Drawer` draws.
+
+    bfloat16 images are viewed as uint16, as numpy has no bfloat16.
+    """
     if images.dtype == torch.bfloat16:
         return images.view(torch.int16).numpy().view(np.uint16)
     array: NDArray[Any] = images.numpy()
@@ -76,10 +79,10 @@ def image_array(images: torch.Tensor) -> NDArray[Any]:
 
 
 def check_crc(data: bytes | memoryview, expected: int) -> None:
-    """Refuse a JPEG that is not the one that was built.
+    """Check a JPEG against its CRC-32C from the index.
 
     Raises:
-        FrameError: its CRC differs.
+        FrameError: the CRC differs.
     """
     if crc32c(data) != expected:
         raise FrameError("corrupt", "crc32c is not that of the index; run refit-shard verify")
@@ -88,8 +91,8 @@ def check_crc(data: bytes | memoryview, expected: int) -> None:
 def make_labels(
     options: RenderOptions, columns: Mapping[str, NDArray[Any]], draws: Draws
 ) -> dict[str, NDArray[Any]]:
-    """Every numeric key of ReFit's item but the image, for a batch, and what was drawn beside
-    ReFit's parameters.
+    """All numeric keys of ReFit's item except ``img``, for a batch, and the values of the effects
+    that ReFit does not have.
     """
     center = columns["center"]
     scale = columns["scale"]
@@ -132,26 +135,26 @@ def render(
     *,
     occluders: Occluders | None = None,
 ) -> Batch:
-    """One item from one stored sample, with the given parameters.
+    """Make one item from one stored sample with the given augmentation parameters.
 
     The loader makes its batches by the same functions.
 
     Args:
         sample: A sample of a :class:`refit_shard.ShardSet`.
-        augmentation: The parameters: rotation, scale, flip, colour factors, occluders.
-        options: Kind and size of the image; None for the defaults.
-        occluders: The cut-outs that ``augmentation`` names by number.
+        augmentation: The parameters: rotation, scale, flip, colour factors, occluders, effects.
+        options: Type and size of the image; None for the defaults.
+        occluders: The cut-outs to which the ``index`` of each occlusion refers.
 
     Returns:
-        The keys of a batch but ``dataset_name``, without the batch dimension: ``img`` is float32
-        (3, res, res), ``keypoints`` (49, 3) and so on.
+        The keys of a batch except ``dataset_name``, without the batch dimension: ``img`` float32
+        (3, res, res), ``keypoints`` float32 (49, 3) and so on.
 
     Raises:
         ShardError: the labels are damaged.
         FrameError: the stored JPEG is damaged.
-        UsageError: the augmentation names an occluder, and there is none of that number; or it
-            shows parts of the frame that the stored crop does not hold, or a half of a body of
-            which it holds too few pixels.
+        UsageError: an occluder's index is out of range, the augmentation shows parts of the frame
+            that the stored crop does not contain, or it crops to a half of the body for which the
+            stored crop has too few pixels.
     """
     return make_item(sample, explicit([augmentation]), options or RenderOptions(), occluders)
 
@@ -159,10 +162,12 @@ def render(
 def make_item(
     sample: StoredSample, draws: Draws, options: RenderOptions, occluders: Occluders | None
 ) -> Batch:
-    """As :func:`render`, with the parameters of one item."""
+    """As :func:`render`, with the parameters as :class:`Draws` of one item."""
     wanted = max((one.index for one in draws.occlusion[0]), default=-1)
     if wanted >= (0 if occluders is None else len(occluders)):
-        raise UsageError(f"render: occluder {wanted} of {len(occluders or ())}")
+        raise UsageError(
+            f"render: no occluder with index {wanted}, the file has {len(occluders or ())}"
+        )
     sample.check()
     names = (*GATHERED, *EXTRINSICS) if _has(sample, EXTRINSICS[0]) else GATHERED
     columns = {name: np.asarray(sample[name])[None] for name in names}
@@ -184,7 +189,7 @@ def make_item(
 def _own(
     sample: StoredSample, options: RenderOptions, columns: Mapping[str, NDArray[Any]], draws: Draws
 ) -> Batch:
-    """The item's own labels."""
+    """The dataset's own labels in the item."""
     own = empty_labels(sample.own, 1)
     has = {field.name: np.array([_has(sample, field.name)]) for field in sample.own}
     for name in (name for name, there in has.items() if there[0]):
@@ -198,7 +203,7 @@ def _own(
 
 
 def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> None:
-    """Refuse to show black where the frame has pixels that the stored crop does not hold."""
+    """Raise if the image shows parts of the frame that the stored crop does not contain."""
     side = box_side(draws.sc * columns["scale"])
     (affine,) = output_to_source(columns["center"], side, draws.rot, draws.flip, res)
     _check_pixels(columns, draws, float(side[0]), res)
@@ -209,13 +214,16 @@ def _check_held(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> 
     shown = [f"sc={sc:.4g}"] * (sc > 1 or rot == 0) + [f"rot={rot:.4g}"] * (rot != 0)
     wide = ["scale_clip"] * (sc > 1 or rot == 0) + ["rot_clip"] * (rot != 0)
     raise UsageError(
-        f"{' with '.join(shown)} shows up to {found:.4g} px of the frame beyond what the stored "
-        f"crop holds; lower it (of a policy: {' or '.join(wide)})"
+        f"{' with '.join(shown)} shows up to {found:.4g} px of the frame outside the stored "
+        f"crop; lower it (of a policy: {' or '.join(wide)})"
     )
 
 
 def _check_pixels(columns: Mapping[str, NDArray[Any]], draws: Draws, side: float, res: int) -> None:
-    """Refuse to blow up a half of a body of which the stored crop holds far less than its frame."""
+    """Raise if a crop to a half of the body enlarges the stored pixels too much.
+
+    Crops stored at the frame's own resolution are exempt: no other build would have more pixels.
+    """
     k = float(columns["k"].min())
     if draws.look is None or not columns["body_crop"][0] or k > _SHRUNK:
         return
@@ -223,8 +231,8 @@ def _check_pixels(columns: Mapping[str, NDArray[Any]], draws: Draws, side: float
     if times > MOST_ENLARGED * (1.0 + _ROUNDING):
         raise UsageError(
             f"body={BODIES[columns['body_crop'][0]]!r} with sc={draws.sc[0]:.4g} shows "
-            f"{side * k:.4g} px of the stored crop, {times:.3g} times enlarged at res={res}, at "
-            f"most {MOST_ENLARGED:g}; lower res, or build with a larger --box-px"
+            f"{side * k:.4g} px of the stored crop, enlarged {times:.3g} times at res={res}; at "
+            f"most {MOST_ENLARGED:g} times is allowed; lower res, or build with a larger --box-px"
         )
 
 
@@ -241,17 +249,17 @@ def finalize(
     device: torch.device | str | None = None,
     image: Literal["normalized", "bfloat16"] = "normalized",
 ) -> Batch:
-    """Turn a batch of ``image="uint8"`` into the normalised one, on the device.
+    """Move a batch of ``image="uint8"`` to a device and normalise its images there.
 
-    Multiplies by the channel factors ``pn``, truncates to whole levels as the CPU does, subtracts
-    ImageNet's mean, divides by its standard deviation, and changes the layout. Copies to a CUDA
-    device go through page-locked memory, so the call returns while they are under way: the next
-    batch is sent while a step is computed.
+    Multiplies by the channel factors ``pn``, truncates to whole pixel values as the CPU does,
+    subtracts ImageNet's mean, divides by its standard deviation, and makes the layout channels
+    first. Copies to a CUDA device are asynchronous, from page-locked memory, so the next batch is
+    copied while a training step is computed.
 
     Args:
         batch: A batch of a loader with ``image="uint8"``: ``img`` uint8 (B, res, res, 3) and ``pn``
             float32 (B, 3).
-        device: Where every tensor goes; None for where it is.
+        device: Device for all tensors; None leaves each on its device.
         image: ``"normalized"`` for float32, ``"bfloat16"`` for the same rounded to the nearest
             bfloat16.
 
@@ -259,7 +267,8 @@ def finalize(
         The batch with ``img`` (B, 3, res, res) and without ``pn``.
 
     Raises:
-        UsageError: the batch is not one of ``image="uint8"``, or ``image`` is another one.
+        UsageError: the batch is not from a loader with ``image="uint8"``, or ``image`` is neither
+            of its two values.
     """
     one_of("image", image, ("normalized", "bfloat16"))
     if "pn" not in batch or batch["img"].dtype != torch.uint8:
@@ -278,7 +287,10 @@ def finalize(
 
 @functools.cache
 def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and shift of whole levels, float32 (3, 1, 1); sent once, since that is waited for."""
+    """Factor and offset that normalise pixel values, float32 (3, 1, 1) on the device.
+
+    Cached, because copying them is synchronous.
+    """
     deviation = STD.astype(np.float64)
     scale, shift = (
         torch.from_numpy(values.astype(np.float32)[:, None, None]).to(device)
@@ -288,10 +300,10 @@ def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _sent(value: torch.Tensor, device: torch.device | str | None) -> torch.Tensor:
-    """A tensor on a device, or on its way there.
+    """The tensor on the device; the copy may still be under way.
 
-    A copy from pageable memory would wait until the device has nothing else to do. PyTorch keeps
-    page-locked memory until what was sent from it has arrived.
+    A copy from pageable memory would wait for all earlier work of the device. PyTorch keeps
+    page-locked memory until the copy from it is finished.
     """
     if device is None:
         return value

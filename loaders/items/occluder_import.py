@@ -25,27 +25,30 @@ def read_pickle(path: Path) -> list[Image]:
 
     Raises:
         UsageError: no such file.
-        SourceError: it holds anything but a list of such arrays; nothing of it was run.
+        SourceError: it contains anything but a list of such arrays; no code in it is executed.
     """
     found = read_plain_pickle(path)
     if not isinstance(found, (list, tuple)) or not found:
-        raise SourceError(f"{path}: must hold a list of arrays")
+        raise SourceError(f"{path}: must contain a non-empty list of arrays")
     if not all(isinstance(one, PlainArray) for one in found):
-        raise SourceError(f"{path}: must hold a list of (H, W, 4) arrays and nothing else")
+        raise SourceError(f"{path}: must contain a list of (H, W, 4) arrays and nothing else")
     return [_checked(one, path) for one in found]
 
 
 def _checked(found: PlainArray, path: Path) -> Image:
     array = found.array()
     if array.dtype != np.uint8:
-        raise SourceError(f"{path}: an array of {array.dtype}; occluders are uint8")
+        raise SourceError(f"{path}: an array has dtype {array.dtype}; occluders are uint8")
     if array.ndim != 3 or array.shape[2] != 4 or not 0 < max(array.shape) <= MAX_SIDE:
-        raise SourceError(f"{path}: an array of shape {array.shape}; occluders are (H, W, 4)")
+        raise SourceError(
+            f"{path}: an array has shape {array.shape}; occluders are (H, W, 4), "
+            f"with sides of 1 to {MAX_SIDE} px"
+        )
     return array
 
 
 def _wanted_objects(annotation: Path) -> list[tuple[int, tuple[int, int, int, int]]]:
-    """Number and box of the objects of one VOC annotation that can serve as occluders."""
+    """Number and box (x0, y0, x1, y1) of each object of a VOC annotation that is usable."""
     root = ElementTree.parse(annotation).getroot()
     if root.findtext("segmented") != "1":
         return []
@@ -63,7 +66,7 @@ def _wanted_objects(annotation: Path) -> list[tuple[int, tuple[int, int, int, in
 
 
 def _cut_out(image: Image, mask: Image) -> Image:
-    """RGBA at half size; the outermost pixels are made softer, so that no hard edge is pasted."""
+    """The object as RGBA at half size, its border partly transparent against hard edges."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_SOFT_EDGE_PX, _SOFT_EDGE_PX))
     inner = cv2.erode(mask, kernel)
     alpha = np.where((mask > 0) & (inner == 0), np.uint8(_SOFT_EDGE_ALPHA), mask)
@@ -73,16 +76,18 @@ def _cut_out(image: Image, mask: Image) -> Image:
 
 
 def read_voc(folder: Path) -> Iterator[Image]:
-    """Cut-outs from a Pascal VOC 2012 folder: segmented, whole, easy objects that are no people.
+    """Cut-outs from a Pascal VOC 2012 folder: segmented objects other than people that are neither
+    truncated nor marked as difficult.
+
 
     Raises:
-        UsageError: the folder is not laid out as VOC2012.
+        UsageError: the folder does not have the subfolders of VOC2012.
         SourceError: a file in it is damaged.
     """
     for name in ("Annotations", "JPEGImages", "SegmentationObject"):
         if not (folder / name).is_dir():
             raise UsageError(f"--voc {folder}: has no folder {name}; give VOC2012 itself")
-    for annotation in sorted((folder / "Annotations").glob("[!.]*.xml")):  # a Mac adds ._*.xml
+    for annotation in sorted((folder / "Annotations").glob("[!.]*.xml")):  # macOS adds ._*.xml
         try:
             wanted = _wanted_objects(annotation)
         except (ElementTree.ParseError, ValueError) as error:

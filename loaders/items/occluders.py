@@ -1,4 +1,4 @@
-"""Occluders: RGBA cut-outs in a plain Arrow file, and pasting them onto a crop."""
+"""Occluders: RGBA cut-outs in an Arrow file."""
 
 import functools
 import hashlib
@@ -29,7 +29,7 @@ MAX_SIDE = 4096
 
 
 def occluder_bytes(objects: Sequence[Image]) -> bytes:
-    """An Arrow file of (H, W, 4) uint8 RGBA cut-outs."""
+    """The bytes of an Arrow file with the given (H, W, 4) uint8 RGBA cut-outs."""
     batch = pa.RecordBatch.from_arrays(
         [
             pa.array([image.shape[0] for image in objects], pa.int32()),
@@ -45,10 +45,10 @@ class Occluders:
     """The cut-outs of a file: a sequence of (H, W, 4) uint8 RGBA views into the mapped file.
 
     Args:
-        path: What ``refit-shard import-occluders`` wrote.
+        path: A file written by ``refit-shard import-occluders``.
 
     Raises:
-        UsageError: the file is missing or is not one of cut-outs.
+        UsageError: the file is missing or does not contain cut-outs.
     """
 
     def __init__(self, path: AnyPath) -> None:
@@ -63,7 +63,7 @@ class Occluders:
             raise UsageError(f"occluders {place}: not an Arrow file ({error})") from error
         if not batch.schema.equals(SCHEMA) or batch.num_rows == 0:
             raise UsageError(
-                f"occluders {place}: must hold height, width and rgba of at least one object; "
+                f"occluders {place}: must hold height, width and rgba of at least one cut-out; "
                 "make it with: refit-shard import-occluders"
             )
         heights, widths, pixels = (batch.column(name) for name in SCHEMA.names)
@@ -76,9 +76,15 @@ class Occluders:
     @staticmethod
     def _view(path: Path, height: int, width: int, data: pa.Buffer) -> Image:
         if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-            raise UsageError(f"occluders {path}: an object of {width}x{height} px")
+            raise UsageError(
+                f"occluders {path}: a cut-out of {width}x{height} px; "
+                f"each side must be 1 to {MAX_SIDE} px"
+            )
         if data.size != height * width * 4:
-            raise UsageError(f"occluders {path}: {data.size} bytes for {width}x{height} RGBA")
+            raise UsageError(
+                f"occluders {path}: {data.size} bytes for a cut-out of {width}x{height} px, "
+                f"expected {height * width * 4}"
+            )
         image = np.frombuffer(data, np.uint8).reshape(height, width, 4)
         image.flags.writeable = False
         return image

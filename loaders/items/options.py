@@ -1,4 +1,4 @@
-"""Options of an item, checked at once."""
+"""Options for making one item."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,17 +8,18 @@ from refit_shard.shards_spec.values import differing, hold, one_of, whole
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RenderOptions:
-    """How one item is made.
+    """Options for making one item: type and size of the image, and how keypoints are computed.
 
     Args:
-        image: ``"normalized"`` is float32 (3, res, res), ``"bfloat16"`` is the same rounded to the
-            nearest bfloat16, ``"uint8"`` is (res, res, 3) before the channel factors, for
+        image: ``"normalized"`` for float32 (3, res, res) normalised with ImageNet's mean and
+            standard deviation; ``"bfloat16"`` for the same rounded to the nearest bfloat16;
+            ``"uint8"`` for (res, res, 3) before the channel factors, for
             :func:`refit_shard.finalize`.
-        res: Side of the image, pixels.
-        compat: ``"refit"`` for keypoints truncated to whole pixels, as ReFit's are.
+        res: Side of the image, pixels, 16 to 4096.
+        compat: ``"refit"`` for keypoints truncated to whole pixels as in ReFit; None for exact.
 
     Raises:
-        UsageError: a value is not one of these.
+        UsageError: a value is outside its bounds.
     """
 
     image: Literal["normalized", "bfloat16", "uint8"] = "normalized"

@@ -1,4 +1,4 @@
-"""The labels of a data set's own in a batch: each moved as its column says."""
+"""A dataset's own labels in a batch, each augmented as its column declares."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,15 +16,15 @@ from refit_shard.shards_spec.own import HAS, Motion
 
 Columns = Mapping[str, NDArray[Any]]
 
-# torch has had these since 2.3 only. uint64 keeps its bits.
+# torch has these types only since 2.3. uint64 becomes int64 with the same bits.
 _TENSOR_DTYPES = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
 
 
 def common_labels(sets: Mapping[str, Iterable[Field]]) -> tuple[Field, ...]:
-    """The own labels of several data sets, by their names: each once, the first set's first.
+    """The own labels of several datasets, each name once, in the order of the datasets.
 
     Raises:
-        UsageError: two have one of the same name, which are not of one kind.
+        UsageError: two datasets have a label of the same name but of different types.
     """
     found: dict[str, tuple[str, Field]] = {}
     for name, fields in sets.items():
@@ -33,7 +33,7 @@ def common_labels(sets: Mapping[str, Iterable[Field]]) -> tuple[Field, ...]:
             found[field.name] = first, max(other, field, key=lambda one: one.width)
             if _kind(field) != _kind(other):
                 raise UsageError(
-                    f"{name} and {first} both have the label {field.name!r}, of other kinds: "
+                    f"{name} and {first} both have the label {field.name!r}, of different types: "
                     f"{field} and {other}{'' if str(field) != str(other) else ', other tables'}; "
                     "build one of them with another --keep"
                 )
@@ -45,7 +45,7 @@ def _kind(field: Field) -> tuple[str, tuple[int, ...], Motion]:
 
 
 def empty_labels(fields: Iterable[Field], count: int) -> dict[str, NDArray[Any]]:
-    """Zeros of ``count`` rows for each label."""
+    """Arrays of zeros with ``count`` rows, one for each label."""
     return {
         field.name: np.zeros(
             (count, *field.shape), f"S{field.width}" if field.dtype == STRING else field.dtype
@@ -57,7 +57,10 @@ def empty_labels(fields: Iterable[Field], count: int) -> dict[str, NDArray[Any]]
 def presence(
     fields: Iterable[Field], sets: Sequence[Iterable[Field]], which: NDArray[np.int64]
 ) -> dict[str, NDArray[np.bool_]]:
-    """For each label whether the data set has it that a row is of: ``which`` (n,) of ``sets``."""
+    """For each label, (n,) bool: True if the row's dataset has it.
+
+    ``sets``: the labels of each dataset. ``which`` (n,): index of each row's dataset.
+    """
     known = [{field.name for field in one} for one in sets]
     return {field.name: np.array([field.name in one for one in known])[which] for field in fields}
 
@@ -65,10 +68,10 @@ def presence(
 def move_labels(
     options: RenderOptions, fields: Iterable[Field], columns: Columns, has: Columns, draws: Draws
 ) -> dict[str, Any]:
-    """The labels as a batch has them: arrays, of strings a list; after each ``has_…`` (n,) bool.
+    """The own labels of a batch: arrays (strings: lists), each followed by its ``has_…`` (n,) bool.
 
-    ``columns``: the labels, ``center`` and ``scale``; ``has``: by the label, whether a row's data
-    set has it. Where not, it is zeros.
+    ``columns``: the labels, ``center`` and ``scale``. ``has``: for each label, True where the row's
+    dataset has it. Elsewhere its values are zeros.
     """
     made: dict[str, Any] = {}
     for field in fields:
@@ -76,7 +79,7 @@ def move_labels(
         if field.dtype == STRING:
             made[field.name] = [value.decode(errors="replace") for value in values.tolist()]
         else:
-            with np.errstate(invalid="ignore", over="ignore"):  # NaN is theirs to have
+            with np.errstate(invalid="ignore", over="ignore"):  # own labels may contain NaN
                 moved = _moved(options, field.motion, values, columns, draws)
             moved[~there] = 0
             dtype = _TENSOR_DTYPES.get(field.dtype, field.dtype)
@@ -88,7 +91,7 @@ def move_labels(
 def _moved(
     options: RenderOptions, motion: Motion, values: NDArray[Any], columns: Columns, draws: Draws
 ) -> NDArray[Any]:
-    """A copy of rows (n, …) as their images were turned, scaled and mirrored."""
+    """A copy of the values (n, …), rotated, scaled and mirrored as the images are."""
     if motion.kind == "none":
         return values.copy()
     order = np.array(motion.flip)
@@ -109,10 +112,10 @@ def _moved(
 
 
 def declared(fields: Sequence[Field], record: NDArray[np.void], where: str) -> None:
-    """Refuse a record whose labels are not of the kinds that ``fields`` say.
+    """Check that the labels of a record have the types that ``fields`` declare.
 
     Raises:
-        UsageError: with the label.
+        UsageError: a label has another type; the message names the label.
     """
     for field in fields:
         found = record.dtype[field.name] if field.name in (record.dtype.names or ()) else None

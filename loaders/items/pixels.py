@@ -1,4 +1,4 @@
-"""Pixels: the images of a batch, drawn by :mod:`loaders.native`."""
+"""The images of a batch, decoded, warped and augmented by :mod:`loaders.native`."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from refit_shard.shards_spec.geometry import (
 Image = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 
-# ImageNet's, as ReFit and its backbones use them; of R, G, B in 0 … 1.
+# ImageNet's mean and standard deviation of R, G, B in 0 … 1, as ReFit and its backbones use them.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -33,7 +33,7 @@ STD = np.array([0.229, 0.224, 0.225], np.float32)
 SHOWN = ("center", "scale", "window", "k", "height", "width")
 
 _FARTHEST = 1e9  # px
-_LEAST_AREA = 1e-12  # stored pixels an output pixel
+_LEAST_AREA = 1e-12  # stored pixels per output pixel
 
 _drawers = threading.local()
 
@@ -46,12 +46,12 @@ _KINDS = {
 
 
 def image_kind(options: RenderOptions) -> ImageKind:
-    """What is made of an item's image."""
+    """The native library's image kind for the options."""
     return _KINDS[options.image]
 
 
 def _drawer(res: int, kind: ImageKind) -> Drawer:
-    """This thread's own; it keeps its memory from batch to batch."""
+    """This thread's drawer, which is kept because it reuses its memory from batch to batch."""
     mine: dict[tuple[int, ImageKind], Drawer] = _drawers.__dict__.setdefault("made", {})
     if (res, kind) not in mine:
         mine[res, kind] = Drawer(res, kind, mean=MEAN, deviation=STD)
@@ -69,9 +69,9 @@ def affines(columns: Mapping[str, NDArray[Any]], draws: Draws, res: int) -> NDAr
 def usable(
     maps: NDArray[np.float64], sides: NDArray[np.int32], scale: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Which of the maps (n, 2, 3) lead between pixels and back, into an image of sides (n, 2).
+    """True for maps (n, 2, 3) that are finite and invertible, with valid sides (n, 2) and scale.
 
-    No build writes others, but shards come from anywhere.
+    No build writes other maps, but shards may come from other sources.
     """
     area = np.abs(determinants(maps))
     near = np.abs(maps).max((1, 2)) < _FARTHEST
@@ -88,8 +88,9 @@ def make_images(
     outs: NDArray[Any],
     places: Ints,
 ) -> dict[int, RefitShardError]:
-    """Make the image of each stored JPEG, the i-th in ``outs[places[i]]``; the errors of those that
-    cannot be made, by number. ``columns``: those of :data:`SHOWN`.
+    """Draw the image of the i-th stored JPEG into ``outs[places[i]]``.
+
+    ``columns`` has those of :data:`SHOWN`. Returns the errors of images that cannot be made, by i.
     """
     sides = np.stack([columns["height"], columns["width"]], 1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -122,7 +123,7 @@ def make_images(
 def _decode_others(
     jpegs: Jpegs, sides: NDArray[np.int32], others: Sequence[int]
 ) -> tuple[dict[int, Image], dict[int, RefitShardError]]:
-    """Images that another program encoded, whole, and the errors of those that are damaged."""
+    """Decode JPEGs that the native decoder does not support: whole images and errors, by number."""
     decoded: dict[int, Image] = {}
     failed: dict[int, RefitShardError] = {}
     for number in others:

@@ -1,4 +1,4 @@
-"""What augmentation is drawn, and from which distributions; ReFit's by default."""
+"""The augmentation policy: the distributions of an item's parameters, ReFit's by default."""
 
 import math
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ from refit_shard.shards_spec.values import as_float, hold, number
 Floats = NDArray[np.float64]
 
 MAX_OCCLUDERS = 7
-# Per position: occlusion, flip, two for rotation, two for scale, three channels, number of
-# occluders, then object, x, y and size of each; rounded up to whole Philox counters.
+# Random words for each position: occlusion, flip, two for rotation, two for scale, three channels,
+# number of occluders, then object, x, y and size of each; rounded up to whole Philox counters.
 _BASE = 10
 _WORDS = 40
-# Per position, of a stream of its own: the body, downscaling and its share, blur and its sigma,
-# gray, tone, brightness, contrast; rounded up likewise.
+# Random words for each position of a second stream: body crop, downscaling and its share, blur and
+# its sigma, gray, tone, brightness, contrast; rounded up to whole Philox counters.
 _LOOK_WORDS = 12
 
 
-# The largest value of each number of a policy, and of each span.
+# The largest allowed value of each number of a policy, and of each range.
 _NUMBERS = {
     **{"rot_sigma": 1e3, "rot_clip": 180.0, "scale_sigma": 10.0, "scale_clip": 0.99},
     **dict.fromkeys(("flip", "colour", "occlude", "upper_body", "lower_body"), 1.0),
@@ -44,31 +44,37 @@ _SPANS = {"occluder_size": 4.0, "downscale_share": 1.0, "blur_sigma": MAX_SIGMA}
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationPolicy:
-    """Distributions of the augmentation parameters. The defaults are ReFit's; augmentations that
-    ReFit lacks have probability 0. All are drawn independently.
+    """Distributions from which augmentation is drawn; the defaults are ReFit's.
+
+    Effects that ReFit does not have are off by default (probability 0). All effects are drawn
+    independently of each other.
 
     Args:
-        rot_sigma: Standard deviation of the rotation, degrees; normal, mean 0.
-        rot_clip: Rotations are clipped to ± this, degrees.
-        scale_sigma: Standard deviation of the factor on the box's side; normal, mean 1.
-        scale_clip: The factor is clipped to 1 ± this.
-        flip: Probability of a mirror image.
-        colour: Each channel's factor is uniform in 1 ± ``colour``.
-        occlude: Probability of 1 to 7 pasted occluders.
-        occluder_size: Least and largest factor on an occluder's own size.
+        rot_sigma: Standard deviation of the rotation in degrees, which is normal with mean 0.
+        rot_clip: Rotations are clipped to ± ``rot_clip`` degrees.
+        scale_sigma: Standard deviation of the factor on the box's side, which is normal with
+            mean 1.
+        scale_clip: The factor is clipped to 1 ± ``scale_clip``.
+        flip: Probability of a left-right flip.
+        colour: The factor of each colour channel is uniform in 1 ± ``colour``.
+        occlude: Probability that 1 to 7 occluders are pasted.
+        occluder_size: (lowest, highest) factor on an occluder's own width and height, uniform.
         upper_body: Probability of a crop to the upper body.
-        lower_body: Probability of a crop to the lower body; both together at most 1.
-        downscale: Probability of scaling the image down and up again, which loses detail.
-        downscale_share: Least and largest share of the side that is scaled down to.
+        lower_body: Probability of a crop to the lower body; ``upper_body + lower_body`` is at
+            most 1.
+        downscale: Probability that the image is scaled down and up again, so that it loses detail.
+        downscale_share: (lowest, highest) side of the scaled-down image as a share of the image's
+            side, uniform.
         blur: Probability of a Gaussian blur.
-        blur_sigma: Least and largest sigma of it, output px.
-        gray: Probability of an image without colour; its channels then share one factor.
-        tone: Probability of a change of both contrast and brightness.
-        brightness: Uniform in ± ``brightness``; 1 is white.
-        contrast: Uniform in 1 ± ``contrast``.
+        blur_sigma: (lowest, highest) sigma of the blur in output pixels, uniform.
+        gray: Probability of a gray image; all three channels then get the same colour factor.
+        tone: Probability that both brightness and contrast are changed.
+        brightness: The change of brightness is uniform in ± ``brightness``, where 1 is the
+            difference between black and white.
+        contrast: The factor of the contrast is uniform in 1 ± ``contrast``.
 
     Raises:
-        UsageError: a value is out of its bounds.
+        UsageError: a value is outside its bounds.
     """
 
     rot_sigma: float = 30.0
@@ -110,55 +116,59 @@ class AugmentationPolicy:
 
     @property
     def crops_bodies(self) -> bool:
-        """Whether it shows halves of bodies."""
+        """True if crops to the upper or lower body may be drawn."""
         return self.upper_body + self.lower_body > 0
 
     @property
     def has_look(self) -> bool:
-        """Whether it draws anything that ReFit does not."""
+        """True if an effect that ReFit does not have may be drawn."""
         return self.crops_bodies or max(self.downscale, self.blur, self.gray, self.tone) > 0
 
     def check_set(self, manifest: Manifest, res: int, where: str) -> None:
-        """Check that a set's crops have room and pixels enough for all that the policy may draw.
+        """Check that a dataset's stored crops are wide enough and have enough pixels.
 
         Args:
-            manifest: The set's.
+            manifest: The manifest of the dataset's shards.
             res: Side of the output images, pixels.
-            where: What errors call the set.
+            where: Name of the dataset in error messages.
 
         Raises:
-            UsageError: its crops hold too little of their frames, or too few pixels.
+            UsageError: the crops are too narrow for the policy, or have too few pixels.
         """
         self.check_envelope(manifest.envelope, where)
-        if not manifest.plan.get("cropped"):  # else a build can give them no more pixels
+        if not manifest.plan.get("cropped"):  # crops of cropped images cannot get more pixels
             self.check_pixels(manifest.box_px, res, where)
 
     def check_envelope(self, envelope: Envelope, where: str) -> None:
-        """Check that stored crops have room for all that the policy may draw.
+        """Check that stored crops are wide enough for the policy's scales and rotations.
 
         Args:
-            envelope: How much the crops hold beyond their boxes.
-            where: What errors call the set of shards.
+            envelope: The largest scale, and if any rotation, that the crops were built for.
+            where: Name of the dataset in error messages.
 
         Raises:
-            UsageError: the policy is wider than the envelope.
+            UsageError: the policy draws larger scales or rotations than the envelope has.
         """
         scale = 1.0 + (self.scale_clip if self.scale_sigma > 0 else 0.0)
         if scale > envelope.scale + 1e-9:
-            wider = f", or build them with --envelope {scale:g}" if envelope.rotation else ""
+            wider = f", or build the shards with --envelope {scale:g}" if envelope.rotation else ""
             raise UsageError(
-                f"{where}: the crops hold boxes up to {envelope.scale:g} times as wide, the "
+                f"{where}: the stored crops have room for scales up to {envelope.scale:g}, the "
                 f"policy draws up to {scale:g}; lower scale_clip or pass augment=False{wider}"
             )
         if self.rot_sigma > 0 and self.rot_clip > 0 and not envelope.rotation:
             raise UsageError(
-                f"{where}: the crops hold no room for rotation, the policy turns up to "
+                f"{where}: the stored crops have no room for rotation, the policy draws up to "
                 f"{self.rot_clip:g} degrees; set rot_sigma=0 or pass augment=False"
             )
 
     def check_pixels(self, box_px: int, res: int, where: str) -> None:
-        """Refuse crops to halves of bodies where images of side ``res`` would be blown up from too
-        few stored pixels; ``box_px`` of them hold a whole box of ``where``.
+        """Check that stored crops have enough pixels for crops to the upper or lower body.
+
+        Args:
+            box_px: Stored pixels along the side of a whole box.
+            res: Side of the output images, pixels.
+            where: Name of the dataset in error messages.
 
         Raises:
             UsageError: stored pixels would be enlarged more than three times.
@@ -166,16 +176,17 @@ class AugmentationPolicy:
         least = LEAST_SHARE * (1.0 - (self.scale_clip if self.scale_sigma > 0 else 0.0))
         if self.crops_bodies and res > MOST_ENLARGED * least * box_px:
             raise UsageError(
-                f"{where}: a crop to a half of the body shows down to {least * box_px:.4g} of the "
-                f"{box_px} px that hold a box, {res / (least * box_px):.3g} times enlarged at "
-                f"res={res}, at most {MOST_ENLARGED:g}; build it with --box-px "
+                f"{where}: a crop to the upper or lower body may show as few as "
+                f"{least * box_px:.4g} of the {box_px} px of a stored box, enlarged "
+                f"{res / (least * box_px):.3g} times at res={res}; at most {MOST_ENLARGED:g} times "
+                f"is allowed; build the shards with --box-px "
                 f"{math.ceil(res / (MOST_ENLARGED * least))} or more, lower res or scale_clip, or "
                 "set upper_body=0 and lower_body=0"
             )
 
 
 def _normal(first: Floats, second: Floats) -> Floats:
-    """Box and Muller's transform: always two uniforms, whatever their values."""
+    """Normal numbers (mean 0, variance 1) by Box and Muller, each from two uniform numbers."""
     values: Floats = np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * math.pi * second)
     return values
 
@@ -183,9 +194,11 @@ def _normal(first: Floats, second: Floats) -> Floats:
 def _pastes(
     values: Floats, occ: NDArray[np.bool_], policy: AugmentationPolicy, objects: int, res: int
 ) -> tuple[NDArray[np.void], NDArray[np.int64]]:
-    """The occluders of the items that ``occ`` names, and each item's, as in :class:`Draws`.
+    """The occluders of all items, and each item's span of them: ``pastes`` and ``spans`` of
+    :class:`Draws`.
 
-    ``values``: an item's uniforms: how many, then object, x, y and size of each.
+    ``values`` (n, 29): the uniform numbers of each item: one for the number of occluders, then
+    object, x, y and size of each. ``occ`` (n,): which items have occluders.
     """
     low, high = policy.occluder_size
     counts = np.where(occ, 1 + (values[:, 0] * MAX_OCCLUDERS).astype(np.int64), 0)
@@ -198,7 +211,7 @@ def _pastes(
 
 
 def _looks(policy: AugmentationPolicy, seed: int, first: int, count: int) -> NDArray[np.void]:
-    """What is drawn beside ReFit's parameters, (n,) of LOOK."""
+    """The effects that ReFit does not have, as drawn: (n,) of :data:`LOOK`."""
     u = uniforms(seed, "look", first, count, _LOOK_WORDS).T
     made = np.full(count, PLAIN)
     halves = policy.upper_body, policy.upper_body + policy.lower_body
@@ -219,7 +232,8 @@ def draw(
 ) -> Draws:
     """The parameters at positions first … first + count - 1 of the stream with this seed.
 
-    ``objects`` is the number of occluders at hand; with none, nothing is occluded.
+    ``objects``: number of cut-outs to choose from; with 0 nothing is occluded. ``res``: side of the
+    output images, pixels.
     """
     u = uniforms(seed, "augment", first, count, _WORDS)
     occ = (u[:, 0] < policy.occlude) & (objects > 0)
@@ -229,7 +243,9 @@ def draw(
     pn = (1.0 + policy.colour * (2.0 * u[:, 6:9] - 1.0)).astype(np.float32)
     look = _looks(policy, seed, first, count) if policy.has_look else None
     if look is not None:
-        pn = np.where(look["gray"][:, None] > 0, pn[:, 1:2], pn)  # what is gray stays gray
+        pn = np.where(
+            look["gray"][:, None] > 0, pn[:, 1:2], pn
+        )  # one factor for all channels keeps it gray
     return Draws(
         occ=occ,
         flip=u[:, 1] < policy.flip,

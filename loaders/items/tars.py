@@ -1,4 +1,4 @@
-"""Items from the tars alone, for people who live in webdataset."""
+"""Items from the tars alone, for pipelines of webdataset."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +26,15 @@ from refit_shard.shards_spec.fields import (
     standard_fields,
 )
 
-# A call's place in the random stream: the worker's seed, the key's checksum, the call's number.
+# A call's position in the random stream consists of the worker's seed, the key's CRC and the number
+# of the call.
 _KEY_BITS = 32
 _CALL_BITS = 64
 _MAX_NPY_BYTES = 1 << 20
 
 
 class TarSample:
-    """The members of one sample of a tar, read as :class:`refit_shard.shards_spec.Sample` is."""
+    """One sample of a tar, with the interface of :class:`refit_shard.shards_spec.Sample`."""
 
     def __init__(self, sample: Mapping[str, Any], own: Sequence[Field] = ()) -> None:
         self.own = own
@@ -41,7 +42,7 @@ class TarSample:
         try:
             data, record = sample["jpg"], sample["npy"]
         except KeyError as error:
-            raise ShardError(f"{self.key}: has no member {error}; is this a shard's tar?") from None
+            raise ShardError(f"{self.key}: has no member {error}; is this tar a shard?") from None
         if not isinstance(data, bytes):
             raise UsageError(
                 "webdataset_item: leave the images encoded: .decode() without an image handler, "
@@ -60,17 +61,17 @@ class TarSample:
         return value.decode(errors="replace") if isinstance(value, bytes) else value
 
     def check(self) -> None:
-        """Refuse labels that are not those that were built.
+        """Check the labels against the checksum in their record.
 
         Raises:
-            ShardError: the record has another checksum than it states.
+            ShardError: the checksum differs.
         """
         if not is_whole_record(self._record.tobytes()):
             raise ShardError(f"{self.key}: the labels are damaged (crc32c); run refit-shard verify")
 
 
 def _is_record(record: Any) -> bool:
-    """Whether it is one record of the field table's columns, and maybe of own labels."""
+    """True if it is one record with the field table's columns and, after them, any own labels."""
     fields = dict(getattr(record, "dtype", np.dtype("f8")).fields or {})
     if np.shape(record) or not {"key", "imgname", RECORD_CRC} <= fields.keys():
         return False
@@ -90,12 +91,19 @@ def _is_record(record: Any) -> bool:
 
 def _load_npy(data: bytes, key: str) -> NDArray[Any]:
     if len(data) > _MAX_NPY_BYTES:
-        raise ShardError(f"{key}: its .npy has {len(data)} bytes")
+        raise ShardError(
+            f"{key}: its .npy has {len(data)} bytes, at most {_MAX_NPY_BYTES} are read"
+        )
     stream = io.BytesIO(data)
     try:
         np.lib.format.read_magic(stream)
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, SyntaxError, TokenError, Warning) as error:  # the header is a literal
+    except (
+        ValueError,
+        SyntaxError,
+        TokenError,
+        Warning,
+    ) as error:  # numpy parses the header as a Python literal
         raise ShardError(f"{key}: its .npy is damaged ({error})") from error
     if shape or dtype.hasobject or dtype.itemsize != len(data) - stream.tell():
         raise ShardError(f"{key}: its .npy is damaged (not one record)")
@@ -104,15 +112,15 @@ def _load_npy(data: bytes, key: str) -> NDArray[Any]:
 
 
 def _worker_seed() -> int:
-    """What PyTorch's DataLoader gives each of its workers, another one each time that it starts
-    them; 0 in a process that is none.
+    """The seed of this DataLoader worker, 0 outside of workers. PyTorch draws new ones whenever it
+    starts workers.
     """
     worker = get_worker_info()
     return 0 if worker is None else worker.seed
 
 
 class _Items:
-    """The function of :func:`webdataset_item`; it can be pickled, for workers that are spawned."""
+    """The function of :func:`webdataset_item`; it can be pickled for spawned workers."""
 
     def __init__(
         self,
@@ -157,19 +165,19 @@ def webdataset_item(
 ) -> Callable[[Mapping[str, Any]], Batch]:
     """A function for ``wds.WebDataset(urls).decode().map(…)``: ReFit's items from the tars alone.
 
-    The parameters of an item's augmentation are a function of the seed, the sample's key, the
+    An item's augmentation is a function of the seed, the sample's key, the
     number of the call in this process and, in a worker of PyTorch's DataLoader, the worker's seed.
     PyTorch draws that seed whenever it starts workers, so each epoch and each worker augments
     differently, also with persistent workers. ``torch.manual_seed`` before the first epoch (or a
     ``generator`` for the DataLoader) repeats a run.
 
     Args:
-        policy: Distributions of the parameters; None for no augmentation.
-        seed: Of the parameters.
-        options: Kind and size of the image; None for the defaults.
+        policy: Distributions of the augmentation's parameters; None for no augmentation.
+        seed: Seed of the augmentation.
+        options: Type and size of the image; None for the defaults.
         occluders: Cut-outs to paste; None for none.
-        labels: Own labels that an item shall have, as ``ShardSet.own`` gives them. A tar does not
-            say how they move with the image, so others are left out.
+        labels: The dataset's own labels that items get, as ``ShardSet.own`` gives them. Labels that
+            are not named here are left out, because a tar does not state how to augment them.
 
     Returns:
         A function from a sample (``__key__``, ``jpg`` and ``npy`` as bytes, or ``npy`` decoded) to
@@ -178,6 +186,6 @@ def webdataset_item(
     Raises:
         ShardError, FrameError: from the function: a member of the tar is damaged.
         UsageError: from the function: the policy is wider than the stored crop, the image was
-            decoded before, or a label is of another kind than ``labels`` say.
+            decoded before, or a label has another type than ``labels`` declare.
     """
     return _Items(policy, seed, options or RenderOptions(), occluders, labels)

@@ -1,8 +1,8 @@
-"""What ``refit-shard bench`` measures: the stream by its number of threads, bare decoding beside
-it, and the stream from storage.
+"""Measurements of ``refit-shard bench``: the stream with different numbers of threads, bare
+decoding for comparison, and the stream from storage.
 
-The same first samples of the stream are read again and again, so they come from the page cache; for
-storage's part the files are dropped from it before.
+The first samples of the stream are read repeatedly, so they come from the page cache. To measure
+storage, the files are dropped from the page cache first.
 """
 
 import math
@@ -33,7 +33,7 @@ _STILL_CACHED = 0.1  # above this share, files were not dropped
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """How long it is measured: ``rounds`` of each measurement, of ``seconds`` at least.
+    """Length of a benchmark: ``rounds`` of each measurement, at least ``seconds`` each.
 
     Raises:
         UsageError: a value is out of its bounds.
@@ -67,9 +67,8 @@ class ThreadsSpeed:
 class StorageSpeed:
     """The stream with all threads, its files dropped from the page cache before.
 
-    ``samples``: the fewest of a measurement. ``still_cached``: share of the files that was in the
-    page cache all the same; None where the file system does not tell. ``dropped``: whether it was
-    little, or is not known; otherwise this is no figure of the storage.
+    ``samples``: the smallest number of samples of a measurement. ``still_cached``: share of the
+    files that was in the page cache nevertheless; None if unknown.
     """
 
     samples_per_second: Spread
@@ -79,14 +78,14 @@ class StorageSpeed:
 
     @property
     def dropped(self) -> bool:
-        """Whether this is storage's speed, as far as it is known."""
+        """True if hardly anything was in the page cache, as far as known."""
         return self.still_cached is None or self.still_cached <= _STILL_CACHED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """All that was measured; ``samples``: those that were read again and again;
-    ``occludes``: whether occluders were pasted.
+    """All measurements. ``samples``: number of different samples, read repeatedly. ``occludes``:
+    True if occluders were pasted.
     """
 
     threads: tuple[ThreadsSpeed, ...]
@@ -97,22 +96,21 @@ class Speed:
 
     @property
     def fastest(self) -> ThreadsSpeed:
-        """The number of threads with the highest rate."""
+        """The measurement with the highest rate."""
         return max(self.threads, key=lambda one: one.samples_per_second.median)
 
 
 def thread_counts(cores: int) -> list[int]:
-    """1, 2, 4 and so on, and the number of cores."""
+    """Numbers of threads to measure: 1, 2, 4 and so on, and the number of cores."""
     powers = [1 << power for power in range(cores.bit_length())]
     return sorted({*powers, cores})
 
 
 def threads_for(rates: Mapping[int, float], wanted: float) -> tuple[int, bool]:
-    """The least number of threads that gives ``wanted`` samples/s, and whether it was measured.
+    """The smallest number of threads for ``wanted`` samples/s; False if it is extrapolated.
 
-    ``rates``: samples/s by threads, ascending. Between two of them the rate is taken to grow
-    evenly. Above all of them every thread counts as one of the last number's: then it is not
-    measured.
+    ``rates``: samples/s by number of threads, ascending. Rates between these are interpolated
+    linearly; above the largest, the rate is extrapolated in proportion to the threads.
     """
     below, rate_below = 0, 0.0
     for threads, rate in rates.items():
@@ -144,7 +142,7 @@ class _Stream:
 
     @property
     def occludes(self) -> bool:
-        """Whether occluders are pasted."""
+        """True if occluders are pasted."""
         return self._maker.occluders is not None
 
     def _first_jpegs(self, wanted: int) -> list[bytes]:
@@ -155,7 +153,7 @@ class _Stream:
         return [read.got.jpegs.data(one) for one in range(wanted)]
 
     def _first_pass(self) -> int:
-        """Batches in which no source is drawn from twice over, and at most some GB; at least 1."""
+        """Number of batches until a source repeats or 2 GB are read, at least 1."""
         used = [one for one in self._maker.sources if one.ratio > 0]
         bytes_each = [
             one.ratio * sum(entry.tar_bytes for entry in one.shards.manifest.shards) / one.rows
@@ -177,16 +175,16 @@ class _Stream:
         )
 
     def decode(self, threads: int) -> float:
-        """Bare decoding, samples/s."""
+        """Measure bare decoding, samples/s."""
         return decoding_rate(self._jpegs, threads=threads, seconds=self._seconds)
 
     def cached(self, threads: int) -> StreamSpeed:
-        """The stream from the page cache, once the memory of its batches has been touched."""
+        """Measure the stream from the page cache, after its memory was allocated in a warm-up."""
         in_flight = threads * self._maker.options.prefetch + 2
         return self._measure(threads, warm_up=2 * in_flight, most=_NO_LIMIT)
 
     def stored(self) -> tuple[StreamSpeed, float | None]:
-        """The stream from storage, and what share of it was in the page cache all the same."""
+        """Measure the stream from storage; also the share that was still in the page cache."""
         drop_from_cache(self._tars)
         held = cached_share(self._tars)
         drop_from_cache(self._tars)
@@ -209,7 +207,7 @@ def _local_tars(sources: Sequence[Source]) -> list[Path]:
 
 
 def measurements(rounds: int) -> int:
-    """How many measurements :func:`measure_speed` makes, the unmeasured round too."""
+    """Number of measurements in :func:`measure_speed`, including the unmeasured round."""
     return (rounds + 1) * (2 * len(thread_counts(available_cores())) + 1)
 
 

@@ -1,4 +1,4 @@
-"""Bare decoding, which the stream is compared with: simplejpeg, of whole crops, nothing else."""
+"""Measures bare decoding of whole crops by simplejpeg, with which the stream is compared."""
 
 import time
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from refit_shard.shards_spec import jpeg
 
 
 def decode_for(seconds: float, jpegs: Sequence[bytes]) -> int:
-    """Decode one after the other to RGB, into memory that is used again; returns their number.
+    """Decode JPEGs in turn to RGB, into reused memory; returns the number decoded.
 
-    It goes over all of them at least once.
+    Each JPEG is decoded at least once.
 
     Raises:
-        FrameError: one is damaged, or larger than a crop can be.
+        FrameError: a JPEG is damaged, or larger than a crop may be.
     """
     sizes = [jpeg.size(data) for data in jpegs]
     for data, (height, width) in zip(jpegs, sizes, strict=True):
@@ -34,8 +34,8 @@ def decode_for(seconds: float, jpegs: Sequence[bytes]) -> int:
 
 
 def decoding_rate(jpegs: Sequence[bytes], *, threads: int, seconds: float) -> float:
-    """JPEGs decoded a second by ``threads`` threads, each on its own part of at least as many
-    JPEGs, after each was decoded once.
+    """JPEGs decoded per second by ``threads`` threads, each on its own part of the JPEGs, after a
+    warm-up that decodes each JPEG once. There must be at least as many JPEGs as threads.
     """
     parts = [jpegs[number::threads] for number in range(threads)]
     with ThreadPoolExecutor(threads) as pool:

@@ -1,4 +1,4 @@
-"""The machine that figures are taken on: its processor, and what others take of it meanwhile."""
+"""The machine of a benchmark: its processor, and its load by other programs."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ from pathlib import Path
 from refit_shard.shards_spec.process import available_cores
 
 STAT = Path("/proc/stat")
-# Above this share of the cores that this process may use, what others take falsifies figures.
+# If others use more than this share of the cores that this process may use, figures are unreliable.
 _TOLERATED = 0.1
 
 
 def cpu_model() -> str:
-    """The processor's name, with its family and model where Linux states them."""
+    """The processor's name, with its family and model if Linux states them."""
     text = ""
     with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -31,11 +31,11 @@ def cpu_model() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineLoad:
-    """What was done on the machine during a measurement, beside it; in cores, on average.
+    """The average load of the machine during a measurement, without the measurement; in cores.
 
-    ``others``: by other programs. ``stolen``: by other virtual machines of the host. Both are 0
-    where Linux states neither. ``cores``: of the machine. ``usable``: cores that this process may
-    use. ``before``: the load average of the minute before.
+    ``others``: load by other programs. ``stolen``: load by other virtual machines of the host. Both
+    are 0 if Linux does not state them. ``cores``: cores of the machine. ``usable``: number
+    of cores that this process may use. ``before``: load average of the minute before.
     """
 
     others: float
@@ -46,13 +46,13 @@ class MachineLoad:
 
     @property
     def is_busy(self) -> bool:
-        """Whether others have taken more than a tenth of the cores that this process may use."""
+        """True if others used more than a tenth of the cores that this process may use."""
         left = self.cores - self.others - self.stolen
         return left < (1 - _TOLERATED) * self.usable
 
 
 class LoadMeter:
-    """Measures the load of the machine from now on. ``stat``: the file of Linux's times."""
+    """Measures the load of the machine from now on. ``stat``: Linux's file of CPU times."""
 
     def __init__(self, stat: Path = STAT) -> None:
         self._stat = stat
@@ -60,7 +60,7 @@ class LoadMeter:
         self._begin = self._now()
 
     def _now(self) -> tuple[float, float, float, float]:
-        """Seconds so far: of the clock, of this process, of all programs, and stolen."""
+        """Seconds so far: elapsed, CPU time of this process, of all programs, and stolen."""
         own, (busy, stolen) = time.process_time(), _processor_seconds(self._stat)
         return time.monotonic(), own, busy, stolen
 
@@ -79,7 +79,7 @@ class LoadMeter:
 
 
 def _processor_seconds(stat: Path) -> tuple[float, float]:
-    """Seconds that all cores have been busy, and that were stolen; 0 where they are not stated."""
+    """Busy and stolen seconds of all cores together; 0 if they are not stated."""
     try:
         _name, *columns = stat.read_text(encoding="ascii").partition("\n")[0].split()
         user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, columns[:8])

@@ -1,4 +1,4 @@
-"""The system's page cache: which files it holds, and having it forget them."""
+"""The system's page cache: finds and drops the files in it."""
 
 import os
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ _PROBES = 16
 
 
 def drop_from_cache(files: Iterable[Path]) -> None:
-    """Have the system forget the contents of files, which are written out first.
+    """Write files to disk and drop them from the page cache.
 
-    It is a request: pages that a program maps stay, as do all of a file system in memory.
+    Pages that a program has mapped stay in it, as do file systems in memory.
     """
     for path in files:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            with suppress(OSError):  # where neither is known, the files stay in the cache
+            with suppress(OSError):  # without these calls the files stay in the cache
                 os.fsync(descriptor)
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
@@ -26,8 +26,9 @@ def drop_from_cache(files: Iterable[Path]) -> None:
 
 
 def cached_share(files: Iterable[Path]) -> float | None:
-    """The share of some places, spread over the files, that the page cache holds; None where the
-    file system does not tell. Looking may have the system read around the places that it lacks.
+    """The share of the files that is in the page cache, from samples of them; None if unknown.
+
+    Looking may make the system read the parts that are not in the cache.
     """
     every = list(files)
     chosen = np.linspace(0, len(every) - 1, min(len(every), _PROBES)).round().astype(int)
@@ -37,7 +38,7 @@ def cached_share(files: Iterable[Path]) -> float | None:
 
 
 def _is_cached(path: Path) -> bool | None:
-    """Whether the byte in the middle of a file is in the page cache; None where that is unknown."""
+    """True if the byte in the middle of a file is in the page cache; None if unknown."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         middle = os.fstat(descriptor).st_size // 2

@@ -1,4 +1,4 @@
-"""Repeats of measurements, taken in turns."""
+"""Repeated measurements, interleaved."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some repeats, and the least and the most of them."""
+    """Median, minimum and maximum of repeats."""
 
     median: float
     low: float
@@ -21,15 +21,15 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Summarise repeats."""
+    """The median, minimum and maximum of the values."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def interleaved(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Run every case once a round, every other round backwards, after one unmeasured round.
+    """Run every case once in each round, after one unmeasured round; every second round backwards.
 
-    A machine that grows slower or faster while this runs does so for all cases alike, so ratios
-    within one round are meaningful where the figures themselves are not.
+    If the machine gets slower or faster meanwhile, all cases are affected alike. So ratios within a
+    round are meaningful even if the figures themselves are not.
     """
     measured: dict[str, list[T]] = {name: [] for name in cases}
     for case in cases.values():
@@ -41,5 +41,5 @@ def interleaved(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, 
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Round by round, one case over another."""
+    """Ratios of one case to another, round by round."""
     return spread([a / b for a, b in zip(above, below, strict=True)])

@@ -1,4 +1,4 @@
-"""The speed of the stream with a number of threads, and how long its threads wait for storage."""
+"""Measures the speed of the stream, and how long its threads wait for storage."""
 
 import time
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from refit_shard.loaders.stream.workers import Made, Slice, batches_in_order
 
 
 class TimedMaker(BatchMaker):
-    """A batch maker that notes when each batch began and ended to be drawn."""
+    """A batch maker that records when the drawing of each batch began and ended."""
 
     drawn: list[tuple[float, float]]
 
     def make(self, samples: Samples, images: torch.Tensor) -> Made:
-        """Make a batch, and note its time."""
+        """Make a batch and record its times."""
         begin = time.perf_counter()
         made = super().make(samples, images)
         self.drawn.append((begin, time.perf_counter()))
@@ -28,9 +28,9 @@ class TimedMaker(BatchMaker):
 class StreamSpeed:
     """One measurement of the stream.
 
-    ``samples``: how many were received. ``cores``: processor time of the whole process over the
-    clock's. ``waiting``: share of the drawing threads' time in which they did not draw. As the loop
-    takes each batch at once, they waited for what was still being read.
+    ``samples``: number received. ``cores``: CPU time of the whole process divided by elapsed time.
+    ``waiting``: share of the time in which the drawing threads did not draw. The loop takes each
+    batch at once, so they waited for reads in that time.
     """
 
     samples: int
@@ -58,8 +58,10 @@ def measure_stream(
     warm_up: int,
     most: int,
 ) -> StreamSpeed:
-    """Receive batches of endless ``slices`` from ``threads`` threads that draw, after ``warm_up``
-    of them, for ``seconds`` or until ``most`` were received, at least one for each thread.
+    """Receive batches of endless ``slices``, drawn by ``threads`` threads, and measure the rate.
+
+    After ``warm_up`` batches it measures for ``seconds`` or until ``most`` batches were received,
+    at least one for each thread.
 
     Raises:
         RefitShardError: a batch cannot be made.

@@ -1,10 +1,10 @@
-"""Reading and drawing whole batches in compiled code, without the interpreter's lock.
+"""Reads and draws whole batches in compiled code, without the interpreter's lock.
 
-:class:`Reader` reads and checks samples of tars, :class:`Drawer` makes their images. Both work
-through a batch by native threads, and give each sample a code: 0, or what is wrong with it, which
-:func:`failure` turns into an error. The C++ sources lie in ``source/``.
+:class:`Reader` reads samples from tars and checks them; :class:`Drawer` draws their images. Both
+process a batch in native threads and return a code for each sample: 0, or a fault that
+:func:`failure` converts to an error. The C++ sources are in ``source/``.
 
-The result is the same to the bit on any processor and with any number of threads.
+Results are bit-identical on every processor and with any number of threads.
 """
 
 from refit_shard.loaders.native.drawing import CutOuts, Drawer

@@ -1,6 +1,6 @@
-"""The project's build backend: setuptools', once the library is compiled.
+"""The project's build backend: compiles the library, then calls setuptools.
 
-Only where no compiler works it asks for the one in the package ``ziglang``.
+It requires the compiler in the package ``ziglang`` only if no other compiler works.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def _compiler() -> list[str]:
-    """What compiling asks for, found out by compiling."""
+    """Packages that compiling requires, found by trying to compile."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             compiling.compile_library(Path(folder))

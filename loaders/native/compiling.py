@@ -1,8 +1,8 @@
-"""Compiling the library from ``source/``, by the compiler that is at hand.
+"""Compiles the library from ``source/`` with an available compiler.
 
     python loaders/native/compiling.py
 
-The instruction set is chosen when the library runs, never here.
+The library chooses its instruction set when it runs, not when it is compiled.
 """
 
 import os
@@ -18,32 +18,32 @@ SOURCE = FOLDER / "source"
 NAME = "librefit.so"
 OPTIONS = (
     *("-O3", "-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-s"),
-    # Sums and products stay apart: the same bits on every processor.
+    # No fused multiply-add, so that results are bit-identical on every processor.
     *("-ffp-contract=off", "-fno-exceptions", "-fno-rtti", "-pthread"),
 )
 
 
 class CompilerError(Exception):
-    """No compiler that works was found; the message has what each of them said."""
+    """No working compiler was found; the message contains the output of each one tried."""
 
 
 def compilers() -> Iterator[list[str]]:
-    """Commands that may compile C++, those of the environment and the system first."""
+    """Commands of C++ compilers to try: first CXX, then the system's, then ziglang."""
     if chosen := os.environ.get("CXX"):
         yield chosen.split()
     yield from ([name] for name in ("c++", "g++", "clang++") if shutil.which(name))
     if find_spec("ziglang") is not None:
-        # Left to itself it compiles for this very processor.
+        # Without -mcpu zig compiles for this machine's own processor.
         yield [sys.executable, "-m", "ziglang", "c++", "-mcpu=baseline"]
 
 
 def sources() -> list[Path]:
-    """The files of the library, headers too."""
+    """The source files of the library, including headers."""
     return sorted(SOURCE.glob("*.h")) + sorted(SOURCE.glob("*.cc"))
 
 
 def is_current(folder: Path = FOLDER) -> bool:
-    """Whether a folder has the library, and made of these sources."""
+    """True if a folder contains the library and it is newer than the sources."""
     made = folder / NAME
     newest = max(path.stat().st_mtime for path in (*sources(), Path(__file__)))
     return made.exists() and made.stat().st_mtime >= newest
@@ -52,19 +52,19 @@ def is_current(folder: Path = FOLDER) -> bool:
 def compile_library(
     folder: Path = FOLDER, *options: str, compiler: Sequence[str] | None = None
 ) -> Path:
-    """Compile the library into a folder, by ``compiler`` or the first that works.
+    """Compile the library into a folder with ``compiler``, or the first compiler that works.
 
-    The file appears by rename, so that nobody loads a half of it.
+    The file is renamed into place when complete, so that no process loads a partial one.
 
     Raises:
-        CompilerError: there is none.
+        CompilerError: no compiler works.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made, partial = folder / NAME, folder / f".{NAME}.{os.getpid()}"
     units = [str(path) for path in sources() if path.suffix == ".cc"]
     said = []
     for command in compilers() if compiler is None else [compiler]:
-        # What is linked dynamically is the C library alone.
+        # Only the C library is linked dynamically.
         full = [*command, *OPTIONS, *options, *units, "-Wl,--as-needed", "-o", str(partial)]
         try:
             done = subprocess.run(full, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Drawing images from JPEGs, with occluders, in compiled code."""
+"""Draws images from JPEGs, with occluders and effects, in compiled code."""
 
 import ctypes
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from refit_shard.loaders.native.reading import Jpegs
 
 
 class CutOuts:
-    """RGBA cut-outs (h, w, 4) uint8, and the halves that a smaller one is made of."""
+    """RGBA cut-outs (h, w, 4) uint8, with copies at half and quarter size for small pastes."""
 
     def __init__(self, images: Sequence[Bytes]) -> None:
         self._kept: list[Bytes] = []
@@ -46,7 +46,9 @@ class CutOuts:
 
 
 def _half(image: Bytes) -> Bytes:
-    """Means of 2 x 2 pixels, rounded; of an odd side the last row or column is left out."""
+    """The image at half size: rounded means of 2 x 2 pixels. Drops the last row or column of an odd
+    side.
+    """
     height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
     even = image[:height, :width].astype(np.uint16)
     rows = even[::2] + even[1::2]
@@ -55,16 +57,17 @@ def _half(image: Bytes) -> Bytes:
 
 
 def plain_effects(res: int) -> NDArray[np.void]:
-    """Of :data:`EFFECTS`, for an image of side ``res``: none."""
+    """The value of :data:`EFFECTS` that changes nothing in an image of side ``res``."""
     made = np.zeros((), EFFECTS)
     made["cells"], made["blur"][0], made["contrast"] = res, 256, 256
     return made
 
 
 class Drawer:
-    """Makes images with ``threads`` threads; by one thread of Python at a time.
+    """Draws images with ``threads`` native threads; not for several Python threads at once.
 
-    ``mean``, ``deviation``: of R, G, B in 0 … 1, for normalised images.
+    ``mean``, ``deviation``: of R, G, B in 0 … 1, for normalised images. ``portable``: True to avoid
+    AVX2.
     """
 
     def __init__(
@@ -108,14 +111,14 @@ class Drawer:
         effects: NDArray[np.void] | None = None,
         decoded: Mapping[int, Bytes] | None = None,
     ) -> tuple[NDArray[np.int32], Ints]:
-        """Make the image of each JPEG; gives each one's code and detail.
+        """Draw the image of each JPEG; returns codes (n,) and details (n,).
 
-        ``sides`` (n, 2): height and width that the index states. ``maps`` (n, 2, 3): from output
-        to stored pixels. ``factors`` (n, 3): of the channels. The i-th image becomes
-        ``outs[places[i]]``. ``pastes`` (m,) of :data:`PASTE`; ``paste_spans`` (n, 2): the number
-        of each sample's first one, and how many it has. ``effects`` (n,) of :data:`EFFECTS`.
-        ``decoded``: images (height, width, 3) of those JPEGs that are :attr:`Code.NOT_OURS`, by
-        number.
+        ``sides`` (n, 2): height and width from the index. ``maps`` (n, 2, 3): affine maps from
+        output to stored pixels. ``factors`` (n, 3): of the R, G and B channels. The i-th image is
+        written to ``outs[places[i]]``. ``pastes`` (m,) of :data:`PASTE`; ``paste_spans`` (n, 2):
+        index of each sample's first paste, and number of its pastes. ``effects`` (n,) of
+        :data:`EFFECTS`. ``decoded``: decoded images (height, width, 3) for JPEGs whose code is
+        :attr:`Code.NOT_OURS`, by i.
         """
         count = len(jpegs.lengths)
         samples = np.zeros(count, SAMPLE)
@@ -127,7 +130,7 @@ class Drawer:
         images = {number: np.ascontiguousarray(one) for number, one in (decoded or {}).items()}
         for number, one in images.items():
             if one.dtype != np.uint8 or one.shape != (*sides[number].tolist(), 3):
-                raise ValueError(f"decoded[{number}] must be uint8 of its sides, got {one.shape}")
+                raise ValueError(f"decoded[{number}] must be uint8 of its size, got {one.shape}")
             samples["rgb"][number] = address(one)
         batch = self._batch.copy()
         if pastes is not None and paste_spans is not None and cut_outs is not None:
@@ -152,5 +155,5 @@ class Drawer:
         ):
             raise ValueError(f"outs must hold {self.image.dtype} of {shape}, got {outs.shape}")
         if len(places) and not 0 <= places.min() <= places.max() < len(outs):
-            raise ValueError("places must be those of outs")
+            raise ValueError("places must be indices of outs")
         return (address(outs) + places * outs.strides[0]).astype(np.uint64)

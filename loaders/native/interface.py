@@ -1,6 +1,6 @@
-"""The compiled library as Python sees it: its types, its functions, and what its codes mean.
+"""Python's interface to the compiled library: types, functions, and errors for its codes.
 
-``source/api.h`` is the other half of this module.
+``source/api.h`` declares the same in C++.
 """
 
 import ctypes
@@ -27,11 +27,11 @@ Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-MAX_RES = 4096  # px, of an output's side
+MAX_RES = 4096  # px, side of an output image
 MAX_THREADS = 256
-MAX_PASTES = 64  # of one sample
-LEVELS = 3  # of a cut-out: whole, half, quarter
-MAX_RADIUS = 15  # px, of a blur
+MAX_PASTES = 64  # per sample
+LEVELS = 3  # sizes of a cut-out: whole, half, quarter
+MAX_RADIUS = 15  # px, radius of a blur
 
 POINTER = np.uint64
 SPAN = np.dtype([("begin", np.int64), ("to", np.int64), ("length", np.int64)])
@@ -116,7 +116,7 @@ BATCH = np.dtype(
 
 
 class Code(enum.IntEnum):
-    """What became of a sample; ``api.h`` says what each means."""
+    """Result of reading or drawing a sample; ``api.h`` explains each."""
 
     OK = 0
     NOT_OURS = 1
@@ -135,45 +135,46 @@ class Code(enum.IntEnum):
 
 
 class ImageKind(enum.IntEnum):
-    """What is written of an image, of side ``res``."""
+    """Type of an output image of side ``res``."""
 
     UINT8 = 0
     """(res, res, 3) uint8 RGB, before the channel factors."""
     FLOAT32 = 1
-    """(3, res, res) float32: times the factors, cut to whole levels, normalised."""
+    """(3, res, res) float32: multiplied by the factors, truncated to whole values, normalised."""
     BFLOAT16 = 2
-    """The same as bfloat16; in numpy its bits, uint16."""
+    """The same as bfloat16; in numpy its bits as uint16."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of a value, in numpy."""
+        """The numpy dtype of the image."""
         return np.dtype([np.uint8, np.float32, np.uint16][self])
 
     def shape(self, res: int) -> tuple[int, int, int]:
-        """Of an image."""
+        """Shape of an image."""
         return (res, res, 3) if self is ImageKind.UINT8 else (3, res, res)
 
 
 _AGAIN = "run refit-shard verify"
-# By code, whether it is the image that is damaged, and what is said of it; {} is the detail.
+# For each code: True if the error is about the image, and the message; {} is the detail.
 _SAID = {
-    Code.CUT_SHORT: (False, f"the tar ends {{}} bytes into it; {_AGAIN}"),
+    Code.CUT_SHORT: (False, f"the tar ends after {{}} bytes of the sample; {_AGAIN}"),
     Code.NO_LABELS: (False, f"no labels behind the JPEG; {_AGAIN}"),
     Code.LABELS_CRC: (False, f"the labels are damaged (crc32c); {_AGAIN}"),
     Code.JPEG_CRC: (True, f"crc32c is not that of the index; {_AGAIN}"),
-    Code.OTHER_SIZE: (True, "the JPEG is {width}x{height}, the index says another size"),
+    Code.OTHER_SIZE: (True, "the JPEG is {width}x{height}, the index states another size"),
     Code.TOO_LARGE: (True, "the index states too many pixels"),
     Code.MARKERS: (True, "restart markers are wrong after {} good MCUs"),
     Code.DAMAGED: (True, "the data of MCU {} are damaged"),
-    Code.BAD_MAP: (True, "its box or its size makes no sense; build it again"),
+    Code.BAD_MAP: (True, "the sample's box or size is not valid; build the shard again"),
 }
 _REASONS = {Code.TOO_LARGE: "too_large", Code.BAD_MAP: "bad_box"}
 
 
 def failure(code: int, detail: int, where: str) -> RefitShardError:
-    """The error that a sample's code stands for: a FrameError about the image, a ShardError about
-    the labels or the file ``where``, a StorageError where the system failed, a UsageError about
-    occluders.
+    """The error for a sample's code.
+
+    A FrameError is about the image, a ShardError about the labels or the file ``where``, a
+    StorageError about the system, a UsageError about occluders or effects.
     """
     if code == Code.READ_FAILED:
         return explain(OSError(detail, os.strerror(detail)), where)
@@ -181,8 +182,8 @@ def failure(code: int, detail: int, where: str) -> RefitShardError:
         return StorageError(f"{where}: no memory for an image")
     if code == Code.BAD_CALL:
         return UsageError(
-            f"an image has more than {MAX_PASTES} occluders, or one that is larger than 2^20 px or "
-            "farther away than 2^30 px, or an effect out of its bounds"
+            f"an image has more than {MAX_PASTES} occluders, or one larger than 2^20 px or farther "
+            "than 2^30 px from the image, or an effect outside its bounds"
         )
     of_image, said = _SAID[Code(code)]
     text = said.format(detail, width=detail >> 16, height=detail & 0xFFFF)
@@ -193,7 +194,7 @@ def failure(code: int, detail: int, where: str) -> RefitShardError:
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled library, checked against the types above."""
+    """The compiled library; the sizes of its types are checked against those above."""
     path = Path(__file__).parent / NAME
     if not path.exists():
         raise ImportError(f"{path} is missing; build it: python loaders/native/compiling.py")
@@ -227,12 +228,12 @@ def library() -> ctypes.CDLL:
 
 
 def planes(jpeg: bytes, height: int, width: int, *, portable: bool = False) -> tuple[Bytes, Bytes]:
-    """A stored crop as it is decoded, for tests: luma (height, width), and Cb and Cr
+    """The decoded planes of a stored crop, for tests: luma (height, width), and Cb and Cr
     ((height + 1) // 2, (width + 1) // 2, 2).
 
     Raises:
-        FrameError: it is damaged.
-        ValueError: it is a JPEG of another kind.
+        FrameError: the JPEG is damaged.
+        ValueError: the JPEG is not of the form that a build writes.
     """
     detail = ctypes.c_int64()
     luma = np.zeros((height, width), np.uint8)
@@ -251,20 +252,20 @@ def planes(jpeg: bytes, height: int, width: int, *, portable: bool = False) -> t
 
 
 def crc32c(data: bytes, *, portable: bool = False) -> int:
-    """The CRC-32C as the library computes it, for tests."""
+    """CRC-32C as the library computes it, for tests."""
     return int(library().refit_crc32c(data, len(data), portable))
 
 
 def slack() -> int:
-    """Bytes of any value that must follow a JPEG in memory."""
+    """Number of bytes, of any value, that must follow a JPEG in memory."""
     return int(library().refit_size(7))
 
 
 def has_avx2() -> bool:
-    """Whether the fast path is used; the results are the same without."""
+    """True if the AVX2 code is used; results are the same without it."""
     return bool(library().refit_has_avx2())
 
 
 def address(array: NDArray[Any]) -> int:
-    """Where an array's memory begins."""
+    """The address of an array's memory."""
     return int(array.ctypes.data)

@@ -1,4 +1,4 @@
-"""Reading samples of tars: their bytes, and whether they are those that were built."""
+"""Reads samples from tars and checks them against their checksums."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +19,11 @@ from refit_shard.loaders.native.interface import (
 from refit_shard.shards_spec.errors import explain
 from refit_shard.shards_spec.records import ByteFile, LocalFile, NpyLayout, Places
 
-# Reads in flight of one batch, where storage answers late; more than that no disk does better, and
-# a batch of 64 waits for it twice.
+# Reads in flight of one batch if storage is slow. No disk gets faster with more; a batch of 64
+# waits twice for the latency of storage.
 THREADS = 32
-# Microseconds after which a read counts as late. One from the page cache takes some 15; at 500, a
-# thread alone still reads as fast as one core draws.
+# Microseconds after which a read counts as slow. A read from the page cache takes some 15; at 500,
+# a single thread still reads as fast as one core draws.
 PATIENCE = 500
 
 
@@ -31,7 +31,7 @@ PATIENCE = 500
 class Jpegs:
     """JPEGs in memory: the i-th has ``lengths[i]`` bytes from ``memory[begins[i]]``.
 
-    Behind each there is room of :func:`slack` bytes.
+    Each is followed by at least :func:`slack` bytes of other memory.
     """
 
     memory: Bytes
@@ -40,13 +40,13 @@ class Jpegs:
 
     @classmethod
     def room_for(cls, sizes: Ints, lengths: Ints) -> "Jpegs":
-        """Memory of ``sizes`` bytes for each."""
+        """New memory with ``sizes`` bytes and the slack for each JPEG."""
         room = sizes + slack()
         return cls(np.empty(int(room.sum()), np.uint8), np.cumsum(room) - room, lengths)
 
     @classmethod
     def of(cls, jpegs: Sequence[bytes]) -> "Jpegs":
-        """Copies of these."""
+        """Copies of the given JPEGs."""
         lengths = np.array([len(one) for one in jpegs], np.int64)
         made = cls.room_for(lengths, lengths)
         for number, data in enumerate(jpegs):
@@ -54,24 +54,24 @@ class Jpegs:
         return made
 
     def put(self, number: int, data: bytes) -> None:
-        """Put bytes where a JPEG begins; what else is in its room is zero afterwards."""
+        """Copy bytes to the place of a JPEG, and fill the rest of its room with zeros."""
         begin, end = self.begins[number], (*self.begins[1:], len(self.memory))[number]
         self.memory[begin : begin + len(data)] = np.frombuffer(data, np.uint8)
         self.memory[begin + len(data) : end] = 0
 
     def data(self, number: int) -> bytes:
-        """A copy of one."""
+        """A copy of a JPEG's bytes."""
         begin = self.begins[number]
         return self.memory[begin : begin + self.lengths[number]].tobytes()
 
     def select(self, chosen: Ints) -> "Jpegs":
-        """Some of them, in the same memory."""
+        """The JPEGs with these indices, in the same memory."""
         return Jpegs(self.memory, self.begins[chosen], self.lengths[chosen])
 
 
 @dataclass(frozen=True)
 class Read:
-    """JPEGs that were read. ``codes`` and ``details`` (n,): what became of each."""
+    """JPEGs that were read, with the code and the detail of each, (n,)."""
 
     jpegs: Jpegs
     codes: NDArray[np.int32]
@@ -79,17 +79,17 @@ class Read:
 
 
 class Reader:
-    """Reads samples of data sets of these layouts. Their labels become rows of ``dtype``, which has
-    the ``columns`` that are named; one that a layout has not is left as it is.
+    """Reads samples of datasets with the given layouts; may be used by many threads at once.
 
-    It may be used by many threads at once.
+    Their labels are copied into rows of :attr:`dtype`, which has the given ``columns``. A column
+    that a sample's layout does not have is left unchanged.
     """
 
     def __init__(self, layouts: Sequence[NpyLayout], columns: Sequence[str]) -> None:
         self.dtype = dtype = _row([layout.dtype for layout in layouts], columns)
         self._headers = [np.frombuffer(layout.header, np.uint8) for layout in layouts]
         self._spans = [_spans(layout.dtype, dtype) for layout in layouts]
-        # What is the same for all samples of a layout.
+        # The fields that are the same for all samples of a layout.
         self._common = np.zeros(len(layouts), READ)
         for common, layout, header, spans in zip(
             self._common, layouts, self._headers, self._spans, strict=True
@@ -110,11 +110,12 @@ class Reader:
         threads: int = THREADS,
         patience: int = PATIENCE,
     ) -> Read:
-        """Read samples and check them; ``which`` (n,): the layout of each; ``where``: what errors
-        call one. The labels of the i-th go into ``rows[at[i]]``.
+        """Read samples and check them. The labels of the i-th are copied into ``rows[at[i]]``.
 
-        Files of this machine are read by one thread, and as soon as a read has taken ``patience``
-        microseconds, by ``threads``. Other files are read by ``threads`` from the beginning.
+        ``which`` (n,): index of each sample's layout. ``where``: gives the name of a sample in
+        errors. Local files are read by one thread until a read takes longer than ``patience``
+        microseconds, from then on by ``threads`` threads. Other files are read by ``threads``
+        threads from the beginning.
 
         Raises:
             StorageError: a store failed.
@@ -134,22 +135,22 @@ class Reader:
         return Read(jpegs, reads["code"], reads["detail"])
 
     def _rows(self, rows: NDArray[np.void], at: Ints) -> NDArray[np.uint64]:
-        """Where some of the rows begin in memory."""
+        """The addresses of the rows ``at``."""
         if rows.dtype != self.dtype or not rows.flags.c_contiguous:
             raise ValueError(f"rows must hold {self.dtype}")
         if len(at) and not 0 <= at.min() <= at.max() < len(rows):
-            raise ValueError("at must be places of rows")
+            raise ValueError("at must be indices of rows")
         return (address(rows) + at * self.dtype.itemsize).astype(np.uint64)
 
 
 def _place_of(dtype: np.dtype[np.void], name: str) -> int:
-    """The first byte of a column."""
+    """The offset of a column in bytes."""
     assert dtype.fields is not None
     return int(dtype.fields[name][1])
 
 
 def _row(records: Sequence[np.dtype[np.void]], columns: Sequence[str]) -> np.dtype[np.void]:
-    """A dtype that has room for these columns of all the records."""
+    """A dtype with these columns, each as wide as in the widest of the records."""
     sizes = [
         max((one[name] for one in records if name in (one.names or ())), key=lambda d: d.itemsize)
         for name in columns
@@ -158,7 +159,7 @@ def _row(records: Sequence[np.dtype[np.void]], columns: Sequence[str]) -> np.dty
 
 
 def _spans(record: np.dtype[np.void], row: np.dtype[np.void]) -> NDArray[np.void]:
-    """Which bytes of a record go where in a row."""
+    """The spans of bytes to copy from a record to a row."""
     common = [name for name in row.names or () if name in (record.names or ())]
     made = [(_place_of(record, one), _place_of(row, one), record[one].itemsize) for one in common]
     return np.array(made, SPAN)
@@ -167,7 +168,7 @@ def _spans(record: np.dtype[np.void], row: np.dtype[np.void]) -> NDArray[np.void
 def _fetch(
     jpegs: Jpegs, places: Places, numbers: list[int], where: Callable[[int], str], threads: int
 ) -> None:
-    """Read the samples that are no files of this machine."""
+    """Read samples that are not in local files."""
 
     def fetch(number: int) -> None:
         tar: ByteFile = places.tars[places.tar[number]]

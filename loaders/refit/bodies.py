@@ -1,4 +1,4 @@
-"""SMPL meshes of evaluation rows, from the user's own licensed model files."""
+"""Computes SMPL meshes for evaluation from the user's licensed model files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def find_models(folder: AnyPath) -> dict[int, Path]:
     """The model file of each gender below ``SMPL_MODEL_DIR``.
 
     Raises:
-        UsageError: some are missing; the message names them and says where they go.
+        UsageError: a file is missing; the message names it and says where to put it.
     """
     place = local_path(folder, "SMPL_MODEL_DIR")
     found, missing = {}, []
@@ -40,7 +40,7 @@ def find_models(folder: AnyPath) -> dict[int, Path]:
     if missing:
         raise UsageError(
             f"SMPL_MODEL_DIR {place}: missing {', '.join(missing)}; download them from {PAGE} and "
-            'put them there, or go on without with eval_joints="none"'
+            'put them there, or continue without them with eval_joints="none"'
         )
     return found
 
@@ -50,21 +50,21 @@ def h36m_regressor(path: AnyPath) -> torch.Tensor:
 
     Raises:
         UsageError: no such file.
-        SourceError: it is no such array.
+        SourceError: the file does not contain such an array.
     """
     place = local_path(path, "JOINT_REGRESSOR_H36M")
     if not place.is_file():
         raise UsageError(
             f"JOINT_REGRESSOR_H36M {place}: no such file; SPIN's data package has it "
-            "(J_regressor_h36m.npy); a trainer that does not ask for it, as ReFit's does, can do "
-            'with eval_joints="none"'
+            "(J_regressor_h36m.npy); a trainer whose validation does not need it, unlike ReFit's, "
+            'can pass eval_joints="none"'
         )
     return torch.from_numpy(read_regressor(place, H36M_JOINTS).astype(np.float32))
 
 
 @dataclass
 class Bodies:
-    """The three body models on a device."""
+    """The SMPL models of the three genders and the H36M regressor, on a device."""
 
     models: Mapping[int, Any]
     regressor: torch.Tensor
@@ -87,7 +87,7 @@ class Bodies:
         except ImportError:
             raise UsageError(
                 "meshes for evaluation need the smplx package: pip install 'refit-shard[smpl]', "
-                'or go on without with eval_joints="none"'
+                'or continue without them with eval_joints="none"'
             ) from None
         place = torch.device(device)
         models = {}
@@ -109,7 +109,7 @@ class Bodies:
     def joints_and_vertices(
         self, pose: torch.Tensor, betas: torch.Tensor, gender: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Joints (n, 17, 4) with confidence 1 and vertices (n, V, 3), metres, from the pelvis.
+        """Joints (n, 17, 4) with confidence 1, and vertices (n, V, 3); metres, pelvis at 0.
 
         ``pose`` (n, 72) axis-angle, ``betas`` (n, 10), ``gender`` (n,) as in the index. The pelvis
         is the first H36M joint, regressed from the mesh.

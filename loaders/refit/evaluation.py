@@ -1,4 +1,4 @@
-"""Evaluation items: each row once, in the npz's order, without augmentation."""
+"""Loader for evaluation: each row once, in the order of the npz, without augmentation."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,13 +17,13 @@ from refit_shard.shards_spec.storage.paths import AnyPath, location
 Batch = dict[str, Any]
 
 NO_REGRESSOR = (
-    "there is no H36M joint regressor, which ReFit's validation asks for: put J_regressor_h36m.npy "
-    "of SPIN's data package into data/smpl, or pass its place as joint_regressor="
+    "the H36M joint regressor is missing, which ReFit's validation needs: put J_regressor_h36m.npy "
+    "of SPIN's data package into data/smpl, or pass its path as joint_regressor="
 )
 
 
 class EvaluationSet:
-    """What ReFit's trainer asks a test set for: its length, and the joint regressor."""
+    """The ``dataset`` of the test loader, whose length and regressor ReFit's trainer reads."""
 
     def __init__(self, rows: int, regressor: torch.Tensor | None) -> None:
         self._rows = rows
@@ -45,20 +45,21 @@ class EvaluationSet:
 
 
 class EvaluationLoader:
-    """Batches of one data set, sequential, once through; the last one may be smaller.
+    """Batches of all rows of one dataset, each row once, in order; the last batch may be smaller.
 
-    Rank r of w gets the r-th of w nearly equal runs of the rows, so that together they cover each
-    row once. Of ``options`` nothing is taken that would change that: no augmentation, no transform,
-    no mixing, no row left out at the end; and a damaged sample raises whatever ``on_error`` says,
-    since another row in its place would be counted twice. ``where`` and ``split`` hold.
+    The rows are divided into nearly equal consecutive parts, one for each rank. Options that would
+    change which rows are evaluated are ignored: there is no augmentation, transform, mixing or
+    ``drop_last``, and a damaged sample always raises, because a replacement would be counted twice.
+    ``where`` and ``split`` apply.
 
     Args:
-        name: What batches and errors call the data set.
+        name: Name of the dataset in batches and errors.
         url: Path or URL of its shards.
-        options: Those of a stream.
-        bodies: Each row's mesh: ``pose_3d`` is then its 17 H36M joints (B, 17, 4) and ``gt_verts``
-            (B, V, 3) its vertices. None for ``pose_3d`` as in training.
-        regressor: Without bodies, what ``dataset.J_regressor`` gives.
+        options: Options of the stream.
+        bodies: SMPL models, from which ``pose_3d`` becomes the 17 H36M joints (B, 17, 4) and
+            ``gt_verts`` (B, V, 3) the vertices of each row's mesh, metres. None for ``pose_3d`` as
+            in training.
+        regressor: The value of ``dataset.J_regressor`` if ``bodies`` is None.
 
     Raises:
         UsageError: the shards are missing or an option is wrong.

@@ -29,25 +29,25 @@ DEFAULT_REGRESSOR = "data/smpl/J_regressor_h36m.npy"
 
 
 class Sampler:
-    """``train_loader.sampler``: its ``dataset_perm`` is the loader's state, when it is asked."""
+    """``train_loader.sampler`` for ReFit's trainer, which saves its ``dataset_perm``."""
 
     def __init__(self, loader: StreamingLoader) -> None:
         self._loader = loader
 
     @property
     def dataset_perm(self) -> dict[str, Any]:
-        """The state after the batches that were received so far."""
+        """The loader's state after the batches received so far."""
         return self._loader.state_dict()
 
 
 class TrainLoader(StreamingLoader):
-    """A :class:`StreamingLoader` with the names that ReFit's trainer calls.
+    """A :class:`StreamingLoader` with the attributes and methods that ReFit's trainer uses.
 
     Args:
-        sources: As of :class:`StreamingLoader`, with the next two.
+        sources: Maps the name of each dataset to (path or URL of its shards, ratio).
         options: How the stream is mixed, augmented and delivered.
-        draw_seed: Take a random seed instead of the options'.
-        changed: What may differ from a checkpoint that is loaded, as in ``load_state_dict``.
+        draw_seed: True to use a random seed instead of ``options.seed``.
+        changed: What may differ from a loaded checkpoint, as in ``load_state_dict``.
     """
 
     def __init__(
@@ -63,34 +63,34 @@ class TrainLoader(StreamingLoader):
 
     @property
     def sampler(self) -> Sampler:
-        """Where the trainer finds what it saves."""
+        """The object from which the trainer reads the state that it saves."""
         return Sampler(self)
 
     def load_checkpoint(self, batch_idx: int, dataset_perm: Mapping[str, Any]) -> None:
-        """Go on at the first batch that was not received when the checkpoint was saved.
+        """Continue at the first batch that was not received when the checkpoint was saved.
 
         The trainer begins with the epoch in which the checkpoint was saved; if that was at the
         epoch's last batch, the first iteration is empty.
 
         Args:
-            batch_idx: Not used: the state holds its position.
-            dataset_perm: What :attr:`sampler` gave as ``dataset_perm``: the loader's state.
+            batch_idx: Ignored, because the state contains the position.
+            dataset_perm: The loader's state, saved from ``sampler.dataset_perm``.
 
         Raises:
-            UsageError: the checkpoint was written by ReFit's own loader, or does not fit.
+            UsageError: the checkpoint was written by ReFit's own loader, or is of another stream.
         """
         del batch_idx
         if not isinstance(dataset_perm, Mapping):
             raise UsageError(
                 "load_checkpoint: this checkpoint was written by ReFit's own loader (a list of "
-                "indices); its place in the data cannot be taken over: with TRAIN.IS_FINETUNE: "
-                "True beside TRAIN.RESUME the trainer takes its weights and begins anew"
+                "indices), so its position in the data cannot be restored: with TRAIN.IS_FINETUNE: "
+                "True beside TRAIN.RESUME the trainer loads its weights and begins anew"
             )
         self.load_state_dict(dataset_perm, self._changed)
         self.set_epoch(dataset_perm["epoch"])
 
     def re_init(self) -> None:
-        """Called by the trainer after an epoch; epochs go on by themselves."""
+        """Do nothing. The trainer calls this after an epoch; the next one follows by itself."""
 
 
 def get_dataloaders(
@@ -103,34 +103,34 @@ def get_dataloaders(
     device: torch.device | str = "cpu",
     changed: Collection[str] = (),
 ) -> list[Any]:
-    """``[train_loader, test_loader]`` for a ReFit config: yacs's, OmegaConf's, or nested mappings.
+    """Make ``[train_loader, test_loader]`` for a ReFit config.
 
     Reads DATASET.LIST and PARTITION, TRAIN.BATCH_SIZE, NUM_WORKERS, SEED_VALUE, IMG_RES and
-    augmentation, the fields of a policy; the shards are at ``cfg.DATASET.SHARDS``, else
-    ``data/shards``. With a negative SEED_VALUE a seed is drawn and logged, and a checkpoint's goes
-    before it.
+    ``augmentation`` (fields of :class:`refit_shard.AugmentationPolicy`). The shards are at
+    ``cfg.DATASET.SHARDS``, else ``data/shards``. With a negative SEED_VALUE a random seed is drawn
+    and logged; a resumed checkpoint replaces it by its own seed.
 
-    The test loader reads all of 3dpw_test_sub, each row once and as it is: ``where``, ``split``,
-    ``on_error``, the policy, the transform, mixing and the epoch's length are training's alone, and
-    a damaged sample of it raises.
+    The test loader reads all rows of 3dpw_test_sub once, without augmentation. ``where``,
+    ``split``, ``on_error``, the policy, the transform, mixing and ``epoch_samples`` apply to
+    training only; a damaged sample in the test data raises.
+
+    ``torch.load`` is also allowed to read numpy's numbers, which ReFit's checkpoints contain.
 
     Args:
-        cfg: The config.
-        options: Everything that the config does not state. An epoch's last, smaller batch is kept
-            as ReFit keeps it, unless they say ``drop_last=True``.
-        eval_joints: ``"none"`` leaves out the test loader's SMPL meshes: ``pose_3d`` is then the
-            labels' own, so the errors that ReFit's validation logs mean nothing.
+        cfg: The config: of yacs, of OmegaConf, or nested mappings.
+        options: All options that the config does not state. The last, smaller batch of an epoch is
+            kept as in ReFit, unless ``drop_last=True``.
+        eval_joints: ``"none"`` for a test loader without SMPL meshes. ``pose_3d`` is then that of
+            the labels, so the errors that ReFit's validation logs are meaningless.
         smpl_model_dir: Folder of the SMPL models.
-        joint_regressor: ``J_regressor_h36m.npy`` of SPIN's data package.
-        device: Where the meshes are computed.
-        changed: What may be another than in the checkpoint that the trainer resumes:
-            ``"ratios"`` after an edit of PARTITION, ``"policy"``, ``"transform"``, ``"labels"``.
-
-    numpy's plain numbers, which ReFit's checkpoints hold, are made known to ``torch.load``.
+        joint_regressor: Path of ``J_regressor_h36m.npy`` of SPIN's data package.
+        device: Device on which the meshes are computed.
+        changed: What may differ from the checkpoint that the trainer resumes: ``"ratios"`` after
+            an edit of PARTITION, ``"policy"``, ``"transform"``, ``"labels"``.
 
     Raises:
         UsageError: the config or an option is wrong, or shards or SMPL files are missing.
-        FormatError: shards of another version.
+        FormatError: the shards have another format version.
     """
     read = parse_config(cfg, "cfg")
     stated = config_value(cfg, "DATASET", "SHARDS", where="cfg")

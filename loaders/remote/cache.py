@@ -1,12 +1,12 @@
-"""A folder of shards from afar: shared by the processes of a node, never above a limit.
+"""The cache: a local folder of downloaded shards, shared by the processes of a node, with a limit.
 
-A data set has a folder of its own, named by its manifest's hash; a file appears there by rename,
-once its hash is the manifest's. Locks are the kernel's flocks, which die with their holders, so a
-killed process leaves nothing but a temporary file that the next one deletes: ``.SHARD.lock`` is
-shared while a shard is in use and exclusive while it is downloaded or deleted; ``.lock`` is
-exclusive while room is made. Where the cache's file system has no locks, they are in a local
-folder, and all who see that one share a subfolder of the cache: nobody ever uses what another may
-delete.
+Each dataset has a subfolder that is named by the hash of its manifest. A file is renamed into place
+after its hash was checked against the manifest. Locks are the kernel's flocks, which end with their
+process, so a killed process leaves only a temporary file, which another process deletes.
+``.SHARD.lock`` is shared while a shard is in use, and exclusive while it is downloaded or deleted;
+``.lock`` is exclusive while room is made. If the cache's file system has no locks, they are in a
+local folder, and only the processes that see this folder share a subfolder of the cache. So no
+process uses a shard that another may delete.
 """
 
 import errno
@@ -42,8 +42,8 @@ _CHUNK = 8 << 20
 
 
 class Fetched(Enum):
-    """Result of fetching a shard: it is in the cache; another process downloads it; the cache is
-    full.
+    """Result of fetching a shard: it is in the cache (THERE), another process downloads it (BUSY),
+    or the cache is full (FULL).
     """
 
     THERE = auto()
@@ -53,7 +53,7 @@ class Fetched(Enum):
 
 @dataclass(frozen=True)
 class Slot:
-    """One shard of the cache: its source, and the folder of the cache that it is downloaded to."""
+    """One shard: the remote folder it is downloaded from, and its folder in the cache."""
 
     remote: Folder
     folder: Path
@@ -61,12 +61,12 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """Its name in the cache."""
+        """Name of the shard in the cache, folder/shard."""
         return f"{self.folder.name}/{self.entry.name}"
 
     @property
     def files(self) -> list[tuple[str, int, str]]:
-        """Name, size and SHA-256 of its files."""
+        """Name, size in bytes and SHA-256 of each of the shard's files."""
         entry = self.entry
         return [
             (f"{entry.name}.tar", entry.tar_bytes, entry.tar_sha256),
@@ -74,8 +74,7 @@ class Slot:
         ]
 
     def is_whole(self) -> bool:
-        """Whether the shard is in the cache; a file is renamed into place only after its hash was
-        checked.
+        """True if the shard is in the cache; its hash was checked before it was renamed into place.
 
         Raises:
             StorageError: the folder cannot be read.
@@ -90,7 +89,7 @@ class Slot:
 
 @dataclass
 class _Held:
-    """The disk space that a shard takes."""
+    """Files and disk space of a shard in the cache."""
 
     files: list[Path] = field(default_factory=list)
     size: int = 0
@@ -114,10 +113,10 @@ def _delete(path: Path) -> None:
 
 
 class Cache:
-    """The cache at a local folder, of at most ``limit`` bytes.
+    """The cache in a local folder, with at most ``limit`` bytes of shards.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: the folder cannot be created.
     """
 
     def __init__(self, path: AnyPath, limit: int) -> None:
@@ -131,8 +130,8 @@ class Cache:
             self._make(self.path)
             warn_once(
                 str(self.path.parent),
-                "this file system has no locks (flock), so each machine has a cache of its own "
-                f"there, of cache_bytes each; this one's is {self.path.name}",
+                "this file system has no locks (flock), so each machine has a separate cache "
+                f"there, of cache_bytes each; this machine's is {self.path.name}",
             )
 
     def _make(self, folder: Path) -> None:
@@ -154,12 +153,12 @@ class Cache:
         return open_folder(place, "cache")
 
     def lock_of(self, name: str) -> Path:
-        """The lock of a shard, by its name in the cache."""
+        """Path of a shard's lock, by the shard's name in the cache."""
         folder, shard = name.split("/")
         return self._locks / folder / f".{shard}.lock"
 
     def signs_of(self, slot: Slot) -> object:
-        """Sizes and times of the files that another process is downloading for a shard."""
+        """Sizes and times of another process's partial files of a shard, to see its progress."""
         found = []
         for path in slot.folder.glob(f".{slot.entry.name}.*{TEMPORARY_SUFFIX}"):
             with suppress(OSError):
@@ -193,14 +192,14 @@ class Cache:
         following: Callable[[str], float],
         is_stopped: Callable[[], bool],
     ) -> Fetched:
-        """Download a shard unless it is there; one process downloads it for all.
+        """Download a shard unless it is in the cache; one process downloads it for all.
 
         To make room, unused shards are evicted whose next use is later than ``need``, the latest
         first. ``following`` gives each shard's next position by name, infinity if it is not needed.
 
         Raises:
-            ShardError: its bytes are not those of the manifest, also when downloaded again.
-            StorageError: it cannot be read or written.
+            ShardError: its hash differs from the manifest's, also when downloaded again.
+            StorageError: the shard cannot be read or written.
             AbandonedError: ``is_stopped`` returned True.
         """
         lock = take(self.lock_of(slot.name), EXCLUSIVE)
@@ -229,15 +228,16 @@ class Cache:
         following: Callable[[str], float],
         is_stopped: Callable[[], bool],
     ) -> bool:
-        """Download a shard while holding its lock; False if there is no room. All of its files
-        appear, or none.
+        """Download a shard while holding its lock; False if there is no room.
+
+        Either all of its files appear in the cache or none.
         """
         local = open_folder(slot.folder, "cache")
         size = sum(size for _, size, _ in slot.files)
         with ExitStack() as files:
             with self._alone(is_stopped):
                 held = self._held()
-                left = held.pop(slot.name, _Held())  # by a process that was killed
+                left = held.pop(slot.name, _Held())  # files left by a killed process
                 for path in (*left.files, *left.temporary):
                     _delete(path)
                 if not self._make_room(size, held, need, following):
@@ -247,7 +247,7 @@ class Cache:
                     reserve(stream.fileno(), room, str(self.path))  # so that others count it
             for stream, (name, room, sha256) in zip(streams, slot.files, strict=True):
                 _copy(slot.remote, name, stream, room, sha256, is_stopped)
-            with self._alone(is_stopped):  # so that nobody counts while names change
+            with self._alone(is_stopped):  # so that no process counts while names change
                 files.close()
         return True
 
@@ -273,7 +273,7 @@ class Cache:
                 continue
             try:
                 status = path.stat()
-            except OSError as error:  # of a download that just failed
+            except OSError as error:  # a download that has just failed
                 if error.errno in (errno.ENOENT, errno.ESTALE):
                     continue
                 raise
@@ -309,7 +309,7 @@ class Cache:
         return missing <= 0
 
     def _delete_unused(self, name: str, files: list[Path]) -> bool:
-        """Delete files of a shard, unless it is in use or being downloaded."""
+        """Delete files of a shard unless it is in use or being downloaded; True if deleted."""
         lock = take(self.lock_of(name), EXCLUSIVE)
         if lock is None:
             return False
@@ -329,12 +329,12 @@ def _copy(
     sha256: str,
     is_stopped: Callable[[], bool],
 ) -> None:
-    """Copy a file of a shard, which must be what the manifest says.
+    """Download a file of a shard and check its size and hash against the manifest's.
 
     Raises:
-        ShardError: it is not.
-        StorageError: it cannot be read.
-        AbandonedError: ``is_stopped`` said so.
+        ShardError: the size or the hash differs.
+        StorageError: the file cannot be read.
+        AbandonedError: ``is_stopped`` returned True.
     """
     digest, count = hashlib.sha256(), 0
     with remote.open(name) as file:
@@ -348,5 +348,5 @@ def _copy(
     if (count, digest.hexdigest()) != (size, sha256):
         raise ShardError(
             f"{remote.url}/{name}: {count} bytes with SHA-256 {digest.hexdigest()}, the manifest "
-            f"says {size} with {sha256}; upload the shard again, or build it again"
+            f"states {size} with {sha256}; upload the shard again, or build it again"
         )

@@ -1,4 +1,4 @@
-"""Locks between processes: the kernel's flocks, which die with their holders."""
+"""Locks between processes: the kernel's flocks, which are released when their process ends."""
 
 import fcntl
 import hashlib
@@ -18,7 +18,7 @@ from refit_shard.shards_spec.storage.folder import open_folder
 SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
 EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 
-# A store's clients try again for some minutes, in which nothing comes.
+# Clients of object stores retry for some minutes, during which there is no progress.
 _QUIET_SECONDS = 120.0
 _HUNG_SECONDS = 600.0
 _PAUSE_SECONDS = 0.02
@@ -27,14 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 class AbandonedError(Exception):
-    """Raised in a thread whose result nobody waits for any more; users do not see it."""
+    """Raised in a thread whose result is no longer needed; users do not see it."""
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether the folder's file system has locks.
+    """True if the folder's file system has locks.
 
     Raises:
-        StorageError: it cannot be found out.
+        StorageError: the folder cannot be read or written.
     """
     place = folder / ".lock"
     try:
@@ -53,14 +53,14 @@ def locks_elsewhere(path: Path) -> Path:
     """A local folder for the locks of a cache whose file system has none.
 
     Raises:
-        StorageError: there is none either, or it is not ours.
+        StorageError: it has no locks either, or belongs to another user.
     """
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()
     mine = Path(tempfile.gettempdir()) / f"refit-shard-locks-{os.getuid()}"
     try:
         mine.mkdir(mode=0o700, exist_ok=True)
         if mine.is_symlink() or mine.stat().st_uid != os.getuid():
-            raise StorageError(f"{mine}: belongs to somebody else; set TMPDIR to a folder of yours")
+            raise StorageError(f"{mine}: belongs to another user; set TMPDIR to your own folder")
         locks = mine / digest[:16]
         locks.mkdir(exist_ok=True)
     except OSError as error:
@@ -68,7 +68,7 @@ def locks_elsewhere(path: Path) -> Path:
     if not has_locks(locks):
         raise StorageError(
             f"{path}: its file system has no locks (flock), nor has that of {locks}; "
-            "let cache= or TMPDIR be a folder on a local disk"
+            "set cache= or TMPDIR to a folder on a local disk"
         )
     return locks
 
@@ -92,10 +92,10 @@ def token_of(locks: Path) -> str:
 
 
 def take(place: Path, how: int) -> int | None:
-    """A lock's descriptor, or None where another process holds it.
+    """Take a lock; returns its descriptor, or None if another process holds it.
 
     Raises:
-        StorageError: it cannot be taken.
+        StorageError: the lock file cannot be opened or locked.
     """
     try:
         descriptor = _open(place)
@@ -115,11 +115,11 @@ def take(place: Path, how: int) -> int | None:
 
 
 def wait_for(place: Path, is_stopped: Callable[[], bool]) -> int:
-    """The descriptor of an exclusive lock that others hold for a moment only.
+    """Wait for an exclusive lock that others hold only briefly; returns its descriptor.
 
     Raises:
-        StorageError: it cannot be taken, or another process does not let go of it.
-        AbandonedError: ``is_stopped`` said so.
+        StorageError: the lock cannot be taken, or another process does not release it.
+        AbandonedError: ``is_stopped`` returned True.
     """
     watch = Watch(place)
     while (held := take(place, EXCLUSIVE)) is None:
@@ -131,13 +131,13 @@ def wait_for(place: Path, is_stopped: Callable[[], bool]) -> int:
 
 
 def give_back(descriptor: int) -> None:
-    """Unlock explicitly: closing the descriptor would not, if a forked process has it too."""
+    """Release a lock. Closing alone would not, if a forked process has the descriptor too."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
 def holder_of(place: Path) -> str:
-    """The process that holds a lock, in words; the kernel knows those of its own machine."""
+    """The process that holds a lock, as text; only processes of this machine have a number."""
     try:
         inode = place.stat().st_ino
         for line in Path("/proc/locks").read_text().splitlines():
@@ -150,7 +150,7 @@ def holder_of(place: Path) -> str:
 
 
 class Watch:
-    """Watches a lock that another process holds without making progress: warns, later gives up."""
+    """Watches a lock that another process holds: warns if there is no progress, later raises."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -159,10 +159,10 @@ class Watch:
         self._warned = False
 
     def check(self, signs: object = None) -> None:
-        """Call while waiting; ``signs``: what changes as long as the holder works.
+        """Call while waiting. ``signs``: any value that changes while the holder makes progress.
 
         Raises:
-            StorageError: nothing has changed for ten minutes.
+            StorageError: ``signs`` have not changed for ten minutes.
         """
         now = time.monotonic()
         if signs != self._signs:
@@ -170,20 +170,20 @@ class Watch:
         waited = now - self._since
         if waited > _HUNG_SECONDS:
             raise StorageError(
-                f"{self._place}: {holder_of(self._place)} holds this lock and has got nowhere for "
-                f"{waited:.0f} s; end it if it is stopped or hangs, or give this loader a cache= "
-                "of its own"
+                f"{self._place}: {holder_of(self._place)} holds this lock without progress for "
+                f"{waited:.0f} s; end that process if it is stopped or hangs, or give this loader "
+                "another folder as cache="
             )
         if waited > _QUIET_SECONDS and not self._warned:
             self._warned = True
             _log.warning(
-                "%s: %s holds this lock and has got nowhere for %.0f s; waiting up to %.0f s",
+                "%s: %s holds this lock without progress for %.0f s; waiting up to %.0f s",
                 *(self._place, holder_of(self._place), waited, _HUNG_SECONDS),
             )
 
 
 def _open(place: Path) -> int:
     descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    with suppress(OSError):  # so that a cleaner of temporary folders leaves it
+    with suppress(OSError):  # so that cleaners of temporary folders do not delete it
         os.utime(descriptor)
     return descriptor

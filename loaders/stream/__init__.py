@@ -1,1 +1,1 @@
-"""The stream: positions become rows, rows become batches, in order, resumable anywhere."""
+"""The stream: maps positions to samples and delivers them as batches, resumable at any batch."""

@@ -23,7 +23,7 @@ from refit_shard.shards_spec.errors import StorageError
 
 _DOWNLOADS = 4
 _PAUSE_SECONDS = 0.2
-# Looking for room means listing the cache, and it is full most of the time.
+# Pause after a full cache: looking for room lists the cache, which is full most of the time.
 _FULL_SECONDS = 2.0
 _STARVED_SECONDS = 300.0
 
@@ -35,7 +35,7 @@ def _slot(source: Source, shard: int) -> Slot:
 
 
 class ShardPrefetcher:
-    """Downloads the shards of one iteration. Its threads start with the first slice."""
+    """Prefetches the shards of one iteration; the threads start with the first slice."""
 
     def __init__(self, needs: Needs, cache: Cache) -> None:
         self._needs = needs
@@ -51,12 +51,13 @@ class ShardPrefetcher:
         self._locks: dict[int, int] = {}
         self._users: Counter[int] = Counter()
         self._flight: deque[tuple[int, list[int]]] = deque()
-        # When each shard is needed next, and their order; what the newest slice reads and misses.
+        # Position at which each shard is needed next, and the shards in that order; the shards of
+        # the newest slice, and those of them that are not in the cache.
         self._following = np.zeros(len(self._slots))
         self._order: list[int] = []
         self._wanted: set[int] = set()
         self._missing: list[int] = []
-        # Of the downloads.
+        # State of the downloads, by shard.
         self._cached: set[int] = set()
         self._busy: set[int] = set()
         self._failed: dict[int, Exception] = {}
@@ -66,28 +67,28 @@ class ShardPrefetcher:
         self._watches: dict[int, Watch] = {}
 
     def once_held(self, slices: Iterable[Slice]) -> Iterator[Slice]:
-        """The slices, each once its shards are in the cache and protected; ends where a shard
-        cannot be downloaded.
+        """The slices, each when its shards are in the cache and protected from eviction; ends at a
+        slice whose shards cannot be downloaded.
         """
         for begin, end in slices:
             try:
                 self._hold(begin, end)
-            except Exception as error:  # the batches before it are to come first
+            except Exception as error:  # raised by check(), after the batches before it
                 self._error = error
                 return
             yield begin, end
 
     def check(self) -> None:
-        """After the last batch: raise what ended the slices.
+        """Raise the error that ended the slices, if any; called after the last batch.
 
         Raises:
-            RefitShardError: a shard cannot be had.
+            RefitShardError: a shard cannot be downloaded.
         """
         if self._error is not None:
             raise self._error
 
     def received(self) -> None:
-        """The oldest slice's batch is finished: release its shards."""
+        """Release the shards of the oldest slice, whose batch is finished."""
         _, numbers = self._flight.popleft()
         for number in numbers:
             self._users[number] -= 1
@@ -114,13 +115,14 @@ class ShardPrefetcher:
     def _hold(self, begin: int, end: int) -> None:
         check_process(self._process)
         wanted = self._needs.of(begin, end).tolist()
-        # Other ranks of this node may be as far back as the oldest batch that is not received.
+        # Other ranks of this node may still be at the oldest batch that is not yet received.
         following = self._needs.following(self._flight[0][0] if self._flight else begin)
         order = np.argsort(following, kind="stable")[: np.isfinite(following).sum()].tolist()
         with self._changed:
             self._following, self._order = following, order
             self._wanted, self._missing = set(wanted), wanted
-            for number in wanted:  # what failed before its shard was needed is tried again
+            # A download that failed before its shard was needed is tried again.
+            for number in wanted:
                 self._failed.pop(number, None)
             while self._miss():
                 self._changed.notify_all()
@@ -138,9 +140,7 @@ class ShardPrefetcher:
             thread.start()
 
     def _miss(self) -> bool:
-        """Protect those shards of the newest slice that are in the cache; returns whether any is
-        missing.
-        """
+        """Protect the newest slice's shards that are in the cache; True if one is missing."""
         missing = []
         for number in self._missing:
             if number not in self._locks:
@@ -157,7 +157,7 @@ class ShardPrefetcher:
         return bool(missing)
 
     def _choose(self) -> int | None:
-        """The shard to download next: one that a slice waits for, else the one needed next."""
+        """The shard to download next: one that a slice waits for, else the one needed soonest."""
         now = time.monotonic()
         ahead = self._order if now >= self._full_until else []
         for number in (*self._missing, *ahead):
@@ -169,12 +169,12 @@ class ShardPrefetcher:
                 if not self._slots[number].is_whole():
                     return number
                 self._cached.add(number)
-            except StorageError as error:  # raised where the shard is needed
+            except StorageError as error:  # raised when the shard is needed
                 self._failed[number] = error
         return None
 
     def _next(self) -> tuple[int, float] | None:
-        """A shard to download and the position that needs it; None at the end."""
+        """A shard to download and the position at which it is needed; None after close()."""
         with self._changed:
             while not self._closed:
                 number = self._choose()
@@ -185,11 +185,11 @@ class ShardPrefetcher:
         return None
 
     def _when(self, number: int) -> float:
-        """The position at which each shard is needed next; those of the newest slice come first."""
+        """Position at which a shard is needed next; -1 for the shards of the newest slice."""
         return -1.0 if number in self._wanted else float(self._following[number])
 
     def _when_by_name(self, name: str) -> float:
-        """The same by name, for eviction. An evicted shard must be looked for again."""
+        """The same by the shard's name, for eviction; forgets that the shard is in the cache."""
         number = self._numbers.get(name)
         if number is None:
             return float("inf")
@@ -207,7 +207,7 @@ class ShardPrefetcher:
                 )
             except AbandonedError:
                 pass
-            except Exception as error:  # whatever it is, it is raised where the shard is needed
+            except Exception as error:  # any error is raised when the shard is needed
                 self._failed[number] = error
             with self._changed:
                 self._settle(number, fetched)
@@ -231,9 +231,9 @@ class ShardPrefetcher:
             return
         if now - self._full_since.setdefault(number, now) > _STARVED_SECONDS:
             self._failed[number] = StorageError(
-                f"{self._cache.path}: no room for {self._slots[number].name}, all else in it is in "
-                f"use by other loaders; raise cache_bytes (now {self._cache.limit}) or give this "
-                "one a folder of its own"
+                f"{self._cache.path}: no room for {self._slots[number].name}, all other shards are "
+                f"in use by other loaders; raise cache_bytes (now {self._cache.limit}) or give "
+                "this loader another folder as cache="
             )
 
     def _watch(self, number: int) -> None:
@@ -244,4 +244,4 @@ class ShardPrefetcher:
             watch.check(self._cache.signs_of(slot))
         except StorageError as error:
             self._failed[number] = error
-            del self._watches[number]  # asked for again, it is waited for again
+            del self._watches[number]  # a new request begins to wait anew

@@ -1,4 +1,4 @@
-"""Making one batch from its positions: the work of a worker, of several at once."""
+"""Makes a batch from its positions: the work of the worker threads."""
 
 import logging
 from collections.abc import Generator, Iterable, Mapping
@@ -39,10 +39,10 @@ _REPLACEMENTS = 100
 
 
 def open_occluders(options: StreamOptions) -> Occluders | None:
-    """The cut-outs that the options ask for, or None without occlusion.
+    """The cut-outs for the options, or None if nothing is to be occluded.
 
     Raises:
-        UsageError: they are required and not there.
+        UsageError: the file is wrong, or required and missing.
     """
     if not options.augment or options.policy.occlude == 0:
         return None
@@ -63,11 +63,12 @@ def open_occluders(options: StreamOptions) -> Occluders | None:
 
 @dataclass(frozen=True)
 class Samples:
-    """What was read of a batch that begins at position ``begin`` of the stream.
+    """The samples read for a batch that begins at position ``begin`` of the stream.
 
-    ``which``, ``numbers`` (n,): source and draw of each of its places; ``labels`` (n,): what was
-    read of each. ``got``: JPEGs that were read, and ``at`` and ``rows``, their places and their
-    samples' numbers. ``bad``: by place, what is wrong with the samples that are not good.
+    ``which``, ``numbers`` (n,): source and draw of each place in the batch. ``labels`` (n,): the
+    labels of each place. ``got``: the JPEGs of the latest read; ``at`` and ``rows``: for each of
+    these JPEGs its place in the batch and the sample's number. ``bad``: the errors of samples that
+    could not be read, by place.
     """
 
     begin: int
@@ -81,9 +82,10 @@ class Samples:
 
 
 class BatchMaker:
-    """``read`` and then ``make`` give the batch of some positions; by many threads at once.
+    """Makes the batches of a stream, in two steps: :meth:`read` and :meth:`make`.
 
-    ``sequential``: position n is row n of the npz, for evaluation.
+    May be used by many threads at once. ``sequential``: True if position n is to be row n of the
+    npz, for evaluation.
     """
 
     def __init__(
@@ -110,7 +112,7 @@ class BatchMaker:
             self._check_cache()
 
     def mix_from(self, origin: Origin | None) -> None:
-        """Mix the sources by their ratios from ``origin`` on; None for the stream's beginning."""
+        """Apply the ratios from ``origin`` on; None for the beginning of the stream."""
         options = self.options
         ratios = [source.ratio for source in self.sources]
         self.mixer: Mixer = make_mixer(options.mixing, ratios, options.seed, origin)
@@ -118,7 +120,7 @@ class BatchMaker:
         self._needs = Needs(self.sources, self.mixer, self._far, spare)
 
     def _check_cache(self) -> None:
-        """Refuse a cache that cannot hold the shards that are in use at a time."""
+        """Raise UsageError if the cache is too small for the shards that are in use at a time."""
         options = self.options
         if self._cache is None:
             return
@@ -126,12 +128,12 @@ class BatchMaker:
         needed = self._needs.working_bytes(positions)
         if needed > self._cache.limit:
             raise UsageError(
-                f"cache_bytes: {self._cache.limit} is too little: {needed} bytes of shards are in "
-                "use at a time; give as much, or lower window, num_workers or prefetch"
+                f"cache_bytes: {self._cache.limit} is too small: {needed} bytes of shards are in "
+                "use at a time; raise it, or lower window, num_workers or prefetch"
             )
 
     def batches(self, slices: Iterable[Slice]) -> Generator[tuple[Batch, Made], None, None]:
-        """Each slice's batch, in order; see :func:`batches_in_order`.
+        """The batch of each slice, in order; see :func:`batches_in_order`.
 
         Raises:
             RefitShardError: a batch cannot be made, or a shard cannot be downloaded.
@@ -152,31 +154,32 @@ class BatchMaker:
                 if ahead is not None:
                     ahead.received()
                 yield finished
-                del finished  # or its memory would be held while the next one is waited for
+                del finished  # or it would stay in memory while waiting for the next one
             if ahead is not None:
                 ahead.check()
 
     @property
     def largest(self) -> int:
-        """Rows of the largest source."""
+        """Number of rows of the largest source."""
         return max(source.rows for source in self.sources)
 
     @property
     def image(self) -> tuple[tuple[int, ...], torch.dtype]:
-        """Shape and type of an image."""
+        """Shape and dtype of an image."""
         kind = image_kind(self.options)
         return kind.shape(self.options.res), tensor_dtype(kind)
 
     def read(self, begin: int, end: int) -> Samples:
-        """Read the samples of positions begin … end - 1, as far as they are good."""
+        """Read the samples of positions begin … end - 1; damaged ones become ``bad``."""
         which, numbers = self.mixer.assign(begin, end - begin)
         labels = np.zeros(end - begin, self._reader.dtype)
         return self._read(begin, which, numbers, labels, np.arange(end - begin))
 
     def make(self, samples: Samples, images: torch.Tensor) -> Made:
-        """Make a batch of what was read, its images in ``images``.
+        """Make a batch from what was read; the images are drawn into ``images``.
 
-        A bad sample raises, or its place is filled by the next draw of its source that is good.
+        Depending on ``on_error``, a damaged sample raises or is replaced by the next good draw of
+        its source.
         """
         which, pixels = samples.which, image_array(images)
         draws = self._draws(samples.begin, len(which))
@@ -207,7 +210,7 @@ class BatchMaker:
         return Made(made, counts, tuple(replaced[place] for place in sorted(replaced)))
 
     def finish(self, samples: Samples, batch: Batch) -> Batch:
-        """The batch after the user's own transform."""
+        """The batch after the user's transform, if there is one."""
         transform = self.options.transform
         if transform is None:
             return batch
@@ -241,7 +244,7 @@ class BatchMaker:
         at: Ints,
         tries: int = 0,
     ) -> Samples:
-        """Read the samples of some places of a batch, each ``tries`` draws after its own."""
+        """Read samples for places ``at`` of a batch, each ``tries`` draws after the place's own."""
         rows = self._rows(which[at], numbers[at] + tries)
         places, wrong = self._places(which[at], rows)
         at_read, rows_read = at[places.asked], rows[places.asked]
@@ -262,7 +265,7 @@ class BatchMaker:
         return Samples(begin, which, numbers, labels, got, at_read, rows_read, bad)
 
     def _rows(self, which: Ints, numbers: Ints) -> Ints:
-        """The sample of each draw, in its source."""
+        """The number, within its source, of the sample of each draw."""
         rows = np.empty_like(numbers)
         for index, source in enumerate(self.sources):
             mine = which == index
@@ -271,7 +274,7 @@ class BatchMaker:
         return rows
 
     def _places(self, which: Ints, rows: Ints) -> tuple[Places, dict[int, ShardError]]:
-        """Where samples lie, and by their number, what is wrong with those that lie nowhere."""
+        """Places of samples in the tars, and the errors of samples without a place, by index."""
         parts: list[Places] = []
         wrong: dict[int, ShardError] = {}
         for index, source in enumerate(self.sources):
@@ -283,16 +286,14 @@ class BatchMaker:
         return Places.joined(parts), wrong
 
     def _blame(self, index: int, row: int, error: RefitShardError) -> ShardError:
-        """The error of a sample, with its data set, shard and key."""
+        """The error of a sample with its dataset, shard and key prepended."""
         source = self.sources[index]
         blamed = ShardError(f"{source.name}: {source.records.describe(row)}: {error}")
-        blamed.__cause__ = error.with_traceback(None)  # or it would hold open tars
+        blamed.__cause__ = error.with_traceback(None)  # a traceback would keep tars open
         return blamed
 
     def _draw(self, samples: Samples, draws: Draws, pixels: NDArray[Any]) -> dict[int, ShardError]:
-        """Make the images of what was read; gives the errors of those that cannot be made, by
-        place.
-        """
+        """Draw the images of what was read; returns the errors of damaged ones, by place."""
         good = np.flatnonzero(samples.got.codes == 0)
         at, rows = samples.at[good], samples.rows[good]
         shown = {name: samples.labels[name] for name in SHOWN}
@@ -312,7 +313,7 @@ class BatchMaker:
         }
 
     def passes(self, position: int) -> dict[str, float]:
-        """Passes of each source at a position of the stream."""
+        """Number of passes over each source at a position of the stream."""
         counts = self.mixer.counts(position).tolist()
         return {
             source.name: count / max(1, source.rows)

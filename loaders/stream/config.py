@@ -1,4 +1,4 @@
-"""ReFit's YAML: which data sets, in which ratios, and the options that it states."""
+"""Reads ReFit's YAML: datasets, their ratios, and the options that the file states."""
 
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ MAX_CONFIG_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What a ReFit YAML says of the data; None where it says nothing.
+    """What a ReFit YAML states about the data; None for options that it does not state.
 
-    ``policy``: what its ``augmentation:`` states, over ReFit's own. ``draws_seed``: it leaves the
-    seed to chance, by a negative SEED_VALUE as ReFit's default is.
+    ``policy``: the fields under ``augmentation:``, all others as in ReFit. ``draws_seed``: True if
+    a random seed is wanted, which a negative SEED_VALUE, ReFit's default, means.
     """
 
     names: tuple[str, ...]
@@ -43,10 +43,10 @@ class TrainingConfig:
         return {name: value for name, value in options.items() if value is not None}
 
     def places(self, shards: AnyPath) -> dict[str, tuple[str, float]]:
-        """Each data set's folder below ``shards``, and its ratio.
+        """The folder of each dataset below ``shards``, and its ratio.
 
         Raises:
-            UsageError: ``shards`` is no path or URL.
+            UsageError: ``shards`` is neither a path nor a URL.
         """
         folder = location(shards, "shards").rstrip("/")
         pairs = zip(self.names, self.ratios, strict=True)
@@ -54,10 +54,13 @@ class TrainingConfig:
 
 
 def config_value(content: Any, *keys: str, where: str) -> Any:
-    """What a config holds under nested keys, or None: a mapping, or an object with attributes.
+    """The value under nested keys of a config, or None if it is not there.
+
+    ``content``: a mapping, or an object with attributes.
+
 
     Raises:
-        UsageError: the config refuses to say, as OmegaConf does where a value is not set.
+        UsageError: the config raises, as OmegaConf does for a value that must be set.
     """
     for key in keys:
         try:
@@ -80,13 +83,13 @@ def _list_of(content: Any, key: str, where: str) -> list[Any]:
         raise UsageError(f"{where}: DATASET.{key} must be a list, got {reprlib.repr(value):.80}")
     try:
         return list(value)
-    except Exception as error:  # an interpolation of OmegaConf's that leads nowhere
+    except Exception as error:  # an interpolation of OmegaConf that cannot be resolved
         line = " ".join(str(error).split())
         raise UsageError(f"{where}: DATASET.{key}: {line}") from error
 
 
 def _policy(content: Any, where: str) -> AugmentationPolicy | None:
-    """The policy that a config's ``augmentation`` states by the names of its fields, or None."""
+    """The policy whose fields the config's ``augmentation`` states, or None without that key."""
     section = config_value(content, "augmentation", where=where)
     if section is None:
         return None
@@ -110,13 +113,13 @@ def _policy(content: Any, where: str) -> AugmentationPolicy | None:
 
 
 def parse_config(content: Any, where: str) -> TrainingConfig:
-    """Read ReFit's keys of a mapping, of a yacs or OmegaConf config, or of nested objects.
+    """Read ReFit's keys from a mapping, a yacs or OmegaConf config, or nested objects.
 
-    All other keys are left alone.
+    All other keys are ignored.
 
     Raises:
-        UsageError: DATASET.LIST or DATASET.PARTITION is missing or they do not fit, or
-            ``augmentation`` states no policy.
+        UsageError: DATASET.LIST or DATASET.PARTITION is missing, their lengths differ, a ratio is
+            wrong, or ``augmentation`` is not a valid policy.
     """
     section = config_value(content, "DATASET", where=where)
     if section is None or isinstance(section, (Sequence, int, float)):
@@ -129,7 +132,7 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
         )
     if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
         raise UsageError(
-            f"{where}: DATASET.LIST must name each data set once, got {reprlib.repr(names):.80}"
+            f"{where}: DATASET.LIST must name each dataset once, got {reprlib.repr(names):.80}"
         )
     try:
         numbers = check_ratios(names, ratios)
@@ -150,7 +153,7 @@ def parse_config(content: Any, where: str) -> TrainingConfig:
 
 
 def read_yaml(path: AnyPath) -> tuple[Any, Path]:
-    """What a YAML file holds, and where it is.
+    """The content of a YAML file, and the file's path.
 
     Raises:
         UsageError: it is missing, too large, or not YAML.
@@ -165,16 +168,16 @@ def read_yaml(path: AnyPath) -> tuple[Any, Path]:
         raise UsageError(f"{place}: more than {MAX_CONFIG_BYTES} bytes; is it a training config?")
     try:
         content = yaml.safe_load(data.decode())
-    except Exception as error:  # a tag that does not fit its value fails in many ways
+    except Exception as error:  # a tag that does not fit its value raises many types
         raise UsageError(f"{place}: not YAML: {' '.join(str(error).split())}") from error
     return content, place
 
 
 def read_config(path: AnyPath) -> TrainingConfig:
-    """A ReFit YAML file.
+    """Read a ReFit YAML file.
 
     Raises:
-        UsageError: it is missing, not YAML, or says nothing usable of the data.
+        UsageError: the file is missing, not YAML, or does not state valid datasets and ratios.
     """
     content, place = read_yaml(path)
     return parse_config(content, str(place))

@@ -1,4 +1,4 @@
-"""Epochs: where each begins and ends, and which positions of a step a rank gets. Pure.
+"""Epochs: where each begins and ends, and which positions of each step a rank gets.
 
 The stream has no end. An epoch is a number of its samples, and the next epoch begins where the last
 received batch ended. So no sample is skipped, however an iteration ends, and the number of an epoch
@@ -16,12 +16,12 @@ from refit_shard.shards_spec.errors import UsageError
 class EpochShape:
     """How an epoch is divided into steps, and each step among the ranks.
 
-    ``samples``: of all ranks in an epoch. ``batch_size``: of one rank. Samples that do not fill a
-    step open the next epoch; with ``drop_last=False`` only if there are too few to give each rank
-    one.
+    ``samples``: number in an epoch, all ranks together. ``batch_size``: of one rank. Samples at the
+    end that do not fill a step become the first of the next epoch; with ``drop_last=False`` only if
+    they are fewer than the ranks.
 
     Raises:
-        UsageError: a whole epoch has no step.
+        UsageError: an epoch has too few samples for one step.
     """
 
     samples: int
@@ -39,30 +39,30 @@ class EpochShape:
             )
         raise UsageError(
             f"an epoch of {self.samples} samples is smaller than the number of ranks, "
-            f"{self.world_size}: some would have none; raise epoch_samples"
+            f"{self.world_size}: some ranks would get none; raise epoch_samples"
         )
 
     @property
     def step(self) -> int:
-        """Samples of all ranks in a step."""
+        """Number of samples in a step, all ranks together."""
         return self.batch_size * self.world_size
 
     @property
     def whole(self) -> int:
-        """Number of positions of an epoch that runs to its end."""
+        """Number of positions of a whole epoch."""
         return self.taken(self.samples)
 
     def taken(self, left: int) -> int:
-        """How many of the ``left`` samples of an epoch are in steps."""
+        """How many of an epoch's remaining ``left`` samples are in its steps."""
         over = max(0, left) % self.step
         return max(0, left) - (over if self.drop_last or over < self.world_size else 0)
 
     def steps(self, taken: int) -> int:
-        """Steps of so many positions; the same on every rank."""
+        """Number of steps of ``taken`` positions; the same on every rank."""
         return -(-taken // self.step)
 
     def slices(self, first: int, end: int, rank: int) -> Iterator[tuple[int, int]]:
-        """(begin, end) of a rank's part of each step; they differ by at most 1 between ranks."""
+        """(begin, end) of a rank's part of each step; sizes differ by at most 1 between ranks."""
         while first < end:
             count = min(self.step, end - first)
             yield (
@@ -72,14 +72,15 @@ class EpochShape:
             first += count
 
 
-# Number of epochs whose beginning is remembered.
+# Number of epochs whose first position is remembered.
 _KNOWN_BEGINS = 1000
 
 
 class Epochs:
-    """Which epoch the loop is in, what it has received of it, and what comes next.
+    """The current epoch, how far the training loop is in it, and what comes next.
 
-    ``epoch`` began at position ``begin``, and ``position`` comes after what was received.
+    ``epoch``: its number. ``begin``: its first position. ``position``: the position after the last
+    received step.
     """
 
     def __init__(self, shape: EpochShape) -> None:
@@ -87,28 +88,30 @@ class Epochs:
         self.resume(0, 0, 0, 0)
 
     def resume(self, epoch: int, begin: int, position: int, earliest: int) -> None:
-        """Go on in an epoch that began at ``begin``, at ``position``; if no step of it is left,
-        with the next one. ``set_epoch`` cannot go back to before ``earliest``.
+        """Continue at ``position`` of an epoch that began at ``begin``.
+
+        If no step of that epoch is left, the next one follows. ``set_epoch`` cannot go back to
+        before ``earliest``.
         """
         self.epoch, self.begin, self.position = epoch, begin, position
         self._earliest = earliest
         self._begins = {epoch: begin}
-        # Whether the next iteration is (the rest of) this epoch, and whether set_epoch may ask for
-        # it even if nothing is left, as nothing was received since the resume.
+        # _pending: the next iteration is this epoch or its rest. _resumed: nothing was received
+        # since the resume, so set_epoch may ask for this epoch even if nothing of it is left.
         self._pending = self._rest() > 0
         self._resumed = True
 
     def _rest(self) -> int:
-        """Positions of this epoch's steps that follow."""
+        """Number of positions in the remaining steps of this epoch."""
         return self._shape.taken(self.begin + self._shape.samples - self.position)
 
     @property
     def coming(self) -> int:
-        """How many steps the next iteration has."""
+        """Number of steps of the next iteration."""
         return self._shape.steps(self._rest() if self._pending else self._shape.whole)
 
     def start(self) -> tuple[int, int]:
-        """Begin an iteration: its positions, as (first, end)."""
+        """Begin an iteration; returns the range (first, end) of its positions."""
         if not self._pending:
             self._go_to(self.epoch + 1, self.position)
         self._end = self.position + self._rest()
@@ -120,20 +123,19 @@ class Epochs:
         self._pending = self._resumed = False
 
     def finish(self) -> None:
-        """The iteration ran to its end."""
+        """Record that the iteration ran to its end."""
         self._pending = self._resumed = False
 
     def set_epoch(self, epoch: int) -> bool:
-        """Go to the beginning of an epoch; returns False, and does nothing, if that epoch comes
-        next anyway.
+        """Go to the beginning of an epoch; False, without effect, if that epoch is next anyway.
 
-        After a resume, the resumed epoch is the one that comes next, even if nothing of it is left.
-        The epoch after this one begins where this one was left; epoch e + k begins k whole epochs
-        later. An earlier epoch begins where it began, or, if that is not known, that number of
-        whole epochs before the earliest that is known.
+        After a resume, the resumed epoch is the next one, even if nothing of it is left. The epoch
+        after the current one begins where the current one was left, and later ones follow in whole
+        epochs. An earlier epoch begins where it began before; if that is not known, it is counted
+        back in whole epochs from the earliest known one.
 
         Raises:
-            UsageError: it would begin before the stream, or too far away.
+            UsageError: the epoch would begin before the stream, or too far away.
         """
         if epoch == self.epoch and (self._pending or self._resumed):
             self._pending = True

@@ -1,4 +1,4 @@
-"""One way through a loader's batches: an epoch, or what is left of it."""
+"""The iterator of a loader: the batches of an epoch, or of the rest of one."""
 
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -12,13 +12,14 @@ from refit_shard.shards_spec.forks import ForkLock
 class Iteration(Iterator[Batch]):
     """The batches of one iteration of a loader, in order.
 
-    It ends, and its workers with it, when it is closed or no longer referenced. A loader has one at
-    a time: a newer one ends it, as do ``load_state_dict`` and ``set_epoch``; then ``next`` raises.
-    Threads that call it at once take turns.
+    The iterator and its workers end when it is closed or no longer referenced. A loader has one
+    iterator at a time: a newer iterator ends the older one, as do ``load_state_dict`` and
+    ``set_epoch``; ``next`` on the ended one raises UsageError. Threads that call it at the same
+    time take turns.
 
-    ``steps``: how many batches come. ``turn``: what a thread must hold to get a batch, or to end
-    this. ``receive`` is called with each batch, and when it was asked for, just before it is handed
-    over; ``finish`` after the last.
+    ``steps``: number of batches. ``turn``: the lock that a thread holds while it gets a batch or
+    ends the iterator. ``receive`` is called with each batch and the time at which it was asked for,
+    just before the batch is returned; ``finish`` is called after the last batch.
     """
 
     def __init__(
@@ -32,14 +33,14 @@ class Iteration(Iterator[Batch]):
         self.steps = steps
         self._batches = batches
         self._turn = turn
-        # None once it has ended, so that who keeps it keeps no loader and no open file.
+        # None after the end, so that a kept iterator keeps no loader and no open file alive.
         self._calls: tuple[Callable[[Made, float], None], Callable[[], None]] | None
         self._calls = receive, finish
         self._ended_by = ""
 
     @property
     def is_running(self) -> bool:
-        """Whether more batches may come."""
+        """True while more batches may come."""
         return self._calls is not None
 
     def __next__(self) -> Batch:
@@ -76,14 +77,14 @@ class Iteration(Iterator[Batch]):
         return self._calls
 
     def close(self) -> None:
-        """End it and its workers."""
+        """End the iterator and its workers."""
         with self._turn:
             self._calls = None
             if getgeneratorstate(self._batches) != GEN_RUNNING:  # not called from within
                 self._batches.close()
 
     def end_by(self, what: str) -> None:
-        """Close it, so that ``next`` says what ended it."""
+        """Close the iterator; ``next`` then raises an error that names ``what`` ended it."""
         with self._turn:
             if self.is_running:
                 self._ended_by = what

@@ -1,7 +1,8 @@
-"""The stream: positions become batches, by worker threads, in order, resumable anywhere.
+"""The streaming loader: batches in a fixed order, made by worker threads, resumable at any batch.
 
-Everything that a batch holds is a function of (seed, position). So the number of workers, ranks
-or prefetched batches changes nothing, and a state is a position and what must agree with it.
+Everything in a batch is a function of (seed, position). So the number of workers, ranks or
+prefetched batches does not change it, and a saved state is a position with the options that must be
+the same.
 """
 
 import time
@@ -32,18 +33,19 @@ from refit_shard.shards_spec.storage.paths import AnyPath
 class StreamingLoader:
     """Batches from several datasets in fixed ratios; see :class:`refit_shard.StreamOptions`.
 
-    One iteration is one epoch. The next epoch begins where the last received batch ended, also if a
-    loop was left early. A batch is a dict, as PyTorch's default collate makes it of ReFit's items.
+    Each iteration gives one epoch. The next iteration begins after the last batch that was
+    received, also if the loop left the epoch early. A batch is a dict of tensors and lists, like
+    PyTorch's default collate of ReFit's items.
 
     Args:
-        sources: For each dataset's name the path or URL of its shards, and its ratio.
+        sources: Maps the name of each dataset to (path or URL of its shards, ratio).
         options: How the stream is mixed, augmented and delivered; None for the defaults.
-        draw_seed: Draw a random seed instead of the options', the same on all ranks. Loading a
-            state replaces it by the state's.
+        draw_seed: True to use a random seed, the same on all ranks, instead of ``options.seed``. A
+            state that is loaded later replaces it by its own seed.
 
     Raises:
         UsageError: options, ratios or sources are wrong.
-        FormatError: shards of another version.
+        FormatError: the shards have another format version.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class StreamingLoader:
         self._clock = 0.0
 
     def __getstate__(self) -> Any:
-        """A loader is not copied: two would read the same part of one stream.
+        """Refuse pickling and copying: two copies would read the same part of one stream.
 
         Raises:
             UsageError: always.
@@ -112,17 +114,20 @@ class StreamingLoader:
         cache: AnyPath | None = None,
         cache_bytes: int | str | None = None,
     ) -> "StreamingLoader":
-        """A loader from ReFit's YAML.
+        """A loader for the datasets and ratios of a ReFit YAML.
+
+        All arguments except ``config`` and ``shards`` are options of
+        :class:`refit_shard.StreamOptions`. Four of them default to values of the config.
 
         Args:
-            config: The YAML's path.
-            shards: Folder or URL that holds a folder of each data set.
-            res: As all that follow, an option of :class:`refit_shard.StreamOptions`. None for the
-                config's IMG_RES, or where it states none for the option's default.
-            batch_size: The same of TRAIN.BATCH_SIZE.
-            seed: The same of SEED_VALUE; where that is negative, a seed is drawn.
-            num_workers: The same of NUM_WORKERS.
-            policy: The same of ``augmentation``.
+            config: Path of the YAML file.
+            shards: Folder or URL that contains one folder of shards for each dataset.
+            res: None for the config's IMG_RES, or the option's default if it is not stated.
+            batch_size: None for the config's TRAIN.BATCH_SIZE, or the option's default.
+            seed: None for the config's SEED_VALUE, or the option's default. If SEED_VALUE is
+                negative, a random seed is drawn.
+            num_workers: None for the config's NUM_WORKERS, or the option's default.
+            policy: None for the config's ``augmentation``, or the option's default.
 
         Raises:
             UsageError: the file or an option is wrong, or shards are missing.
@@ -169,11 +174,11 @@ class StreamingLoader:
 
     @property
     def global_batch(self) -> int:
-        """Samples of all ranks in a step."""
+        """Number of samples in a step, all ranks together."""
         return self._epoch_shape.step
 
     def _running(self) -> Iteration | None:
-        """The iteration that is going on."""
+        """The current iteration, or None."""
         found = self._iteration() if self._iteration is not None else None
         return found if found is not None and found.is_running else None
 
@@ -183,27 +188,27 @@ class StreamingLoader:
             running.end_by(what)
 
     def __len__(self) -> int:
-        """Batches of the iteration that is going on, else of the next one; the same on each rank.
+        """Number of batches of the current iteration, else of the next one; same on each rank.
 
-        After a resume in the middle of an epoch that is what is left of it.
+        After a resume in the middle of an epoch it is the number of batches left in the epoch.
         """
         running = self._running()
         return self._epochs.coming if running is None else running.steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch. This need not be called: epochs follow one another.
+        """Go to the beginning of an epoch. Without this call epochs simply follow one another.
 
-        For the epoch that comes next, or that was resumed in its middle, it does nothing. Otherwise
-        an iteration that is going on ends. The next epoch begins where the present one was left,
-        and each epoch further ahead one whole epoch later. An earlier one is repeated from its
-        beginning.
+        The call does nothing if ``epoch`` is the next epoch anyway, or the one that was resumed in
+        its middle. Otherwise it ends the current iteration. The next epoch begins where the current
+        one was left, and each epoch after that one whole epoch later. An earlier epoch is repeated
+        from its beginning.
 
         Args:
-            epoch: Its number, from 0.
+            epoch: Number of the epoch, from 0.
 
         Raises:
-            UsageError: not a whole number of at least 0, or the epoch would begin before the stream
-                or before the ratios were changed.
+            UsageError: ``epoch`` is not a whole number of at least 0, or the epoch would begin
+                before the stream or before the position at which the ratios were changed.
         """
         if isinstance(epoch, bool) or not isinstance(epoch, (int, np.integer)) or epoch < 0:
             raise UsageError(f"set_epoch: must be a whole number of at least 0, got {epoch!r}")
@@ -238,7 +243,7 @@ class StreamingLoader:
         return iteration
 
     def _receive(self, made: Made, asked: float) -> None:
-        """Count a batch that is handed over."""
+        """Count a batch just before it is returned to the loop."""
         self._received += made.counts
         self._replaced.receive(made.replaced)
         self._epochs.receive()
@@ -248,7 +253,10 @@ class StreamingLoader:
         self._clock = now
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training loop is: what it has received, not what was made ahead."""
+        """The state after the last batch that the loop received, as JSON values.
+
+        Batches that were prefetched but not received do not count.
+        """
         now = self._epochs
         place = Place(now.epoch, now.begin, now.position, self._maker.mixer.origin)
         return make_state(self._identity(), place, self._maker.mixer)
@@ -257,21 +265,22 @@ class StreamingLoader:
         return identify(self.options, self._maker.sources, self._maker.occluders)
 
     def load_state_dict(self, state: Mapping[str, Any], changed: Collection[str] = ()) -> None:
-        """Go on after the last batch that was received when the state was taken.
+        """Continue after the last batch that was received when the state was saved.
 
-        The number of ranks and of workers may be another, as may ``batch_size``, ``epoch_samples``,
-        ``drop_last`` and ``on_error``. An iteration that is going on ends.
+        The numbers of ranks and workers, ``batch_size``, ``epoch_samples``, ``drop_last`` and
+        ``on_error`` may differ from those of the saved loader. The current iteration ends.
 
-        The stream goes on at the same position, each source at its own next draw; changed ratios
-        hold exactly from there.
+        The stream continues at the saved position, each source at its next draw. Changed ratios
+        apply exactly from that position on.
 
         Args:
-            state: What :meth:`state_dict` gave.
-            changed: Which of ``"policy"``, ``"transform"``, ``"ratios"`` and ``"labels"`` (those
-                of your own) are others on purpose than when the state was taken.
+            state: A state from :meth:`state_dict`.
+            changed: What was changed on purpose since the state was saved: any of ``"policy"``,
+                ``"transform"``, ``"ratios"`` and ``"labels"`` (your own labels in the shards).
 
         Raises:
-            UsageError: the state is damaged, or of a stream with other items; what differs is said.
+            UsageError: the state is damaged, or it is from a stream with other items; the message
+                says what differs.
         """
         identity = self._identity()
         if self._draws_seed:
@@ -287,11 +296,12 @@ class StreamingLoader:
             self._epochs.resume(place.epoch, place.epoch_start, place.position, earliest)
 
     def stats(self) -> dict[str, Any]:
-        """What this rank has received since the loader was made.
+        """Statistics of what this rank has received since the loader was made.
 
-        ``samples`` and ``passes`` by source (passes: of the whole stream), ``samples_per_second``
-        and ``waiting`` (share of time) while iterating, ``replaced`` samples, and where the
-        first ten of them lie (``replaced_first``).
+        ``samples``: number received of each source. ``passes``: passes over each source, all ranks
+        together. ``samples_per_second``: the rate while iterating. ``waiting``: share of that time
+        in which the loop waited for a batch. ``replaced``: number of damaged samples replaced.
+        ``replaced_first``: for the first ten of these, where the sample is and what is wrong.
         """
         names = [source.name for source in self._maker.sources]
         seconds = max(self._seconds, 1e-9)

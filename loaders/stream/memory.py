@@ -1,13 +1,13 @@
-"""Memory for the images of batches, used again once nobody can see a batch any more.
+"""Memory for the images of batches, reused once nothing refers to a batch any more.
 
-A batch of 64 normalised images has 50 MB. Fresh memory of that size comes from the system a page at
-a time, and its first touch takes longer than all the work that fills it.
+A batch of 64 normalised images has 50 MB. The system allocates fresh memory of that size page by
+page on first use, which takes longer than all the work that fills it.
 
-Where CUDA is in use, the memory is PyTorch's page-locked memory, from which a batch is sent without
-the loop's waiting for it. PyTorch uses it again too, and alone knows until when the device reads
-from it: so no piece of ours is page-locked.
+If CUDA is in use, the memory is PyTorch's page-locked memory, from which batches are copied to the
+device asynchronously. PyTorch itself reuses that memory, and only PyTorch knows until when the
+device reads from it, so the pieces kept here are never page-locked.
 
-The memory is this process's own: one that is forked has a copy, as of any other memory.
+A forked process has its own copy of the memory.
 """
 
 import math
@@ -23,10 +23,10 @@ from refit_shard.shards_spec.errors import UsageError
 
 
 class BatchMemory:
-    """Pieces of memory for images of one shape and type; for many threads at once.
+    """Pieces of memory for images of one shape and dtype; may be used by many threads at once.
 
-    Pages are allocated on first use; pieces are reused last in, first out. ``device``: the number
-    of the CUDA device that batches will be sent to, if any.
+    Pages are allocated on first use; pieces are reused last in, first out. ``device``: number of
+    the CUDA device to which batches are copied, or None.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class BatchMemory:
                 self._free.append(_piece(max(1, shape[0] * self._image_bytes)))
 
     def take(self, count: int) -> torch.Tensor:
-        """Memory for ``count`` images, for as long as the tensor or anything that shares its
-        memory is held.
+        """A tensor for ``count`` images. Its memory is reused once neither the tensor nor anything
+        that shares its memory is referenced.
 
         Raises:
-            UsageError: there is not that much.
+            UsageError: there is not that much memory.
         """
         shape = (count, *self._shape[1:])
         if self._device is not None:
@@ -55,7 +55,7 @@ class BatchMemory:
         except IndexError:
             return self._fresh(shape)
         lent = piece[: count * self._image_bytes].view()
-        # A tensor made of an array holds that very array as long as anything shares its memory.
+        # A tensor made from an array keeps that array alive as long as anything shares its memory.
         weakref.finalize(lent, self._free.append, piece).atexit = False
         return torch.from_numpy(lent).view(self._dtype).view(shape)
 
@@ -77,16 +77,16 @@ def _piece(size: int) -> NDArray[np.uint8]:
 
 
 def device_in_use() -> int | None:
-    """The number of this process's CUDA device, if it uses one: asking begins nothing.
+    """The number of this process's CUDA device, or None if the process has not used CUDA so far.
 
-    A process that has not used CUDA when an iteration begins may never do so, and to begin would
-    take seconds and hundreds of MB. A forked one cannot use its parent's.
+    CUDA is not initialised here: that would take seconds and hundreds of MB in a process that may
+    never use it, and a forked process cannot use its parent's CUDA.
     """
     used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return torch.cuda.current_device() if used else None
 
 
 def page_locked(shape: tuple[int, ...], dtype: torch.dtype, device: int) -> torch.Tensor:
-    """New page-locked memory; PyTorch keeps it until what was sent from it has arrived."""
-    with torch.cuda.device(device):  # a thread begins with device 0, and would set that up
+    """New page-locked memory; PyTorch keeps it until copies from it are finished."""
+    with torch.cuda.device(device):  # new threads have device 0 and would initialise it
         return torch.empty(shape, dtype=dtype, pin_memory=True)

@@ -1,9 +1,9 @@
 """Mixing: maps a stream position to (source, draw index), in closed form.
 
-A binary tree over the sources splits the stream: each node sends some of the items that reach it
-left and the others right, and a leaf is a source. The number of a node's first n items that go left
-is a function of n alone, its *walk*. So the source of any position, and the number of draws of each
-source before it, are found by descending the tree.
+A binary tree over the sources splits the stream: each node sends some of its items to the left
+child and the others to the right child, and a leaf is a source. How many of a node's first n items
+go left is a function of n alone, the node's *walk*. So the source of any position, and the number
+of draws of each source before it, are found by descending the tree.
 """
 
 import heapq
@@ -19,17 +19,17 @@ from refit_shard.loaders.philox import PhiloxStreams
 
 Ints = NDArray[np.int64]
 
-# Positions are below this: as float64 they and their halves are exact.
+# All positions are below this, so that they and their halves are exact in float64.
 _ITEMS = 1 << 52
-# Where an epoch may be at most, so that there is room for the longest.
+# The largest position at which an epoch may begin, so that the longest epoch still fits.
 FARTHEST = _ITEMS // 2
 
 
 class Walk(Protocol):
-    """How many of the first items of a node go left."""
+    """Counts how many of the first n items of a node go left."""
 
     def before(self, first: int, count: int) -> Ints:
-        """Items that go left before each of the items first … first + count; (count + 1,)."""
+        """Number of left items before each of the items first … first + count, (count + 1,)."""
 
 
 class _EvenWalk:
@@ -45,18 +45,18 @@ class _EvenWalk:
         return left
 
 
-# A random walk's items are arranged one by one within leaves of 2**_LEAF_BITS.
+# Within a leaf of 2**_LEAF_BITS items, a random walk decides each item separately.
 _LEAF_BITS = 10
 _LEAF = 1 << _LEAF_BITS
 _LEVELS = _ITEMS.bit_length() - 1 - _LEAF_BITS
-# With at most this many items of the rarer kind, an interval's split is drawn from its exact law.
+# Up to this many items of the rarer direction, an interval's split is drawn exactly.
 _EXACT = 1024
 _FLIPS = 64 * 64
 _FLIPS_SIGMA = math.sqrt(_FLIPS / 4 + 1 / 6)
 
 
 class _Interval(NamedTuple):
-    """Interval ``number`` of a level: how many items go left ``before`` it, and in it."""
+    """Interval ``number`` of a level: how many items go left ``before`` it, and ``left`` in it."""
 
     number: int
     before: int
@@ -66,12 +66,12 @@ class _Interval(NamedTuple):
 class _RandomWalk:
     """Each item goes left with probability ``ratio``, independently of the others.
 
-    The number that go left of all 2**52 items is drawn from the binomial law, then that of each
-    half from the hypergeometric law, and so on down to leaves of 1024 items, whose left ones are a
-    random subset. Each draw is a function of its interval. Where an interval holds more than 1024
-    of its rarer kind, and for the whole, the law is approximated by a normal one with the same
-    mean and variance, which misplaces less than 0.01 % of the probability.
-    All arithmetic is exact or as IEEE 754 rounds it, so every machine gets the same walk.
+    The number of left items among all 2**52 is drawn from the binomial distribution, then that in
+    each half from the hypergeometric distribution, and so on down to leaves of 1024 items, in which
+    the left items are a random subset. Each draw is a function of its interval alone. For the whole
+    and for intervals with more than 1024 items of the rarer direction, a normal distribution with
+    the same mean and variance is used instead; it misplaces less than 0.01 % of the probability.
+    All arithmetic is exact or rounded as by IEEE 754, so every machine gets the same walk.
     """
 
     def __init__(self, ratio: float, seed: int, purpose: str) -> None:
@@ -81,8 +81,8 @@ class _RandomWalk:
         bits = PhiloxStreams(seed, purpose).at(0, 0)
         left = math.floor(_ITEMS * ratio + sigma * _normal(bits) + 0.5)
         whole = _Interval(0, 0, min(max(left, 0), _ITEMS))
-        # Of the leaf that was last asked for: the intervals down to it, and its counts. Replaced as
-        # one, so threads do not disturb each other.
+        # The intervals from the root to the leaf that was last used, and the leaf's counts: one
+        # tuple, replaced in one assignment, so that threads may share a walk.
         self._last: tuple[list[_Interval], Ints] = [whole], np.zeros(0, np.int64)
 
     def before(self, first: int, count: int) -> Ints:
@@ -97,7 +97,7 @@ class _RandomWalk:
         return found
 
     def _counts(self, leaf: int) -> Ints:
-        """Items that go left before each item of a leaf, and before the next leaf."""
+        """Number of left items before each item of a leaf and, last, before the next leaf."""
         path, counts = self._last
         if len(path) > _LEVELS and path[-1].number == leaf:
             return counts
@@ -118,7 +118,7 @@ class _RandomWalk:
 
 
 def _half_of(parent: _Interval, level: int, number: int, places: PhiloxStreams) -> _Interval:
-    """Interval ``number`` of a level, a half of ``parent``."""
+    """Interval ``number`` of a level, one of the halves of ``parent``."""
     left = _in_first_half(parent.left, _ITEMS >> level, places.at(level, parent.number))
     if number % 2 == 0:
         return _Interval(number, parent.before, left)
@@ -126,7 +126,7 @@ def _half_of(parent: _Interval, level: int, number: int, places: PhiloxStreams) 
 
 
 def _in_first_half(chosen: int, half: int, bits: np.random.Philox) -> int:
-    """Of ``chosen`` random places among 2 * half, how many are in the first half.
+    """Random number of ``chosen`` random places among 2 * half that are in the first half.
 
     ``half`` is a power of two.
     """
@@ -134,7 +134,7 @@ def _in_first_half(chosen: int, half: int, bits: np.random.Philox) -> int:
     if rare <= _EXACT:
         first = _exactly_in_first_half(rare, half, bits)
     else:
-        # A value that is rounded to a whole number varies by 1/12 more.
+        # Rounding to a whole number adds 1/12 to the variance.
         variance = rare * (2 * half - rare) / (4 * (2 * half - 1)) - 1 / 12
         first = math.floor(rare / 2 + math.sqrt(variance) * _normal(bits) + 0.5)
         first = min(max(first, 0), rare)
@@ -142,7 +142,7 @@ def _in_first_half(chosen: int, half: int, bits: np.random.Philox) -> int:
 
 
 def _exactly_in_first_half(chosen: int, half: int, bits: np.random.Philox) -> int:
-    """The same by drawing that many different places one by one."""
+    """The same, exactly, by drawing that many different places one by one."""
     places = np.zeros(0, np.uint64)
     found: Ints = np.zeros(0, np.int64)
     while len(found) < chosen:
@@ -153,21 +153,21 @@ def _exactly_in_first_half(chosen: int, half: int, bits: np.random.Philox) -> in
 
 
 def _normal(bits: np.random.Philox) -> float:
-    """A nearly normal number, of mean 0 and variance 1: 4096 flips of a coin, and two uniform
-    numbers, which make a smooth density of them.
+    """A nearly normal number with mean 0 and variance 1: the sum of 4096 coin flips, smoothed by
+    adding two uniform numbers.
 
-    Not by Box and Muller's transform, as logarithm and cosine differ between machines.
+    The Box-Muller transform is not used because logarithm and cosine differ between machines.
     """
     words = bits.random_raw(_FLIPS // 64 + 2)
     flips = int.from_bytes(words[2:].tobytes(), "little").bit_count()
-    high, low = (int(word) >> 11 for word in words[:2])  # numpy 1 makes floats of it
+    high, low = (int(word) >> 11 for word in words[:2])  # int, as numpy 1 would make floats
     smooth = (high + low) * 2.0**-53 - 1.0
     return (flips - _FLIPS / 2 + smooth) / _FLIPS_SIGMA
 
 
 @dataclass(frozen=True)
 class _Node:
-    """A source, or two parts of the stream that ``walk`` splits."""
+    """A node of the tree: a source, or two children between which ``walk`` splits the items."""
 
     source: int = -1
     walk: Walk | None = None
@@ -176,10 +176,10 @@ class _Node:
 
 
 def _tree(ratios: Sequence[float], walk: Callable[[int, float], Walk]) -> _Node:
-    """Huffman's tree of the ratios: rare sources are deep, so that rounding errors add up to
-    little.
+    """The Huffman tree of the ratios: only rare sources are deep, which keeps the sum of rounding
+    errors small.
 
-    ``walk`` makes a node's walk from its number and the share that goes left.
+    ``walk`` makes the walk of a node from its number and the share of items that go left.
     """
     heap: list[tuple[float, int, _Node]] = [
         (ratio, index, _Node(source=index)) for index, ratio in enumerate(ratios) if ratio > 0
@@ -196,7 +196,7 @@ def _tree(ratios: Sequence[float], walk: Callable[[int, float], Walk]) -> _Node:
 
 
 class Origin(NamedTuple):
-    """The position from which these ratios hold, and each source's number of draws before it."""
+    """The position from which on the ratios apply, and each source's number of draws before it."""
 
     position: int
     draws: tuple[int, ...]
@@ -211,7 +211,7 @@ class Mixer:
         self._origin_draws = np.array(origin.draws, np.int64)
 
     def assign(self, first: int, count: int) -> tuple[Ints, Ints]:
-        """The source of each position first … first + count - 1, and its draw index."""
+        """Source and draw index, each (count,), of the positions first … first + count - 1."""
         sources = np.empty(count, np.int64)
         draws = np.empty(count, np.int64)
         stack = [(self._root, np.arange(count), first - self.origin.position)]
@@ -228,7 +228,7 @@ class Mixer:
         return sources, draws + self._origin_draws[sources]
 
     def counts(self, position: int) -> Ints:
-        """Draws of each source before ``position``."""
+        """Number of draws of each source before ``position``, (sources,)."""
         result = self._origin_draws.copy()
         stack = [(self._root, position - self.origin.position)]
         while stack:
@@ -246,10 +246,10 @@ def make_mixer(
 ) -> Mixer:
     """The mixer of a stream.
 
-    ``mixing``: with ``"exact"`` every n positions from ``origin`` on hold n * ratio of each source,
-    to within 1.5: a node's share is off by at most 1/2 more than its part of its parent's error.
-    With ``"iid"`` each position's source is drawn independently, as ReFit's MixedDataset does.
-    ``origin``: None for the beginning of the stream.
+    ``mixing``: with ``"exact"`` the first n positions from ``origin`` on contain n * ratio samples
+    of each source to within 1.5, because each node adds at most 1/2 to its part of its parent's
+    error. With ``"iid"`` the source of each position is drawn independently, as in ReFit's
+    MixedDataset. ``origin``: None for the beginning of the stream.
     """
     if origin is None:
         origin = Origin(0, (0,) * len(ratios))

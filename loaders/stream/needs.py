@@ -1,5 +1,6 @@
-"""Which shards a stream reads and when, a function of its order. Used to prefetch shards and to
-simulate a run.
+"""Computes which shards a stream reads and when, from its order.
+
+The prefetcher of shards and ``refit-shard simulate`` use it.
 
 The shards of several datasets are numbered consecutively.
 """
@@ -54,9 +55,9 @@ class Visits:
 
 
 class Needs:
-    """The needs of the sources ``far`` of a stream, by their index.
+    """The shards that a stream needs, of those sources whose indices are ``far``.
 
-    ``spare``: how many draws further a damaged sample may be replaced from.
+    ``spare``: how many draws beyond its own a damaged sample's replacement may be.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Needs:
         return self._sources[index], number - int(self._starts[index])
 
     def _draws(self, position: int) -> list[int]:
-        """Draws of each source before a position."""
+        """Number of draws of each source before a position."""
         found: list[int] = self._mixer.counts(position)[self._far].tolist()
         return found
 
@@ -108,10 +109,10 @@ class Needs:
         return np.concatenate(found)
 
     def working_bytes(self, positions: int) -> int:
-        """Bytes of the shards in use at a time, for a stream with so many positions in flight.
+        """An upper bound for the bytes of the shards in use at a time.
 
-        That is the largest shards of each dataset: as many as its window holds, and as many as
-        these positions open.
+        ``positions``: number of positions in flight. Of each dataset the largest shards count: as
+        many as are in its window, and as many as these positions may open.
         """
         total = 0
         for index, source in enumerate(self._sources):

@@ -1,4 +1,4 @@
-"""Options of the stream, checked at once."""
+"""Options of the stream."""
 
 import logging
 import math
@@ -18,10 +18,10 @@ from refit_shard.shards_spec.values import as_float, flag, hold, one_of, whole
 logger = logging.getLogger(__name__)
 
 RATIO_TOLERANCE = 1e-6
-_ROUNDED = 0.01 + 1e-9  # how far a sum may be off 1 or 100, as a share of it
-_MAX_RATIO = 1e9  # far beyond 1, so that percentages hear what they sum to
+_ROUNDED = 0.01 + 1e-9  # largest relative deviation of a sum from 1 or 100
+_MAX_RATIO = 1e9  # far above 100, so that wrong percentages get the error about their sum
 _BYTES = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kKMGTP]?)B?", re.ASCII)
-# Whole numbers among the options with their bounds; the optional ones may be None.
+# Options that are whole numbers, with their bounds.
 _WHOLE = (
     ("batch_size", 1, 1 << 20),
     ("num_workers", 0, 1024),
@@ -33,7 +33,7 @@ _WHOLE = (
     ("rank", 0, 1 << 20),
 )
 _OPTIONAL = {"window", "epoch_samples", "world_size", "rank"}
-# Shards of a source that are mixed at a time where they come from afar.
+# Window of a source whose shards are downloaded into the cache.
 DEFAULT_WINDOW = 16
 REFIT_POLICY = AugmentationPolicy()
 DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
@@ -41,41 +41,46 @@ DEFAULT_OCCLUDERS = "data/dataset_extras/occluders.arrow"
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StreamOptions(RenderOptions):
-    """How a stream is mixed, augmented and delivered. Printed, it shows what is not the default.
+    """How a stream is mixed, augmented and delivered. Its repr shows the options that differ from
+    the defaults.
 
     Args:
-        image: Kind of the images; see :class:`refit_shard.RenderOptions`.
+        image: Type of the images; see :class:`refit_shard.RenderOptions`.
         res: Side of an image, pixels.
-        compat: ``"refit"`` for keypoints truncated to whole pixels, as ReFit's are.
-        batch_size: Samples that a rank receives at a time.
-        seed: Seed of all random draws: rows, augmentation, and the numbers for ``transform``.
-        epoch_samples: Samples of all ranks in an epoch; None for the rows of the largest source.
-        num_workers: Threads that draw batches, 0 for none; others read them.
-        prefetch: Batches in flight for each worker: one is drawn, the others are read or ready;
-            more than 2 helps if reads take tens of ms.
-        rank: This process's rank; None for that of torch.distributed, else of the environment,
-            else 0.
+        compat: ``"refit"`` for keypoints truncated to whole pixels as in ReFit.
+        batch_size: Number of samples in a batch of one rank.
+        seed: Seed of all random choices: rows, augmentation, and the numbers for ``transform``.
+        epoch_samples: Number of samples in an epoch, all ranks together; None for the number of
+            rows of the largest source.
+        num_workers: Number of threads that draw batches (other threads read them); 0 to make
+            batches in the calling thread.
+        prefetch: Number of batches in flight for each worker: one is drawn, the others are being
+            read or are ready. Use more than 2 if reads take tens of ms.
+        rank: Number of this process among ``world_size``; None for that of torch.distributed, else
+            of the environment, else 0.
         world_size: Number of ranks; None as for ``rank``, else 1.
-        mixing: ``"exact"`` ratios in every prefix of the stream, or ``"iid"`` draws.
+        mixing: ``"exact"`` for exact ratios in every prefix of the stream, ``"iid"`` to draw the
+            source of each sample independently.
         augment: False for no augmentation, as in evaluation; ``transform`` is still called.
         policy: Distributions of the augmentation's parameters.
-        transform: A function of your own that changes each batch, or None.
-        occluders: An Arrow file of cut-outs; None for the default file, or no occlusion if that
-            does not exist; ``"required"`` for the default file, or an error.
-        on_error: ``"raise"``, or ``"replace"`` a damaged sample by the next row of its source.
-        drop_last: Leave out an epoch's last, smaller batch; None means True, but False with ReFit's
-            trainer.
-        where: For each source to be filtered, a pyarrow expression over the index's columns; rows
-            that do not meet it are left out.
-        split: ``("train", 0.9)``, or ``("val", 0.9)`` for the other tenth: whole sequences of each
-            source, drawn by a seed of its own, the third entry, 0 if there is none.
-        window: Shards of a source whose rows are mixed at a time; None for all of them, or for 16
-            where they come into the cache.
-        cache: A local folder for shards that are at a URL.
-        cache_bytes: What the cache may hold, such as ``"200GB"``.
+        transform: Your own function that changes each batch, or None.
+        occluders: Path of an Arrow file of cut-outs. None for the default path, without occlusion
+            if there is no file; ``"required"`` for the default path, with an error instead.
+        on_error: ``"raise"`` an error for a damaged sample, or ``"replace"`` the sample by the next
+            draw of its source.
+        drop_last: True to leave out the last, smaller batch of an epoch. None for True, or with
+            ReFit's trainer for False.
+        where: Maps sources to filters, pyarrow expressions over the index's columns. Rows for which
+            the filter is not true are left out.
+        split: ``("train", 0.9)`` for nine tenths of the sequences of each source, ``("val", 0.9)``
+            for the others. An optional third entry is the seed of the split, by default 0.
+        window: Number of shards of a source whose rows are mixed at a time; None for all of them,
+            or for 16 if the shards are downloaded into the cache.
+        cache: Local folder for the shards of sources at a URL.
+        cache_bytes: The most bytes of shards in the cache, such as ``"200GB"``.
 
     Raises:
-        UsageError: a value is out of its bounds.
+        UsageError: a value is outside its bounds.
     """
 
     batch_size: int = 64
@@ -100,7 +105,7 @@ class StreamOptions(RenderOptions):
 
     @property
     def batches_in_flight(self) -> int:
-        """How many batches a rank may be making, have ready or be using at a time."""
+        """The most batches of a rank that are being made, ready or in use at a time."""
         return self.num_workers * self.prefetch + 2
 
     def __post_init__(self) -> None:
@@ -127,13 +132,13 @@ class StreamOptions(RenderOptions):
             raise UsageError(f"where: must be a mapping from source to filter, got {self.where!r}")
         self._check_places()
         if (self.rank is None) != (self.world_size is None):
-            raise UsageError("rank and world_size go together")
+            raise UsageError("rank and world_size must be given together")
         if self.rank is not None and self.world_size is not None:
             whole("rank", self.rank, 0, self.world_size - 1)
 
     def _check_places(self) -> None:
         if (self.cache is None) != (self.cache_bytes is None):
-            raise UsageError("cache and cache_bytes go together")
+            raise UsageError("cache and cache_bytes must be given together")
         if self.cache is not None:
             hold(self, cache=str(local_path(self.cache, "cache")))
         if self.cache_bytes is not None:
@@ -143,10 +148,10 @@ class StreamOptions(RenderOptions):
 
 
 def parse_bytes(name: str, value: object) -> int:
-    """A number of bytes, as a number or as ``"200GB"`` (decimal units, kB to PB).
+    """A number of bytes from a number or a text such as ``"200GB"`` (decimal units, kB to PB).
 
     Raises:
-        UsageError: it is none.
+        UsageError: the value is not a number of bytes.
     """
     found = _BYTES.fullmatch(value) if isinstance(value, str) else None
     if found is not None:
@@ -159,13 +164,13 @@ def parse_bytes(name: str, value: object) -> int:
 
 
 def check_ratios(names: Sequence[str], ratios: Sequence[Any]) -> list[float]:
-    """The ratios as floats, none of them negative, which sum to 1.
+    """The ratios as floats that are not negative and sum to 1.
 
-    Whole numbers such as 3 and 1, and numbers whose sum is within 1 % of 1 or of 100, are made
-    shares of their sum, which a line of the log shows.
+    Whole numbers such as 3 and 1, and numbers whose sum is within 1 % of 1 or of 100, are divided
+    by their sum; the result is logged.
 
     Raises:
-        UsageError: with the number that is wrong.
+        UsageError: a ratio or the sum is wrong; the message states it.
     """
     if not names:
         raise UsageError("sources: none given")
@@ -173,7 +178,8 @@ def check_ratios(names: Sequence[str], ratios: Sequence[Any]) -> list[float]:
     for name, ratio, number in zip(names, ratios, numbers, strict=True):
         if not 0 <= number <= _MAX_RATIO:
             raise UsageError(
-                f"{name}: its ratio must be a number of at least 0, and 1 in all, got {ratio!r:.60}"
+                f"{name}: the ratio must be a number of at least 0, all ratios together 1, got "
+                f"{ratio!r:.60}"
             )
     total = math.fsum(numbers)
     if abs(total - 1.0) <= RATIO_TOLERANCE:
@@ -182,9 +188,9 @@ def check_ratios(names: Sequence[str], ratios: Sequence[Any]) -> list[float]:
     if not counts and all(abs(total - wanted) > _ROUNDED * wanted for wanted in (1.0, 100.0)):
         raise UsageError(
             f"the ratios must sum to 1, they sum to {total:.9g}: {numbers!r:.200}; a sum within "
-            "1 % of 1 or of 100 is taken too, as are whole numbers"
+            "1 % of 1 or of 100 is accepted too, as are whole numbers"
         )
     shares = [number / total for number in numbers]
     said = ", ".join(f"{name} {share:.4g}" for name, share in zip(names, shares, strict=True))
-    logger.info("the ratios sum to %.9g and are taken as shares of that: %s", total, said)
+    logger.info("the ratios sum to %.9g and are divided by their sum: %s", total, said)
     return shares

@@ -1,7 +1,7 @@
-"""The order of a dataset: endless passes over its rows, each pass another permutation.
+"""The order of a dataset's samples: endless passes over its rows, each in another permutation.
 
-By default a pass is one permutation of all rows, which reads all shards all the time. With a
-window, the shards come in a random order and the rows of a few of them are mixed.
+By default a pass is one permutation of all rows, so all shards are read all the time. With a
+window, the shards are read in a random order, and the rows of a few shards are mixed at a time.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from refit_shard.shards_spec.forks import ForkLock
 
 Ints = NDArray[np.int64]
 
-# Batches in flight may belong to two passes, and a replacement of a damaged sample to a third.
+# Batches in flight may be in two passes, and the replacement of a damaged sample in a third.
 _KEPT_PASSES = 3
 
 
@@ -22,12 +22,12 @@ class Passes:
     """Maps draws of a dataset to rows: draw d is entry ``d % rows`` of the permutation of pass ``d
     // rows``.
 
-    So within a pass every row comes once, whichever rank or worker reads it.
+    So within a pass every row occurs once, whichever rank or worker reads it.
 
-    ``window``: number of shards that are mixed at a time, or None for all; ``shard_rows``: rows of
-    each shard. The shard at place p of a pass spreads its rows evenly over [p, p + window), so at
-    most window + 1 shards are being read at a time, and a new shard is opened when another one is
-    finished. At both ends of a pass there are fewer.
+    ``window``: number of shards that are mixed at a time, or None for all. ``shard_rows``: rows of
+    each shard. The rows of the p-th shard of a pass are spread evenly over [p, p + window),
+    so at most window + 1 shards are being read at a time (fewer at both ends of a pass), and a new
+    shard is opened when another one is finished.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Passes:
         self._lock = ForkLock()
 
     def _shuffled(self, purpose: str) -> Ints:
-        """The order of one pass."""
+        """The rows in the order of one pass."""
         if self._window is None:
             return permutation(self._seed, purpose, self.rows)
         places = permutation(self._seed, f"{purpose}/shards", len(self._shard_rows))
@@ -74,7 +74,7 @@ class Passes:
 
 
 class Sequential:
-    """Draw d is row d, again and again: the order of an evaluation."""
+    """Maps draw d to row ``d % rows``: the order of an evaluation."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows

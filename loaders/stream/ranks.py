@@ -6,9 +6,9 @@ from typing import NamedTuple
 from refit_shard.loaders.stream.options import StreamOptions
 from refit_shard.shards_spec.errors import UsageError
 
-# How many processes a launcher that gives no RANK has started beside this one. Each is set by the
-# launcher itself, for its processes alone: Slurm's SLURM_NTASKS and SLURM_PROCID are not, as a
-# batch script has them too and is a single process.
+# Variables with the number of processes that a launcher without RANK has started. Only variables
+# that launchers set for their own processes are used; Slurm's SLURM_NTASKS and SLURM_PROCID are
+# also set in a batch script, which is a single process.
 _LAUNCHERS = {
     "SLURM_STEP_NUM_TASKS": "srun",
     "OMPI_COMM_WORLD_SIZE": "Open MPI's mpirun",
@@ -18,7 +18,7 @@ _LAUNCHERS = {
 
 
 class Rank(NamedTuple):
-    """One of ``world_size`` processes that share a stream, by its number."""
+    """The number of this process among the ``world_size`` processes that share a stream."""
 
     rank: int
     world_size: int
@@ -27,10 +27,10 @@ class Rank(NamedTuple):
         return f"rank {self.rank} of {self.world_size}"
 
     def check_unchanged(self, options: StreamOptions) -> None:
-        """Raise if this process is no longer the rank that it was when the loader was made.
+        """Raise if the rank of this process has changed since the loader was made.
 
         Raises:
-            UsageError: what decides the rank has changed since.
+            UsageError: the rank or the world size is now another.
         """
         now = find_rank(options)
         if now != self:
@@ -41,11 +41,11 @@ class Rank(NamedTuple):
 
 
 def find_rank(options: StreamOptions) -> Rank:
-    """The options' rank, else torch.distributed's, else the environment's, else 0 of 1.
+    """The rank from the options, else from torch.distributed, else the environment, else 0 of 1.
 
     Raises:
-        UsageError: the environment makes no sense, or a launcher has started several processes
-            and nothing says which of them this is.
+        UsageError: RANK and WORLD_SIZE are not valid, or a launcher has started several processes
+            and nothing tells the rank of this one.
     """
     if options.rank is not None and options.world_size is not None:
         return Rank(options.rank, options.world_size)
@@ -64,7 +64,7 @@ def find_rank(options: StreamOptions) -> Rank:
     if not 0 <= found.rank < found.world_size:
         said = " of ".join(f"{name}={value or ''}" for name, value in stated.items())
         raise UsageError(
-            f"environment: {said} makes no sense; set both, or pass rank= and world_size="
+            f"environment: {said} is not valid; set both, or pass rank= and world_size="
         )
     return found
 

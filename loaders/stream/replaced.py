@@ -1,4 +1,4 @@
-"""Counts and logs the damaged samples that were replaced by others."""
+"""Counts and logs damaged samples that were replaced by others."""
 
 import logging
 from collections.abc import Sequence
@@ -9,11 +9,10 @@ _SAID_IN_FULL = 10
 
 
 class Replaced:
-    """Counts replaced samples over a loader's life, as batches are received, so for all workers
-    together.
+    """Counts a loader's replaced samples, all workers together, as batches are received.
 
-    The first ten are logged one by one, then each time the count reaches a power of two, and each
-    epoch's sum at its end.
+    Logs the first ten one by one, then each time the count reaches a power of two, and the number
+    of each epoch at its end.
     """
 
     def __init__(self) -> None:
@@ -21,9 +20,7 @@ class Replaced:
         self.first: list[str] = []
 
     def receive(self, samples: Sequence[str]) -> None:
-        """Count replaced samples: a text for each, which says where it lies and what is wrong with
-        it.
-        """
+        """Count replaced samples; each is a text that says where it is and what is wrong."""
         for sample in samples:
             self.count += 1
             if self.count <= _SAID_IN_FULL:
@@ -33,8 +30,9 @@ class Replaced:
                 logger.warning("replaced: %d samples so far, the last: %s", self.count, sample)
 
     def end_epoch(self, before: int, received: int) -> None:
-        """Log how many of an epoch's samples were replaced, if any; ``before``: the count at its
-        beginning.
+        """Log how many of an epoch's samples were replaced, if any.
+
+        ``before``: the count when the epoch began. ``received``: number of samples in the epoch.
         """
         if self.count > before:
             logger.warning(

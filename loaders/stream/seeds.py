@@ -1,4 +1,4 @@
-"""A random seed for loaders that are given none: drawn once, logged, and the same on every rank."""
+"""Draws a random seed for loaders without a given seed, the same on every rank."""
 
 import logging
 import secrets
@@ -10,19 +10,19 @@ from refit_shard.shards_spec.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
-_BITS = 32  # what numpy.random.seed takes, so that a config may state it afterwards
+_BITS = 32  # as numpy.random.seed accepts, so that a config can state the seed later
 
 
 def drawn_seed(rank: Rank) -> int:
-    """A random seed, which is logged; on all ranks the one that rank 0 drew.
+    """A random seed, which is logged; all ranks get the seed that rank 0 has drawn.
 
     Raises:
-        UsageError: there are several ranks and no process group in which rank 0 can tell it.
+        UsageError: there are several ranks but no process group for broadcasting the seed.
     """
     seed = secrets.randbits(_BITS)
     if rank.world_size > 1:
         seed = _of_rank_0(seed, rank)
-    logger.info("seed: %d, drawn as none is given; SEED_VALUE: %d repeats this stream", seed, seed)
+    logger.info("seed: %d, drawn at random; SEED_VALUE: %d repeats this stream", seed, seed)
     return seed
 
 
@@ -32,10 +32,11 @@ def _of_rank_0(seed: int, rank: Rank) -> int:
     together = dist.is_available() and dist.is_initialized()
     if not together or dist.get_world_size() != rank.world_size:
         raise UsageError(
-            f"SEED_VALUE: a seed is to be drawn, and {rank} cannot hear from rank 0 which: call "
-            "torch.distributed.init_process_group first, or state a seed of at least 0"
+            f"SEED_VALUE: a random seed must be the same on all ranks, and {rank} cannot receive "
+            "it from rank 0: call torch.distributed.init_process_group first, or state a seed of "
+            "at least 0"
         )
-    # NCCL moves what is on a GPU alone.
+    # NCCL sends only tensors on a GPU.
     device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
     told = torch.tensor([seed], dtype=torch.int64, device=device)
     dist.broadcast(told, src=0)

@@ -1,4 +1,4 @@
-"""What a stream would download on one node, from the manifests alone."""
+"""Simulates what a stream would download on one node, from the manifests alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ EPOCHS = 2
 
 
 class _Disk:
-    """A cache that always lets go of the shard that is needed last: no other reads less."""
+    """A cache that evicts the shards whose next use is latest; no other policy downloads less."""
 
     def __init__(self, needs: Needs, limit: int) -> None:
         self._needs = needs
@@ -25,7 +25,7 @@ class _Disk:
         self.downloaded = self.reads = self.hits = 0
 
     def read(self, wanted: Ints, position: int) -> None:
-        """Have the ``wanted`` shards there, before ``position``."""
+        """Download the ``wanted`` shards before ``position`` unless they are in the cache."""
         missing = wanted[~self._held[wanted]]
         self.reads += len(wanted)
         self.hits += len(wanted) - len(missing)
@@ -44,10 +44,10 @@ class _Disk:
 
 
 def _epochs(needs: Needs, limit: int, samples: int, step: int, share: int) -> list[dict[str, Any]]:
-    """Bytes that each epoch downloads, and the share of its reads that find their shard there.
+    """For each epoch the bytes that are downloaded and the share of reads that hit the cache.
 
-    ``samples``: of all ranks in an epoch, ``step`` at a time, the first ``share`` of which are this
-    node's.
+    ``samples``: number in an epoch, all ranks together. ``step``: number in a step, of which the
+    first ``share`` are this node's.
     """
     disk = _Disk(needs, limit)
     epochs = []
@@ -63,10 +63,10 @@ def _epochs(needs: Needs, limit: int, samples: int, step: int, share: int) -> li
 def epoch_draws(
     rows: Sequence[int], ratios: Sequence[float], options: StreamOptions, step: int
 ) -> tuple[int, list[int]]:
-    """Samples of the stream's first epoch, and how many of them each source gives.
+    """Number of samples in the stream's first epoch, and how many of them come from each source.
 
-    ``rows``, ``ratios``: of each source. ``step``: samples of all ranks at a time; what is left of
-    an epoch after whole steps is left out.
+    ``rows``, ``ratios``: of each source. ``step``: samples of all ranks in a step; only whole steps
+    count.
     """
     samples = max(1, (options.epoch_samples or max(rows)) // step) * step
     mixer = make_mixer(options.mixing, ratios, options.seed)
@@ -81,9 +81,10 @@ def simulate(
     node_ranks: int,
     limit: int,
 ) -> dict[str, Any]:
-    """Two epochs of ``node_ranks`` of ``world_size`` ranks, that share ``limit`` bytes of cache.
+    """Simulate two epochs on a node with ``node_ranks`` of ``world_size`` ranks.
 
-    ``epochs`` is empty where the loader refuses a cache of that size (``fits`` is false).
+    They share a cache of ``limit`` bytes. ``epochs`` is empty if the loader would refuse a cache of
+    that size (``fits`` is false).
 
     Raises:
         UsageError: the sources or their ratios are wrong.
@@ -95,7 +96,7 @@ def simulate(
     step, share = options.batch_size * world_size, options.batch_size * node_ranks
     rows, ratios = [one.rows for one in opened], [one.ratio for one in opened]
     samples, drawn = epoch_draws(rows, ratios, options, step)
-    first = [needs.of(0, share)]  # or, with workers, what they begin with all at once
+    first = [needs.of(0, share)]  # with workers, all batches that they begin with
     for batch in range(1, options.num_workers * options.prefetch):
         first.append(needs.of(batch * step, batch * step + share))
     needed = needs.working_bytes(step * options.batches_in_flight)

@@ -1,4 +1,4 @@
-"""One source of a stream: finished shards, the rows of them that are wanted, and their order."""
+"""One source of a stream: a dataset's shards, the rows that are used, and their order."""
 
 import hashlib
 import logging
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def open_shards(name: str, url: str) -> ShardSet:
-    """The finished shards of a data set.
+    """The finished shards of a dataset.
 
     Raises:
-        UsageError: there are none.
-        FormatError: they are of another version.
+        UsageError: there are no finished shards.
+        FormatError: the shards have another format version.
     """
     if MANIFEST not in open_folder(url).names():
         raise UsageError(
@@ -41,10 +41,10 @@ def open_shards(name: str, url: str) -> ShardSet:
 
 
 def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
-    """The indexes of all shards, one after the other; none is kept.
+    """The indexes of all shards, one after the other; only one is in memory at a time.
 
     Raises:
-        ShardError: one is missing, or a byte of it has changed.
+        ShardError: an index is missing or damaged.
     """
     manifest = data_set.manifest
     for entry in manifest.shards:
@@ -54,7 +54,7 @@ def indexes(data_set: ShardSet) -> Iterator[pa.RecordBatch]:
 
 
 class UsedRows(NamedTuple):
-    """The samples that are used: their numbers, and the rows of the npz that they are."""
+    """The samples that are used: their numbers in the shards, and their rows in the npz."""
 
     samples: Ints
     source_rows: Ints
@@ -66,8 +66,10 @@ class UsedRows(NamedTuple):
 
 
 def used_rows(name: str, data_set: ShardSet, where: Any, split: Split | None) -> UsedRows:
-    """The samples that are on the side of a split, and for which a pyarrow expression over the
-    index's columns holds; each may be None. How many they are is logged under the source's name.
+    """The samples for which ``where`` is true and that are on the side of ``split``.
+
+    ``where``: a pyarrow expression over the index's columns, or None. ``split``: None for all
+    samples. ``name``: the source's name in the log, which says how many samples are used.
 
     Raises:
         UsageError: the expression does not fit the columns.
@@ -94,11 +96,11 @@ def used_rows(name: str, data_set: ShardSet, where: Any, split: Split | None) ->
 
 
 def _matching(index: pa.RecordBatch, first: int, where: Any) -> Ints:
-    """Numbers, from ``first`` on, and source rows (2, n) of the rows for which ``where`` holds."""
+    """Numbers, counted from ``first``, and source rows (2, n) of rows where ``where`` is true."""
     numbers = np.arange(first, first + index.num_rows)
     if where is None:
         return np.stack([numbers, index.column("source_row").to_numpy().astype(np.int64)])
-    import pyarrow.dataset as ds  # noqa: PLC0415 - imports pandas, where there is one: 20 MB
+    import pyarrow.dataset as ds  # noqa: PLC0415 - imports pandas if it is installed: 20 MB
 
     table = pa.Table.from_batches([index]).append_column("sample", pa.array(numbers))
     try:
@@ -118,7 +120,7 @@ def in_source_order(data_set: ShardSet, kept: Ints | None) -> Ints:
 
 
 def _under(where: Any, split: Split | None) -> str:
-    """What leaves no rows, and what to do."""
+    """The end of an error message: which filters left no rows, and what to do."""
     if split is None:
         return "" if where is None else " under where"
     said = f" under split {tuple(split)!r}" + ("" if where is None else " and where")
@@ -126,17 +128,17 @@ def _under(where: Any, split: Split | None) -> str:
 
 
 class Source:
-    """Draw d of this source is a sample; see :class:`refit_shard.loaders.stream.order.Passes`.
+    """A dataset of a stream; maps draws to samples in the order of :class:`Passes`.
 
     ``where``: a pyarrow expression, or None for all rows. ``split``: the side whose rows are used,
-    or None. ``window``: see :class:`Passes`; one that holds all shards is None. ``sequential``:
-    draw d is row d. ``cache``: for shards at a URL.
+    or None. ``window``: see :class:`Passes`; becomes None if it covers all shards. ``sequential``:
+    True for the order of the npz, without shuffling. ``cache``: used for shards at a URL.
 
-    ``shards``: the data set where it is published. ``read_from``: where its samples are read, the
-    cache's copies where the data set is at a URL and there is a cache.
+    Attribute ``shards``: the dataset at its URL or path. ``read_from``: the dataset from which
+    samples are read; with a cache and a URL, the cache's copies.
 
     Raises:
-        UsageError: no shards there, or no rows are left by ``where`` and ``split``.
+        UsageError: there are no shards, or no rows are left by ``where`` and ``split``.
     """
 
     def __init__(
@@ -190,7 +192,7 @@ class Source:
         return f"{self.name}: {rows}, {self.shards.folder.url}"
 
     def _shard_rows(self) -> list[int]:
-        """How many rows of each shard are used."""
+        """Number of used rows of each shard."""
         used = self._ends if self._kept is None else np.searchsorted(self._kept, self._ends)
         rows: list[int] = np.diff(used, prepend=0).tolist()
         return rows
@@ -201,9 +203,10 @@ class Source:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides which sample a draw is, and the share of the draws; JSON values.
+        """Everything that decides which sample a draw is, and the ratio, as JSON values.
 
-        A filter counts by the rows that it keeps, not by its text; one that keeps all is none.
+        A filter is represented by a hash of the rows that it keeps, not by its text, and by None if
+        it keeps all rows.
         """
         return {
             "name": self.name,
@@ -228,10 +231,10 @@ def open_sources(
     sequential: bool,
     cache: Cache | None,
 ) -> list[Source]:
-    """The sources, checked against the ratios, the filters and the policy.
+    """Open the sources and check their ratios, filters and stored crops against the options.
 
     Raises:
-        UsageError: they do not fit.
+        UsageError: a source, ratio or filter is wrong, or crops are too small for the policy.
     """
     ratios = check_ratios(list(sources), [ratio for _, ratio in sources.values()])
     where = options.where or {}

@@ -1,8 +1,8 @@
-"""Rows on one side of a split into training and validation, whole sequences at a time.
+"""Splits a dataset into training and validation rows, by whole sequences.
 
-Which side a sequence is on is a function of the data set's name, the sequence's name and a seed:
-rows that are added later, or left out, move no other row to the other side. The only exception is
-a side that would have no sequence at all.
+The side of a sequence is a function of the dataset's name, the sequence's name and a seed, so rows
+that are added or left out later do not move other rows to the other side. The only exception is a
+side that would have no sequence at all.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.values import as_float, whole
 
-# What to leave out of a frame's name to get its sequence's: the first that makes more than one.
+# What to remove from a frame's name to get the name of its sequence: the first of these that gives
+# more than one sequence.
 _LEFT_OUT = (
     ("folder", r"[^/]*$"),
     ("name without its number", r"[0-9]*(\.[^./]*)?$"),
@@ -24,8 +25,8 @@ _LEFT_OUT = (
 
 
 class Side(NamedTuple):
-    """``rows`` (n,): whether each row is on the side. ``sequences``: how many are on it, of how
-    many. ``by``: what two frames of a sequence have in common.
+    """One side of a split: ``rows`` (n,), True for rows on this side; ``sequences`` on this side
+    ``of`` so many; ``by``, the part of the name that frames of one sequence share.
     """
 
     rows: NDArray[np.bool_]
@@ -35,8 +36,8 @@ class Side(NamedTuple):
 
 
 class Split(NamedTuple):
-    """``side``: ``"train"`` or ``"val"``. ``share``: of the sequences that are in train. ``seed``:
-    which ones.
+    """A split: ``side``, ``"train"`` or ``"val"``; ``share`` of the sequences that are in train;
+    ``seed``, which chooses these sequences.
     """
 
     side: str
@@ -45,14 +46,14 @@ class Split(NamedTuple):
 
     @classmethod
     def parse(cls, value: Any) -> "Split":
-        """What a user gives: ``("train", 0.9)``, or with a seed ``("train", 0.9, 1)``.
+        """The split for a user's value: ``("train", 0.9)``, or with a seed ``("train", 0.9, 1)``.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: the value has another form.
         """
         if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 3:
             raise UsageError(
-                "split: must be ('train', share) or ('val', share), of which a seed may be the "
+                "split: must be ('train', share) or ('val', share), with a seed as an optional "
                 f"third entry, got {value!r:.80}"
             )
         side, share, seed = value if len(value) == 3 else (*value, 0)
@@ -67,10 +68,10 @@ class Split(NamedTuple):
         return cls(str(side), number, whole("split: the seed", seed, 0, 2**63 - 1))
 
     def takes(self, dataset: str, sequences: Sequence[str]) -> NDArray[np.bool_]:
-        """Which sequences of a data set are on this side (n,).
+        """True for the sequences of a dataset that are on this side (n,).
 
-        Each by a hash of its name; where all would be on one side, the one that is nearest to the
-        other side goes there.
+        The hash of its name decides the side of each sequence. If all would be on one side, the one
+        whose hash is closest to the threshold is moved to the other side.
         """
         of = f"split/{self.seed}/{dataset}"
         digests = [hashlib.sha256(f"{of}/{one}".encode()).digest() for one in sequences]
@@ -83,7 +84,7 @@ class Split(NamedTuple):
         return train if self.side == "train" else ~train
 
     def keep(self, dataset: str, frames: Sequence[pa.DictionaryArray]) -> Side:
-        """Which rows of a data set are on this side; ``frames``: their names, shard after shard."""
+        """The rows of a dataset that are on this side; ``frames``: their names, shard by shard."""
         starts = np.cumsum([0, *(len(one.dictionary) for one in frames)])
         frame_of_row = np.concatenate(
             [start + one.indices.to_numpy() for start, one in zip(starts, frames, strict=False)]
@@ -97,9 +98,10 @@ class Split(NamedTuple):
 
 
 def _sequences(names: pa.ChunkedArray) -> tuple[str, pa.ChunkedArray]:
-    """The sequence of each frame, dictionary-encoded, and what makes two frames one: their folder;
-    where all lie in one folder, their names without the number at the end; where that is the same
-    for all, nothing but the whole name.
+    """The sequence of each frame, dictionary-encoded, and what frames of one sequence share.
+
+    That is the folder; if all frames are in one folder, the name without the number at its end; if
+    that too is the same for all, each frame is a sequence.
     """
     import pyarrow.compute as pc  # noqa: PLC0415 - of no use without a split
 

@@ -1,7 +1,7 @@
-"""A saved state: everything that decides the stream's items, and a place in it. JSON values.
+"""Saved states: everything that decides the stream's items, and a position. JSON values.
 
-``on_error`` does not decide an item, so it is no part of it: a damaged sample is an error, or its
-place holds another row, and which of the two one wants may change when one is met.
+``on_error`` is not part of a state: whether a damaged sample is an error or is replaced may be
+changed when one is met.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ CHANGEABLE = ("policy", "transform", "ratios", "labels")
 
 
 class _Missing:
-    """What a state or a loader has in place of a value that it lacks; equal to no value."""
+    """Stands for a value that a state or a loader does not have; equal to no value."""
 
     def __repr__(self) -> str:
         return "missing"
@@ -31,11 +31,11 @@ Json = Any
 Identity = dict[str, Json]
 
 _MEANING = {
-    "content": " (what the shards hold)",
-    "labels": " (labels of your own in the shards; the rows and images are the same)",
-    "filter": " (the rows that where= and split= keep)",
-    "window": " (shards that are mixed at a time, None for all; pass window=)",
-    "occluders": " (what the file holds, None for no occlusion)",
+    "content": " (a hash of the shards' content)",
+    "labels": " (a hash of the shards' content; only your own labels differ, not rows or images)",
+    "filter": " (a hash of the rows that where= and split= keep)",
+    "window": " (number of shards that are mixed at a time, None for all; pass window=)",
+    "occluders": " (a hash of the file's cut-outs, None for no occlusion)",
 }
 
 
@@ -77,7 +77,7 @@ def _policy_fields(policy: AugmentationPolicy) -> dict[str, Json]:
 
 
 def make_state(identity: Identity, place: Place, mixer: Mixer) -> dict[str, Json]:
-    """The state at a place; the draws of each source are those before its position."""
+    """The state at a place, with the number of draws of each source before its position."""
     return {
         "version": STATE_VERSION,
         **identity,
@@ -92,16 +92,21 @@ def make_state(identity: Identity, place: Place, mixer: Mixer) -> dict[str, Json
 def read_state(state: Any, identity: Identity, changed: Collection[str]) -> Place:
     """The place of a state, for a stream of this identity.
 
-    If the ratios are ``changed``, those of now begin to hold at its position: its origin is there.
+    If the ratios were ``changed``, the place's origin is its position: the new ratios apply from
+    there on.
 
     Raises:
-        UsageError: the state is damaged or of another stream, or what may not change shall.
+        UsageError: the state is damaged or from another stream, or ``changed`` names something that
+            may not change.
     """
     given = isinstance(changed, Collection) and not isinstance(changed, (str, bytes))
     if not given or not all(one in CHANGEABLE for one in changed):
         raise UsageError(f"load_state_dict: changed= may name {CHANGEABLE}, got {changed!r:.80}")
     if not isinstance(state, Mapping) or not _equal(state.get("version"), STATE_VERSION):
-        raise UsageError("load_state_dict: not a state of this loader's version")
+        raise UsageError(
+            "load_state_dict: not a loader's state, or one of another version than "
+            f"{STATE_VERSION}, which this release reads"
+        )
     different = False
     for found in _differences(state, identity):
         if not found.is_allowed(state, identity, changed):
@@ -112,13 +117,13 @@ def read_state(state: Any, identity: Identity, changed: Collection[str]) -> Plac
 
 
 def seed_of(state: Any, otherwise: int) -> int:
-    """The seed of a state, or ``otherwise`` if it has none."""
+    """The seed of a state, or ``otherwise`` if the state has no valid seed."""
     seed = state.get("seed") if isinstance(state, Mapping) else None
     return seed if type(seed) is int and 0 <= seed < 2**63 else otherwise
 
 
 class _Difference(NamedTuple):
-    """One value of a state that is not this loader's."""
+    """A value that differs between a state and this loader."""
 
     name: str
     stated: Any
@@ -126,8 +131,10 @@ class _Difference(NamedTuple):
 
     @property
     def changes(self) -> str | None:
-        """Which of :data:`CHANGEABLE` it belongs to; a value that the state lacks to none, but of a
-        policy, of which another release's may have less.
+        """Which of :data:`CHANGEABLE` the value belongs to, or None.
+
+        A value that the state does not have belongs to none, except a policy's field, since
+        policies of older releases have fewer fields.
         """
         if self.name.startswith("policy."):
             return "policy"
@@ -139,7 +146,7 @@ class _Difference(NamedTuple):
     def is_allowed(
         self, state: Mapping[str, Any], identity: Identity, changed: Collection[str]
     ) -> bool:
-        """Whether the caller meant it: with a policy, occlusion may begin or end, too."""
+        """True if ``changed`` allows it; a changed policy may also turn occlusion on or off."""
         if self.name == "occluders" and "policy" in changed and self.stated is not _MISSING:
             return _never_occludes(state) or _never_occludes(identity)
         return self.changes in changed
@@ -147,7 +154,7 @@ class _Difference(NamedTuple):
     def __str__(self) -> str:
         said = f"changed=({self.changes!r},))"
         hint = (
-            f"; a deliberate change: load_state_dict(state, {said}, with ReFit's trainer "
+            f"; if the change is intended: load_state_dict(state, {said}, with ReFit's trainer "
             f"get_dataloaders(cfg, {said}"
         )
         return (
@@ -163,7 +170,7 @@ def _never_occludes(state: Mapping[str, Any]) -> bool:
 
 
 def _short(value: Any) -> str:
-    """A value on a line; a hash by its beginning."""
+    """A value in one short line; of a long string, such as a hash, only the beginning."""
     text = " ".join(repr(value).split())
     if isinstance(value, str) and len(value) > 40:
         return f"{text[:17]}…'"
@@ -171,7 +178,7 @@ def _short(value: Any) -> str:
 
 
 def _equal(stated: Any, own: Any) -> bool:
-    """Whether a value of a saved state is this loader's; one that cannot be compared is not."""
+    """True if a state's value equals this loader's; False if they cannot be compared."""
     try:
         return bool(stated == own)
     except (ValueError, RuntimeError):  # an array or a tensor
@@ -198,8 +205,10 @@ def _differences(state: Mapping[str, Any], identity: Identity) -> Iterator[_Diff
 def _labels_apart(
     stated: Mapping[str, Any], own: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """A source in a state and in this loader, with ``labels`` in place of ``content`` where rows
-    and images are the same, as only labels of one's own can differ then.
+    """A source as the state and as this loader have it.
+
+    ``content`` is renamed to ``labels`` if the images are the same, because then only own labels
+    can differ.
     """
     if not _equal(stated.get("images"), own["images"]):
         return stated, own
@@ -223,7 +232,7 @@ def _damaged(what: str) -> UsageError:
 
 
 def _whole(what: str, values: Any, count: int) -> tuple[int, ...]:
-    """So many whole numbers that positions may be."""
+    """The values, checked to be ``count`` whole numbers in the range of positions."""
     if (
         not isinstance(values, list | tuple)
         or len(values) != count
@@ -234,7 +243,7 @@ def _whole(what: str, values: Any, count: int) -> tuple[int, ...]:
 
 
 def _read_place(state: Mapping[str, Any], identity: Identity) -> tuple[Place, tuple[int, ...]]:
-    """The place, and the draws of each source before it, which must be those of the mixing."""
+    """The place, and the number of draws of each source before it, checked against the mixing."""
     names = [source["name"] for source in identity["sources"]]
     ratios = [source["ratio"] for source in state["sources"]]
     origin = state.get("origin")
@@ -247,7 +256,7 @@ def _read_place(state: Mapping[str, Any], identity: Identity) -> tuple[Place, tu
     before = _whole("the draws before the origin", origin.get("draws"), len(names))
     draws = _whole("draws", state.get("draws"), len(names))
     if position < max(begin, epoch_start) or sum(before) != begin:
-        raise _damaged("its positions do not fit each other")
+        raise _damaged("its positions contradict each other")
     try:
         check_ratios(names, ratios)
     except UsageError as error:

@@ -1,7 +1,7 @@
-"""A function of your own that changes each batch, in the thread that makes it.
+"""Your own function that changes each batch, called in the thread that makes the batch.
 
-What it draws is a function of the loader's seed and of each sample's place in the stream, so the
-batches stay the same for any number of workers and ranks, and after a resume.
+Its random numbers are a function of the loader's seed and of each sample's position in the stream,
+so batches are the same for any number of workers and ranks, and after a resume.
 """
 
 from collections.abc import Callable
@@ -27,19 +27,18 @@ _STEPS = 1 << 24  # of [0, 1), each exact in float32
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTransform:
-    """Your own change of a batch, such as an augmentation or targets for a loss.
+    """Your own function that changes a batch, such as an augmentation or targets for a loss.
 
     Args:
-        name: What a saved state calls it, 1 to 100 characters. A state of another name is refused,
-            so change the name whenever you change what the function does.
-        function: Called as ``function(batch, draws)`` with a batch that is ready to be handed over.
-            It returns the batch, changed in place or a new dict. ``draws(n)`` gives n numbers a
-            sample, uniform in [0, 1), as a float32 tensor (B, n); a second call gives other ones.
-            Several threads call the function at once, so it must not keep anything from call to
-            call.
+        name: Name of the transform in saved states, 1 to 100 characters. A state with another name
+            is refused, so change the name whenever you change what the function does.
+        function: Called as ``function(batch, draws)`` with the finished batch. It returns the
+            batch, changed in place, or a new dict. ``draws(n)`` returns n random numbers for each
+            sample, uniform in [0, 1), as a float32 tensor (B, n); each call returns other numbers.
+            Several threads call the function at once, so it must not keep state between calls.
 
     Raises:
-        UsageError: the name or the function is none.
+        UsageError: the name is not such a text, or the function is not callable.
     """
 
     name: str
@@ -59,13 +58,13 @@ class BatchTransform:
             )
 
     def apply(self, batch: Batch, seed: int, first: int, count: int) -> Batch:
-        """The batch as the function has changed it.
+        """The batch after the function has changed it.
 
         Args:
             batch: A finished batch.
-            seed: Of the stream.
+            seed: Seed of the stream.
             first: Position of the batch's first sample in the stream.
-            count: Number of its samples.
+            count: Number of samples in the batch.
 
         Raises:
             TransformError: the function failed, or returned no dict.

@@ -1,8 +1,9 @@
-"""Batches made ahead by threads, in order.
+"""Prefetches batches in threads and returns them in order.
 
-A batch is read, then drawn, each by one compiled call without the interpreter's lock, and each by
-threads of its own: what comes next is read while this batch is drawn, so storage may answer late.
-Threads scale with the cores, and nothing is forked or sent between processes.
+A batch is first read, then drawn (decoded and augmented). Reading and drawing have separate
+threads, and each is one compiled call that releases the interpreter's lock. So the next batches are
+read while one is drawn, which hides the latency of storage. Nothing is forked or sent between
+processes.
 """
 
 import atexit
@@ -26,17 +27,19 @@ from refit_shard.shards_spec.errors import RefitShardError, UsageError
 Slice = tuple[int, int]
 Batch = dict[str, Any]
 
-# Beside those being made: the one that the loop works on, the next one, and a few that it may keep.
+# Pieces of memory for batches that are not being made: the one that the training loop uses, the
+# next one, and a few that the loop may keep.
 _SPARE_PIECES = 8
-# Threads that read, beside one a worker: each has 32 reads in flight where storage answers late.
+# The most reading threads, unless there are more workers; each has up to 32 reads in flight when
+# storage is slow.
 _READERS = 16
 
 
 @dataclass(frozen=True)
 class Made:
-    """A batch but for its images: ``columns`` by name, and samples by source.
+    """A batch without its images: ``columns`` by name, and ``counts``, samples of each source.
 
-    ``replaced``: a line for each place that another sample than its own has taken.
+    ``replaced``: a line of text for each damaged sample that was replaced by another.
     """
 
     columns: dict[str, Any]
@@ -48,20 +51,20 @@ ReadT = TypeVar("ReadT")
 
 
 class Maker(Protocol[ReadT]):
-    """What makes batches; by several threads at once."""
+    """Makes batches; used by several threads at once."""
 
     @property
     def image(self) -> tuple[tuple[int, ...], torch.dtype]:
-        """Shape and type of an image."""
+        """Shape and dtype of an image."""
 
     def read(self, begin: int, end: int) -> ReadT:
         """Read the samples begin … end - 1."""
 
     def make(self, read: ReadT, images: torch.Tensor) -> Made:
-        """Make a batch of what was read, its images in ``images``."""
+        """Make a batch from what was read; the images are drawn into ``images``."""
 
     def finish(self, read: ReadT, batch: Batch) -> Batch:
-        """The batch as it is handed over."""
+        """The batch as the training loop receives it."""
 
 
 Finished = tuple[Batch, Made]
@@ -75,12 +78,13 @@ def check_process(began_in: int) -> None:
     """
     if os.getpid() != began_in:
         raise UsageError(
-            "this iterator's threads are in the process that began it; begin another one here"
+            "this iterator's threads are in the process that created it; call iter() on the "
+            "loader in this process"
         )
 
 
 class _Crew:
-    """Threads for one iteration, which do one kind of work in the order in which it is given."""
+    """Threads of one iteration for one kind of work, which take tasks in order."""
 
     def __init__(self, count: int, name: str) -> None:
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -94,14 +98,14 @@ class _Crew:
             thread.start()
 
     def _serve(self) -> None:
-        """A thread's work, up to the first None."""
+        """Run tasks until the first None; the main function of a thread."""
         while (work := self._tasks.get()) is not None:
             if not self._ended:
                 work()
-            del work  # or a batch would be held while the next task is waited for
+            del work  # or the batch would stay in memory while waiting for the next task
 
     def give(self, work: Callable[[], None]) -> None:
-        """Have work done, which may raise nothing."""
+        """Queue a task, which must not raise."""
         if not self._ended:
             self._tasks.put(work)
 
@@ -110,24 +114,24 @@ class _Crew:
         check_process(self._process)
 
     def end(self) -> None:
-        """Begin nothing more of what was given."""
+        """Discard the tasks that have not begun."""
         self._ended = True
 
     def join(self) -> None:
-        """Wait until what was begun is done and the threads have ended."""
+        """Wait until running tasks are done and the threads have ended."""
         if os.getpid() != self._process:
             return
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
-            if thread is not threading.current_thread():  # it may be the one that collects garbage
+            if thread is not threading.current_thread():  # garbage collection may run here
                 thread.join()
 
 
 @dataclass(frozen=True, eq=False)
 class _Line(Generic[ReadT]):
-    """The way of a batch: one crew reads it, the other draws it. What either raises is raised where
-    the batch is waited for.
+    """A pipeline for batches: one crew reads, the other draws. An error in either is raised where
+    the batch's result is requested.
     """
 
     maker: Maker[ReadT]
@@ -136,7 +140,7 @@ class _Line(Generic[ReadT]):
     drawers: _Crew
 
     def give(self, one: Slice) -> "Future[Finished]":
-        """Have the batch of a slice made."""
+        """Queue the batch of a slice; returns its future."""
         future: Future[Finished] = Future()
         self.readers.give(partial(self._read, one, future))
         return future
@@ -165,7 +169,7 @@ class _Line(Generic[ReadT]):
 
 
 def _make(maker: Maker[ReadT], memory: BatchMemory, read: ReadT, count: int) -> Finished:
-    """The batch of ``count`` samples that were read, as tensors."""
+    """Draw a batch of ``count`` samples that were read, and convert it to tensors."""
     images = memory.take(count)
     made = maker.make(read, images)
     batch: Batch = {"img": images}
@@ -177,16 +181,15 @@ def _make(maker: Maker[ReadT], memory: BatchMemory, read: ReadT, count: int) -> 
 def batches_in_order(
     maker: Maker[ReadT], slices: Iterable[Slice], *, batch_size: int, workers: int, prefetch: int
 ) -> Generator[Finished, None, None]:
-    """Each slice's batch, in order; every worker is up to ``prefetch`` batches ahead: it draws one
-    while the others are being read, or are ready. So how far reads are ahead is the caller's
-    choice, and takes no memory beside that of the batches in flight.
+    """The batch of each slice, in order, with ``workers`` * ``prefetch`` batches in flight.
 
-    With no workers a batch is made here, when it is asked for. Closing the iterator ends the
+    Of these, each worker draws one while the others are being read or are ready. With no workers
+    each batch is made in the calling thread when it is requested. Closing the iterator ends the
     threads.
 
     Raises:
-        Exception: what making a batch raised, in its place.
-        UsageError: the iterator was begun in another process.
+        Exception: the error of making a batch, in place of that batch.
+        UsageError: the iterator was created in another process.
     """
     shape, dtype = maker.image
     pieces = workers * prefetch + _SPARE_PIECES
@@ -198,7 +201,7 @@ def batches_in_order(
     most = workers * prefetch
     readers = max(workers, min(most - workers, _READERS))
     line = _Line(maker, memory, _Crew(readers, "read"), _Crew(workers, "draw"))
-    # Where the interpreter ends, a thread that comes back from PyTorch would abort the process.
+    # At the interpreter's exit, a thread that returns from PyTorch would abort the process.
     atexit.register(line.close)
     try:
         yield from _ahead(line, iter(slices), most)
@@ -210,7 +213,7 @@ def batches_in_order(
 def _ahead(
     line: _Line[ReadT], slices: Iterator[Slice], most: int
 ) -> Generator[Finished, None, None]:
-    """Each slice's batch, in order, ``most`` of them given to the threads at a time."""
+    """The batch of each slice, in order, with at most ``most`` queued or ready at a time."""
     given: deque[Future[Finished]] = deque()
     while True:
         line.readers.check_process()
@@ -220,12 +223,14 @@ def _ahead(
             return
         finished = _result(given.popleft())
         yield finished
-        del finished  # or it would be held while the next one is waited for
+        del finished  # or it would stay in memory while waiting for the next one
 
 
 def _result(future: "Future[Finished]") -> Finished:
-    """What a thread made, or its error; ours without the frames in which it came about, which hold
-    memory as long as somebody keeps the error.
+    """The result of a future, or its error.
+
+    The package's own errors lose their traceback, which would keep batches in memory as long as
+    somebody keeps the error.
     """
     try:
         return future.result()

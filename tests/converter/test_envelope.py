@@ -58,7 +58,7 @@ def test_no_black_is_shown_of_what_they_are_built_for(white: Own) -> None:
     found = [batch for _ in range(8) for batch in loader({"own": white.out}, policy)]
     assert max(float(batch["sc"].max()) for batch in found) == 1.5
     assert min(int(batch["img"].min()) for batch in found) > 250
-    with pytest.raises(UsageError, match=r"own: .* 1\.5 times .* 1\.6; .* --envelope 1\.6"):
+    with pytest.raises(UsageError, match=r"own: .* up to 1\.5, .* 1\.6; .* --envelope 1\.6"):
         loader({"own": white.out}, replace(WIDE, scale_clip=0.6))
 
 
@@ -69,7 +69,9 @@ def test_of_several_sets_the_narrowest_decides_and_is_named(white: Own, tmp_path
     loader({"wide": white.out}, WIDE)
     loader(sets, AugmentationPolicy(occlude=0))
     for order in (("wide", "narrow"), ("narrow", "wide")):
-        with pytest.raises(UsageError, match=r"narrow: the crops hold boxes up to 1\.25 times"):
+        with pytest.raises(
+            UsageError, match=r"narrow: the stored crops have room for scales up to 1\.25,"
+        ):
             loader({name: sets[name] for name in order}, WIDE)
 
 

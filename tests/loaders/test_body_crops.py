@@ -246,15 +246,15 @@ def test_too_few_stored_pixels_are_refused_with_the_numbers(people: OwnSet, tmp_
     AugmentationPolicy().check_pixels(16, 4096, "bedlam")
     with pytest.raises(
         UsageError,
-        match=r"bedlam: .* down to 96 of the 256 px .*, 5\.33 times enlarged at res=512, at most "
-        r"3; build it with --box-px 456 or more",
+        match=r"bedlam: .* few as 96 of the 256 px .*, enlarged 5\.33 times at res=512; at most "
+        r"3 times .*; build the shards with --box-px 456 or more",
     ):
         policy.check_pixels(256, 512, "bedlam")
     policy.check_pixels(456, 512, "bedlam")
     AugmentationPolicy(lower_body=0.1, scale_sigma=0).check_pixels(256, 384, "bedlam")
     small = build_own(tmp_path, people.frames[:1], people.rows[:1], "--box-px", 64)
     source = {"own": (str(small.shards), 1.0)}
-    with pytest.raises(UsageError, match=r"own: .* down to 24 of the 64 px"):
+    with pytest.raises(UsageError, match=r"own: .* few as 24 of the 64 px"):
         StreamingLoader(source, StreamOptions(policy=policy, batch_size=1, res=96))
     StreamingLoader(source, StreamOptions(batch_size=1, res=96))
     with pytest.raises(

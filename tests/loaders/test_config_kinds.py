@@ -79,7 +79,7 @@ def test_what_such_a_config_refuses_is_one_line(make: Callable[[Any], Any]) -> N
     for section, said in (
         ({"LIST": ["a"]}, "DATASET.PARTITION must be a list"),
         ({"LIST": "a", "PARTITION": [1.0]}, "DATASET.LIST must be a list, got 'a'"),
-        ({"LIST": ["a", "a"], "PARTITION": [0.5, 0.5]}, "name each data set once"),
+        ({"LIST": ["a", "a"], "PARTITION": [0.5, 0.5]}, "name each dataset once"),
     ):
         with pytest.raises(UsageError, match=said):
             parse_config(make({"DATASET": section}), "cfg")

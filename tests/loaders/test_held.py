@@ -62,7 +62,7 @@ def test_black_outside_the_frame_is_not_refused(white: list[Sample]) -> None:
     """A box that leaves its frame, and one whose crop holds the whole frame."""
     assert black(render(white[1], Augmentation(sc=1.25, rot=30.0), RAW)) > 500
     assert black(render(white[2], Augmentation(sc=4.0, rot=77.0), RAW)) > 1000
-    with pytest.raises(UsageError, match="beyond what the stored crop holds"):
+    with pytest.raises(UsageError, match="of the frame outside the stored crop"):
         render(white[1], Augmentation(sc=2.5), RAW)
 
 

@@ -27,11 +27,11 @@ ONE: dict[str, Any] = {"num_workers": 0, "rank": 0, "world_size": 1, "batch_size
         ({"bedlam": 95.5, "agora": 5.6}, r"they sum to 101\.1"),
         ({"bedlam": 0, "agora": 0}, "they sum to 0"),
         ({"bedlam": 3, "agora": 0.5}, r"they sum to 3\.5"),
-        ({"bedlam": 1.5, "agora": -0.5}, "agora: its ratio must be a number of at least 0"),
-        ({"bedlam": math.nan, "agora": 1.0}, "bedlam: its ratio must be .* got nan"),
-        ({"bedlam": math.inf, "agora": 0.0}, "bedlam: its ratio must be .* got inf"),
-        ({"bedlam": "0.5", "agora": 0.5}, "bedlam: its ratio must be .* got '0.5'"),
-        ({"bedlam": None, "agora": 1.0}, "bedlam: its ratio must be .* got None"),
+        ({"bedlam": 1.5, "agora": -0.5}, "agora: the ratio must be a number of at least 0"),
+        ({"bedlam": math.nan, "agora": 1.0}, "bedlam: the ratio must be .* got nan"),
+        ({"bedlam": math.inf, "agora": 0.0}, "bedlam: the ratio must be .* got inf"),
+        ({"bedlam": "0.5", "agora": 0.5}, "bedlam: the ratio must be .* got '0.5'"),
+        ({"bedlam": None, "agora": 1.0}, "bedlam: the ratio must be .* got None"),
         ({}, "sources: none given"),
     ],
 )
@@ -73,7 +73,7 @@ def test_ratios_that_mean_shares_are_taken_so(
         given = stream(shards, dict(zip(["bedlam", "agora"], ratios, strict=True)))
     (line,) = [one.getMessage() for one in caplog.records if "ratios" in one.getMessage()]
     said = f"bedlam {shares[0]:.4g}, agora {shares[1]:.4g}"
-    assert line == f"the ratios sum to {total} and are taken as shares of that: {said}"
+    assert line == f"the ratios sum to {total} and are divided by their sum: {said}"
     found = [source["ratio"] for source in given.state_dict()["sources"]]
     assert found == pytest.approx(shares, abs=1e-12)
     stream(shards, dict(zip(["bedlam", "agora"], found, strict=True))).load_state_dict(
@@ -104,7 +104,7 @@ def test_ratios_that_mean_shares_are_taken_so(
         ({"rank": 2, "world_size": 2}, "rank: must be a whole number from 0 to 1, got 2"),
         ({"rank": -1, "world_size": 2}, "rank: must be .* got -1"),
         ({"rank": 0, "world_size": 0}, "world_size: must be .* got 0"),
-        ({"rank": 1}, "rank and world_size go together"),
+        ({"rank": 1}, "rank and world_size must be given together"),
         ({"policy": None}, "policy: must be an AugmentationPolicy, got None"),
         ({"policy": {"flip": 0.5}}, "policy: must be an AugmentationPolicy"),
         ({"augment": "no"}, "augment: must be one of True, False, got 'no'"),
@@ -180,7 +180,7 @@ def test_a_policy_wider_than_the_shards(shards: Path) -> None:
     from refit_shard import AugmentationPolicy
 
     wide = AugmentationPolicy(scale_clip=0.3)
-    with pytest.raises(UsageError, match=r"bedlam: .*1\.25 .*1\.3"):
+    with pytest.raises(UsageError, match=r"bedlam: .*1\.25, .*1\.3"):
         stream(shards, policy=wide)
     assert len(all_items(stream(shards, policy=wide, augment=False))) == 36
 
@@ -252,15 +252,15 @@ def test_from_config_of_the_shortest_file(shards: Path, tmp_path: Path) -> None:
     [
         ("DATASET: {LIST: [a, b], PARTITION: [1.0]}", "LIST has 2 names.*PARTITION 1 ratios"),
         ("DATASET: {LIST: [a, b], PARTITION: [0.5, 0.4]}", r"sum to 1, they sum to 0\.9"),
-        ("DATASET: {LIST: [a, a], PARTITION: [0.5, 0.5]}", "name each data set once"),
-        ("DATASET: {LIST: [a], PARTITION: [1.0e+400]}", "a: its ratio must be .* got inf"),
-        (f"DATASET: {{LIST: [a], PARTITION: [{10**400}]}}", "a: its ratio must be .* got 1000"),
-        ("DATASET: {LIST: [a, 7], PARTITION: [0.5, 0.5]}", "name each data set once"),
+        ("DATASET: {LIST: [a, a], PARTITION: [0.5, 0.5]}", "name each dataset once"),
+        ("DATASET: {LIST: [a], PARTITION: [1.0e+400]}", "a: the ratio must be .* got inf"),
+        (f"DATASET: {{LIST: [a], PARTITION: [{10**400}]}}", "a: the ratio must be .* got 1000"),
+        ("DATASET: {LIST: [a, 7], PARTITION: [0.5, 0.5]}", "name each dataset once"),
         ("DATASET: {LIST: a, PARTITION: 1.0}", r"DATASET\.LIST must be a list, got 'a'"),
         ("DATASET: {LIST: [a]}", r"DATASET\.PARTITION must be a list, got None"),
         ("DATASET: {LIST: [], PARTITION: []}", r"DATASET\.LIST must be a list"),
-        ("DATASET: {LIST: [a], PARTITION: [.nan]}", "a: its ratio must be .* got nan"),
-        ("DATASET: {LIST: [a], PARTITION: ['1']}", "a: its ratio must be .* got '1'"),
+        ("DATASET: {LIST: [a], PARTITION: [.nan]}", "a: the ratio must be .* got nan"),
+        ("DATASET: {LIST: [a], PARTITION: ['1']}", "a: the ratio must be .* got '1'"),
         ("DATASET: [1, 2]", "must hold DATASET with LIST and PARTITION"),
         ("TRAIN: {BATCH_SIZE: 64}", "must hold DATASET with LIST and PARTITION"),
         ("", "must hold DATASET"),
@@ -309,8 +309,7 @@ def test_a_negative_seed_is_drawn(
     assert seeds[0] != seeds[1]
     said = [one.getMessage() for one in caplog.records]
     assert [line for line in said if "SEED_VALUE" in line] == [
-        f"seed: {seed}, drawn as none is given; SEED_VALUE: {seed} repeats this stream"
-        for seed in seeds
+        f"seed: {seed}, drawn at random; SEED_VALUE: {seed} repeats this stream" for seed in seeds
     ]
     stated = StreamingLoader.from_config(config, shards=str(shards), batch_size=9, seed=seeds[0])
     assert all_items(stated) == all_items(loaders[0])

@@ -162,7 +162,7 @@ def test_a_regressor_that_is_not_there_is_said_before_training(
     )
     (line,) = [one.getMessage() for one in caplog.records if "regressor" in one.getMessage()]
     assert "J_regressor_h36m.npy of SPIN's data package" in line
-    with pytest.raises(UsageError, match="no H36M joint regressor"):
+    with pytest.raises(UsageError, match="H36M joint regressor is missing"):
         _ = test_loader.dataset.J_regressor
     assert len(list(test_loader)) == 1
 
@@ -324,7 +324,7 @@ def bad_configs(shards: Path) -> Iterator[tuple[Any, type[Exception], str]]:
     """Configs that cannot work, with what must be said."""
     yield SimpleNamespace(IMG_RES=256), UsageError, "DATASET"
     yield config_of(shards, PARTITION=[0.5, 0.4]), UsageError, r"sum to 1.*0\.9"
-    yield config_of(shards, PARTITION=[3, -1]), UsageError, "agora: its ratio must be"
+    yield config_of(shards, PARTITION=[3, -1]), UsageError, "agora: the ratio must be"
     yield config_of(shards, PARTITION=[1.0]), UsageError, "2 names.*1 ratios"
     yield config_of(shards / "nowhere"), UsageError, "no finished shards"
 

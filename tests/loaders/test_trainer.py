@@ -173,7 +173,7 @@ def test_another_partition_goes_on_where_it_is_meant(job: Job) -> None:
     assert refused.code == 2
     assert "ratio is 0.6, this loader's is 0.75" in refused.err
     assert "with ReFit's trainer get_dataloaders(cfg, changed=('ratios',))" in refused.err
-    assert "are taken as shares of that: agora 0.75, coco 0.25" in refused.err
+    assert "are divided by their sum: agora 0.75, coco 0.25" in refused.err
     changed = job.run(**how, partition=(3, 1), CHANGED=["ratios"], MAX_STEP=3)
     assert changed.code == 0, changed.err
     seen = [tuple(name) for step in first.steps + changed.steps for name in step["names"]]
@@ -187,7 +187,7 @@ def test_a_validation_without_a_regressor_stops_before_training(job: Job, tmp_pa
     (tmp_path / "data/shards").symlink_to(data / "shards")
     stopped = job.run(EVAL_JOINTS="none", MAX_STEP=1)
     assert stopped.code == 2
-    assert "no H36M joint regressor" in stopped.err.splitlines()[-1]
+    assert "H36M joint regressor is missing" in stopped.err.splitlines()[-1]
     assert stopped.lines == []
     (tmp_path / "data/smpl").mkdir()
     (tmp_path / "data/smpl/J_regressor_h36m.npy").symlink_to(data / "smpl/J_regressor_h36m.npy")
@@ -266,4 +266,4 @@ def test_rank_0_draws_the_seed_for_all(job: Job, tmp_path: Path) -> None:
     assert seed == other
     assert not set(yaml.safe_load(first)) & set(yaml.safe_load(second))
     for _, err in run_ranks(job.project, ""):
-        assert re.search(r"UsageError: SEED_VALUE: .*rank \d of 2 cannot hear from rank 0", err)
+        assert re.search(r"UsageError: SEED_VALUE: .*rank \d of 2 cannot receive it from rank", err)

@@ -197,7 +197,7 @@ def test_a_state_of_another_transform_is_refused(shards: Path) -> None:
         "None": stream(shards),
     }
     for had, has in (("one", "two"), ("one", "None"), ("None", "two")):
-        said = f"transform is '?{had}'?, this loader's is '?{has}'?; a deliberate change: "
+        said = f"transform is '?{had}'?, this loader's is '?{has}'?; if the change is intended: "
         with pytest.raises(UsageError, match=said + r".*changed=\('transform',\)"):
             loaders[has].load_state_dict(states[had])
         with pytest.raises(UsageError, match="transform is"):

@@ -313,7 +313,7 @@ def test_an_iterator_of_a_parent_says_that_it_cannot_go_on(shards: Path) -> None
 
     child = context.Process(target=work)
     child.start()
-    assert "in the process that began it" in queue.get(timeout=60)
+    assert "in the process that created it" in queue.get(timeout=60)
     assert queue.get(timeout=60) == expected
     child.join(60)
     assert child.exitcode == 0

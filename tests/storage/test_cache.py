@@ -109,7 +109,7 @@ def stream(url: str, **options: Any) -> StreamingLoader:
 
 def needed(far: Far, **options: Any) -> int:
     """The bytes that a cache of one byte is told to have."""
-    with pytest.raises(UsageError, match=r"cache_bytes: 1 is too little: \d+ bytes") as caught:
+    with pytest.raises(UsageError, match=r"cache_bytes: 1 is too small: \d+ bytes") as caught:
         far.stream(1, **options)
     return int(str(caught.value).split(": ")[2].split()[0])
 
@@ -213,8 +213,8 @@ def test_without_a_cache_samples_are_read_from_the_store(far: Far, num_workers: 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"cache": "c"}, "cache and cache_bytes go together"),
-        ({"cache_bytes": 5}, "cache and cache_bytes go together"),
+        ({"cache": "c"}, "cache and cache_bytes must be given together"),
+        ({"cache_bytes": 5}, "cache and cache_bytes must be given together"),
         ({"cache": "s3://b/c", "cache_bytes": 5}, "cache: must be on this machine, got 's3://b/c'"),
         ({"cache": "c", "cache_bytes": "lots"}, "cache_bytes: must be a number of bytes such as"),
         ({"cache": "c", "cache_bytes": 0}, "cache_bytes: must be a number of bytes such as"),
@@ -526,7 +526,7 @@ def test_a_download_that_hangs_elsewhere_is_one_error(
     slots = far.slots(cache)
     lock = cache.lock_of(slots[5].name)
     with a_process_holds(lock) as pid:
-        with pytest.raises(StorageError, match=rf"{lock}: process {pid} holds .* got nowhere"):
+        with pytest.raises(StorageError, match=rf"{lock}: process {pid} holds .* without progress"):
             all_items(loader)
         assert f"{lock}: process {pid} holds this lock" in caplog.text
         assert not [one for one in threading.enumerate() if "refit" in one.name]

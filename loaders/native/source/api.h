@@ -1,5 +1,5 @@
-// The C interface of the library: batches are read and drawn by two calls. Python fills in arrays of
-// these structs (loaders/native/__init__.py has the same fields in the same order).
+// The C interface of the library: one call reads a batch, another draws it. Python fills in arrays of
+// these structs (loaders/native/interface.py has the same fields in the same order).
 //
 // Every pointer must be valid for the bytes stated beside it; what those bytes hold is not trusted.
 #pragma once
@@ -10,33 +10,33 @@
 
 enum RefitCode : int32_t {
     REFIT_OK = 0,
-    REFIT_NOT_OURS = 1,      // a JPEG of another kind than a build writes: decode it elsewhere
+    REFIT_NOT_OURS = 1,      // a JPEG of another form than a build writes: the caller decodes it
     REFIT_READ_FAILED = 2,   // detail: errno
-    REFIT_CUT_SHORT = 3,     // the file ends early; detail: bytes that there were
-    REFIT_NO_LABELS = 4,     // other bytes than the .npy header behind the JPEG
-    REFIT_LABELS_CRC = 5,    // the record's CRC-32C is another
-    REFIT_JPEG_CRC = 6,      // the JPEG's CRC-32C is another than the record states
+    REFIT_CUT_SHORT = 3,     // the file ends early; detail: number of bytes read
+    REFIT_NO_LABELS = 4,     // the .npy header is not found after the JPEG
+    REFIT_LABELS_CRC = 5,    // the record's CRC-32C is wrong
+    REFIT_JPEG_CRC = 6,      // the JPEG's CRC-32C is not the one that the record states
     REFIT_OTHER_SIZE = 7,    // the JPEG's header states another size; detail: width << 16 | height
     REFIT_TOO_LARGE = 8,     // more pixels than a stored crop may have
     REFIT_MARKERS = 9,       // restart markers are missing or out of order; detail: good MCUs
     REFIT_DAMAGED = 10,      // an MCU's data are damaged; detail: its number
-    REFIT_BAD_MAP = 11,      // the map from output to stored pixels makes no sense
+    REFIT_BAD_MAP = 11,      // the map from output to stored pixels is not valid
     REFIT_NO_MEMORY = 12,
     REFIT_BAD_CALL = 13,     // an argument is out of its bounds
 };
 
 enum RefitImage : int32_t {
     REFIT_UINT8 = 0,     // (res, res, 3) uint8 RGB, before the channel factors
-    REFIT_FLOAT32 = 1,   // (3, res, res) float32: factors, whole levels, normalised
+    REFIT_FLOAT32 = 1,   // (3, res, res) float32: times factors, truncated, normalised
     REFIT_BFLOAT16 = 2,  // the same, rounded to the nearest bfloat16
 };
 
-// Bytes of any value that must be readable and writable behind each JPEG.
+// Number of bytes, of any value, that must be readable and writable after each JPEG.
 constexpr int64_t REFIT_SLACK = 2048;
 
 // Bytes of a record that are copied into a row.
 struct RefitSpan {
-    int64_t begin, to, length;  // the first byte in the record, the first in the row, how many
+    int64_t begin, to, length;  // first byte in the record, first byte in the row, count
 };
 
 // One sample to be read: `jpeg_length` bytes of JPEG, padding to 512 bytes, a tar header of 512, the
@@ -53,22 +53,22 @@ struct RefitRead {
     int64_t row_length;
     const RefitSpan* spans;
     int64_t span_count;
-    int64_t jpeg_crc_at;    // the record's byte at which the JPEG's CRC stands
+    int64_t jpeg_crc_at;    // offset of the JPEG's CRC in the record
     int32_t descriptor;     // of the file; -1: the bytes are in `data` already
     int32_t code;           // out
     int64_t detail;         // out
 };
 
-// What a camera does to an image once its occluders are on it, in this order.
+// Effects on an image after its occluders are pasted, in this order.
 struct RefitEffects {
-    int32_t cells;       // side that it is scaled down to and up again; `res`: it is not
-    uint16_t blur[16];   // 256ths: what a pixel weighs, and those k beside it; {256, 0, …}: no blur
-    int32_t gray;        // not 0: without colour
-    int32_t contrast;    // 256ths, 0 to 1024: factor on the distance from 127.5
-    int32_t brightness;  // 256ths of a level, -65280 to 65280: added
+    int32_t cells;       // side after scaling down, before scaling up again; `res`: no scaling
+    uint16_t blur[16];   // 256ths: weight of a pixel at distance k; {256, 0, …}: no blur
+    int32_t gray;        // not 0: gray
+    int32_t contrast;    // 256ths, 0 to 1024: factor on the difference from 127.5
+    int32_t brightness;  // 256ths of a pixel value, -65280 to 65280: added
 };
 
-// One image to be drawn. `map` takes output pixels to stored pixels: x = m0 u + m1 v + m2, y alike.
+// One image to draw. `map`, from output to stored pixels: x = m0 u + m1 v + m2, y = m3 u + m4 v + m5.
 struct RefitSample {
     const uint8_t* jpeg;    // `jpeg_length` bytes and REFIT_SLACK; unused where `rgb` is given
     int64_t jpeg_length;
@@ -78,7 +78,7 @@ struct RefitSample {
     double map[6];
     int32_t height, width;  // of the stored crop
     float factors[3];       // of R, G and B
-    int32_t pastes;         // how many occluders; they follow on each other
+    int32_t pastes;         // number of occluders, from `first_paste` on
     int64_t first_paste;
     int32_t code;           // out
     int32_t unused;
@@ -93,7 +93,7 @@ struct RefitCutOut {
     int32_t unused;
 };
 
-// A cut-out to be blended, `size` times as large, with its middle at (x, y) output pixels.
+// A cut-out to blend, scaled by `size`, with its centre at (x, y) output pixels.
 struct RefitPaste {
     double x, y, size;
     int64_t cut_out;
@@ -106,7 +106,7 @@ struct RefitBatch {
     int64_t cut_out_count;
     const RefitPaste* pastes;
     int64_t paste_count;
-    float scale[3], shift[3];  // of a whole level: value = level * scale - shift
+    float scale[3], shift[3];  // normalisation: value = level * scale - shift
     int32_t res;               // side of the output
     int32_t image;             // RefitImage
     int32_t portable;          // not 0: without AVX2
@@ -136,5 +136,5 @@ REFIT_EXPORT uint32_t refit_crc32c(const uint8_t* data, int64_t length, int32_t 
 // 6), and REFIT_SLACK (7).
 REFIT_EXPORT int64_t refit_size(int32_t which);
 
-// Whether this processor has what the fast path needs.
+// 1 if this processor has the instructions of the AVX2 code.
 REFIT_EXPORT int32_t refit_has_avx2();

@@ -1,4 +1,4 @@
-// What all files share: inlining, the processor's abilities, memory that grows.
+// Shared by all files: inlining, processor features, growing memory.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define REFIT_X86 1
-// The fast functions; they are called only where the processor has these.
+// Attribute of the fast functions, which are called only if the processor has these features.
 #if defined(__clang__)
 #define FAST __attribute__((target("avx2,bmi,bmi2,lzcnt,sse4.2,popcnt,crc32")))
 #else
@@ -43,8 +43,8 @@ INLINE int clamped(int value, int low, int high) {
 // Weights of neighbours are 64ths.
 constexpr int WEIGHT_BITS = 6, WEIGHT = 1 << WEIGHT_BITS;
 
-// Where the middle of pixel `u` of `size` lies in `source` pixels, which need be no whole number times
-// 2^-level; in 64ths of a pixel of the level, rounded, at the nearest of its `count` pixels.
+// Position of the centre of pixel `u` of `size` pixels in an image of `source` pixels at level `level`
+// (halved `level` times), in 64ths of the level's pixels, rounded and clamped to its `count` pixels.
 INLINE int32_t place_of(int64_t u, int64_t size, int64_t source, int level, int count) {
     const int64_t across = size << level;
     const int64_t at =
@@ -53,7 +53,7 @@ INLINE int32_t place_of(int64_t u, int64_t size, int64_t source, int level, int 
     return static_cast<int32_t>(at < 0 ? 0 : at > last ? last : at);
 }
 
-// Memory that is used again and grows where it must; what it held is lost then.
+// Reusable memory that grows if necessary; growing loses its content.
 class Buffer {
   public:
     Buffer() = default;
@@ -61,14 +61,14 @@ class Buffer {
     Buffer& operator=(const Buffer&) = delete;
     ~Buffer() { free(memory_); }
 
-    // At least `size` bytes, aligned to 64; null where there is no memory.
+    // Room for at least `count` values, aligned to 64 bytes; null if out of memory.
     template <typename T> T* of(int64_t count) {
         const size_t size = (static_cast<size_t>(count) * sizeof(T) + 127) & ~size_t{63};
         if (size > size_) {
             release();
             memory_ = aligned_alloc(64, size);
             if (memory_ == nullptr) return nullptr;
-            memset(memory_, 0, size);  // so that no result can depend on what was there
+            memset(memory_, 0, size);  // so that no result can depend on old content
             size_ = size;
         }
         return static_cast<T*>(memory_);
@@ -80,7 +80,7 @@ class Buffer {
         size_ = 0;
     }
 
-    // An image of an unusual size must not hold its memory for ever.
+    // Frees the memory if an unusually large image has made it grow.
     void shrink() {
         if (size_ > size_t{64} << 20) release();
     }

@@ -1,5 +1,5 @@
-// What this processor can do. Asked of the processor itself, since __builtin_cpu_supports answers no
-// to everything where zig's runtime is linked.
+// The features of this processor, from cpuid, because __builtin_cpu_supports always returns false if
+// zig's runtime is linked.
 #include "common.h"
 
 #if REFIT_X86
@@ -23,8 +23,8 @@ bool find_avx2() {
 #endif
 }
 
-// Once, when the library is loaded: the question takes long on a virtual machine. Not in a function
-// or a header, where its guard would want C++'s runtime.
+// Computed once, when the library is loaded, because cpuid is slow on a virtual machine. A static in
+// a function or a header would need a guard from the C++ runtime.
 const bool HAS_AVX2 = find_avx2();
 
 }  // namespace

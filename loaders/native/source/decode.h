@@ -1,4 +1,4 @@
-// Decoding those MCUs of a stored crop that are shown, into planes.
+// Decodes the MCUs of a stored crop that are shown, into planes.
 #pragma once
 
 #include "api.h"
@@ -40,7 +40,8 @@ struct Decoder {
     }
 };
 
-// A JPEG's header, read once for all that have it; null: not of our kind, or no memory.
+// The parsed header of a JPEG, cached for JPEGs with the same one; null: not of the form that a build
+// writes, or out of memory.
 const Header* find_header(Decoder* decoder, const uint8_t* jpeg, int64_t length);
 
 // Decodes the region of a JPEG of this header and size, which has REFIT_SLACK bytes behind it.

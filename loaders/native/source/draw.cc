@@ -14,7 +14,7 @@ namespace {
 
 constexpr int MOST_RES = 4096, MOST_THREADS = 256;
 
-// What one thread has for itself.
+// Memory of one thread.
 struct Worker {
     Decoder decoder;
     Occluder occluder;
@@ -33,7 +33,8 @@ struct Workspace {
     Worker* workers;
 };
 
-// The planes of what a sample shows; none where it shows nothing. NOT_OURS where others decode it.
+// Decodes the part of a sample that is shown; empty planes if nothing is. NOT_OURS: another decoder is
+// needed.
 RefitCode decode(Worker* worker, const RefitSample& sample, const Map& map, int res, bool fast,
                  Planes* planes, int64_t* detail) {
     const Header* header = find_header(&worker->decoder, sample.jpeg, sample.jpeg_length);

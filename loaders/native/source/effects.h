@@ -1,4 +1,4 @@
-// What a camera does to a whole image: fewer pixels, blur, no colour, other contrast and brightness.
+// Effects on a whole image: downscaling, blur, gray, contrast and brightness.
 #pragma once
 
 #include "api.h"

@@ -1,4 +1,4 @@
-// The map from output pixels to stored pixels in whole numbers, and which MCUs it shows.
+// The map from output to stored pixels in fixed-point numbers, and the MCUs that it shows.
 #pragma once
 
 #include "common.h"
@@ -10,7 +10,7 @@ struct Map {
     int bits;
 };
 
-// False where a number is not finite or leads too far.
+// False if a number is not finite or too large.
 bool make_map(const double affine[6], int height, int width, Map* map);
 
 // The u of 0 … res - 1 with low <= begin + u step < high, from `first` to `end` - 1; narrows both.

@@ -1,4 +1,4 @@
-// Reading samples: the bytes, and whether they are those that were built.
+// Reads samples and checks them against their checksums.
 #include <cerrno>
 #include <ctime>
 #include <unistd.h>

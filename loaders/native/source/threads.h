@@ -1,12 +1,12 @@
-// Work on many items by several threads that live as long as the call.
+// Distributes work on many items to threads that are started for one call.
 #pragma once
 
 #include <pthread.h>
 
 #include "common.h"
 
-// Calls `work(item, thread)` for each item, by `threads` threads of which the caller is number 0.
-// Where the system gives no more threads, fewer do it.
+// Calls `work(item, thread)` for each item, in `threads` threads; the calling thread is number 0.
+// If the system cannot start that many threads, fewer are used.
 template <typename Work> void spread(int64_t count, int threads, const Work& work) {
     struct Shared {
         const Work* work;
