@@ -7,7 +7,6 @@ from pyarrow import parquet
 
 from refit_shard.converter.export.plan import Part, SetExport
 from refit_shard.converter.export.reading import read_rows
-from refit_shard.shards_spec.errors import ShardError
 from refit_shard.shards_spec.fields import Field, arrow_schema
 from refit_shard.shards_spec.storage.folder import Folder
 
@@ -42,19 +41,6 @@ def write_parquet(chosen: SetExport, folder: Folder, on_rows: Callable[[int], No
             batches = [_batch(chosen, part, schema) for part in parts]
             writer.write_table(pa.Table.from_batches(batches))
             on_rows(chosen.rows_of(index))
-
-
-def rows_in_parquet(folder: Folder, name: str) -> int:
-    """How many rows a file says that it has.
-
-    Raises:
-        ShardError: it is damaged.
-    """
-    try:
-        with folder.local_copy(name) as local, local.open(name) as file:
-            return int(parquet.ParquetFile(file).metadata.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{folder.url}/{name}: not a readable Parquet file ({error})") from error
 
 
 def _batch(chosen: SetExport, part: Part, schema: pa.Schema) -> pa.RecordBatch:
