@@ -255,11 +255,11 @@ def test_foreign_weights_are_refused(backbone: HumanModel, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="must hold a dictionary, got list"):
         load_pretrained(backbone.backbone, path)
     torch.save({"conv1.weight": HumanModel}, path)
-    with pytest.raises(UsageError, match="not a torch.save file of plain tensors") as caught:
+    with pytest.raises(UsageError, match="file of plain tensors") as caught:
         load_pretrained(backbone.backbone, path)
     assert "\n" not in str(caught.value)
     path.write_bytes(b"no weights")
-    with pytest.raises(UsageError, match="not a torch.save file of plain tensors"):
+    with pytest.raises(UsageError, match="file of plain tensors"):
         load_pretrained(backbone.backbone, path)
     with pytest.raises(UsageError, match="No such file"):
         load_pretrained(backbone.backbone, tmp_path / "missing.pth")
