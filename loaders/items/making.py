@@ -85,7 +85,7 @@ def check_crc(data: bytes | memoryview, expected: int) -> None:
         FrameError: the CRC differs.
     """
     if crc32c(data) != expected:
-        raise FrameError("corrupt", "crc32c is not that of the index; run refit-shard verify")
+        raise FrameError("corrupt", "crc32c differs from the index; run refit-shard verify")
 
 
 def make_labels(

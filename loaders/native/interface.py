@@ -158,9 +158,9 @@ _AGAIN = "run refit-shard verify"
 # For each code: True if the error is about the image, and the message; {} is the detail.
 _SAID = {
     Code.CUT_SHORT: (False, f"the tar ends after {{}} bytes of the sample; {_AGAIN}"),
-    Code.NO_LABELS: (False, f"no labels behind the JPEG; {_AGAIN}"),
+    Code.NO_LABELS: (False, f"no labels after the JPEG; {_AGAIN}"),
     Code.LABELS_CRC: (False, f"the labels are damaged (crc32c); {_AGAIN}"),
-    Code.JPEG_CRC: (True, f"crc32c is not that of the index; {_AGAIN}"),
+    Code.JPEG_CRC: (True, f"crc32c differs from the index; {_AGAIN}"),
     Code.OTHER_SIZE: (True, "the JPEG is {width}x{height}, the index states another size"),
     Code.TOO_LARGE: (True, "the index states too many pixels"),
     Code.MARKERS: (True, "restart markers are wrong after {} good MCUs"),

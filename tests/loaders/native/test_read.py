@@ -86,8 +86,8 @@ def test_damage_is_named(made: Set) -> None:
     record = end - made.layout.dtype.itemsize
     labels = record - len(made.layout.header)
     for at, kind, said in (
-        (offset + 900, FrameError, "crc32c is not that of the index"),
-        (labels + 20, ShardError, "no labels behind the JPEG"),
+        (offset + 900, FrameError, "crc32c differs from the index"),
+        (labels + 20, ShardError, "no labels after the JPEG"),
         (record + 50, ShardError, "the labels are damaged"),
         (end - 1, ShardError, "the labels are damaged"),
     ):
