@@ -19,7 +19,7 @@ _PATIENCE = 90.0
 
 @dataclass(frozen=True)
 class Many:
-    """A data set of many shards and the hashes of its undisturbed build.
+    """A dataset of many shards and the hashes of its undisturbed build.
 
     Frames 7 and 11 cannot be used; ``people`` rows of each are in quarantine.
     """

@@ -48,7 +48,7 @@ FRAMES = {"bedlam": 8, "agora": 3, "coco": 6, "3dpw": 4}
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four data sets in their true layouts as folders, and their shards."""
+    """Four datasets in their true layouts as folders, and their shards."""
     folder = tmp_path_factory.mktemp("trees")
     trees = [make_tree(name, folder, frames=frames) for name, frames in FRAMES.items()]
     assert build(folder, make_config(folder, trees)) == dict.fromkeys(FRAMES, 0)
@@ -56,7 +56,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(folder: Path, config: Path) -> dict[str, int]:
-    """Build all data sets; how many archives a line names, by data set."""
+    """Build all datasets; how many archives a line names, by dataset."""
     names = [part for name in FRAMES for part in ("--dataset", name)]
     how = ["--data-config", config, "--out", folder / "shards", "--workers", 0]
     result = refit("build", *names, *how, "--samples-per-shard", 9)
@@ -112,14 +112,14 @@ def backslashed(data: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Own:
-    """A small data set in a folder, built."""
+    """A small dataset in a folder, built."""
     tree = own(tmp_path_factory.mktemp("plain"), rows=12)
     assert tree.build("--samples-per-shard", 4).code == 0
     return tree
 
 
 def packed(plain: Own, folder: Path, name: str, data: bytes) -> Own:
-    """The same data set with one archive in place of its files."""
+    """The same dataset with one archive in place of its files."""
     tree = own(folder, rows=12)
     shutil.rmtree(tree.root)
     (tree.root / name).parent.mkdir(parents=True)

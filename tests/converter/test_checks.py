@@ -17,7 +17,7 @@ Labels = dict[str, Any]
 
 
 class Spoilt:
-    """A tree of a registered data set whose npz is another's to change."""
+    """A tree of a registered dataset whose npz is another's to change."""
 
     def __init__(self, tree: Tree, folder: Path) -> None:
         self.name = tree.name

@@ -1,4 +1,4 @@
-"""Each fault is planted in a data set that was fine, and the doctor names it and its fix."""
+"""Each fault is planted in a dataset that was fine, and the doctor names it and its fix."""
 
 import zipfile
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def own(tmp_path: Path) -> Own:
 
 
 def examine(own: Own, sample: int | None = None, dataset: Dataset | None = None) -> Report:
-    """Everything that is said of one's own data set."""
+    """Everything that is said of one's own dataset."""
     dataset = dataset or Dataset(name="own", root_variable="OWN_ROOT")
     place = DatasetPaths(
         dataset=dataset, npz=str(own.npz), root=str(own.root), out=str(own.out), command=COMMAND

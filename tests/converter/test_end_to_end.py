@@ -1,4 +1,4 @@
-"""Each data set in its true layout is built by the command and read back by other means."""
+"""Each dataset in its true layout is built by the command and read back by other means."""
 
 import io
 import json
@@ -48,7 +48,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Seven data sets, built once."""
+    """Seven datasets, built once."""
     return Built(tmp_path_factory.mktemp("trees"))
 
 

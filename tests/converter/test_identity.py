@@ -134,7 +134,7 @@ def test_registered_names_are_not_to_be_had_by_npz(tmp_path: Path, name: str) ->
 
 
 def planned(tree: Own, **changed: Any) -> Prepared:
-    """The tree's plan with another data set, other options or another root."""
+    """The tree's plan with another dataset, other options or another root."""
     options = BuildOptions(samples_per_shard=2, **changed.pop("options", {}))
     dataset = replace(Dataset(name="own", root_variable="--root"), **changed.pop("traits", {}))
     places = {"npz": str(tree.npz), "root": str(tree.root), "out": str(tree.out)} | changed

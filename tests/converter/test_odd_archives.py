@@ -26,7 +26,7 @@ ARCHIVES: dict[str, Callable[[dict[str, bytes]], bytes]] = {
 
 
 def pack(tree: Own, name: str, make: Callable[[dict[str, bytes]], bytes]) -> Path:
-    """All frames of a data set go into one archive below its root."""
+    """All frames of a dataset go into one archive below its root."""
     files = files_below(tree.root)
     shutil.rmtree(tree.root)
     path = tree.root / name

@@ -88,7 +88,7 @@ def train(
 
 
 def make_data(folder: Path, **options: Any) -> ShardData:
-    """Batches of the small data set in a folder."""
+    """Batches of the small dataset in a folder."""
     how = {"batch_size": 2, "epoch_samples": 8, "res": 16, "num_workers": 1, **options}
     shards = str(folder / "shards")
     return ShardData(str(folder / "config.yaml"), shards=shards, validation="own", **how)

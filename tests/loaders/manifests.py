@@ -13,7 +13,7 @@ ROW_BYTES = 100
 
 
 def make_manifest(folder: Path, name: str, shard_rows: Sequence[int]) -> str:
-    """A data set whose shards have so many rows, of 100 bytes each; returns its path."""
+    """A dataset whose shards have so many rows, of 100 bytes each; returns its path."""
     shards = tuple(
         ShardEntry(
             name=f"{name}-{index:06d}",
@@ -50,7 +50,7 @@ def make_manifest(folder: Path, name: str, shard_rows: Sequence[int]) -> str:
 
 
 def make_config(folder: Path, ratios: Mapping[str, float], batch_size: int) -> Path:
-    """ReFit's YAML of these data sets."""
+    """ReFit's YAML of these datasets."""
     path = folder / "config.yaml"
     data = {"LIST": list(ratios), "PARTITION": list(ratios.values())}
     path.write_text(yaml.safe_dump({"DATASET": data, "TRAIN": {"BATCH_SIZE": batch_size}}))

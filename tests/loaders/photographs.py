@@ -1,4 +1,4 @@
-"""An own data set of real photographs, with boxes in every place that a box can have."""
+"""An own dataset of real photographs, with boxes in every place that a box can have."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def boxes(frame: U8, rng: np.random.Generator) -> list[tuple[tuple[float, float]
 
 
 def photographs() -> dict[str, list[U8]]:
-    """Photographs as they are (300 to 512 px high), and as large as the data sets' frames."""
+    """Photographs as they are (300 to 512 px high), and as large as the datasets' frames."""
     plain = [getattr(skimage.data, n)() for n in ("astronaut", "coffee", "chelsea", "rocket")]
     large = []
     for photo in plain[:3]:

@@ -63,12 +63,12 @@ def all_items(batches: Iterable[Batch]) -> list[str]:
 
 
 def names(batch: Batch) -> list[Name]:
-    """(data set, row) of each item."""
+    """(dataset, row) of each item."""
     return list(zip(batch["dataset_name"], batch["sample_index"].tolist(), strict=True))
 
 
 def all_names(batches: Iterable[Batch]) -> list[Name]:
-    """(data set, row) of the items of all batches, in order."""
+    """(dataset, row) of the items of all batches, in order."""
     return [name for batch in batches for name in names(batch)]
 
 

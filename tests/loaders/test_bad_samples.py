@@ -170,7 +170,7 @@ def sampled(npy: NpyLayout) -> Iterator[tuple[int, int]]:
 
 
 def test_damaged_labels_are_named_or_replaced_by_the_stream(shards: Path, copy: Path) -> None:
-    """A bit in any column: data set, shard, row and key are said; with ``replace`` the place holds
+    """A bit in any column: dataset, shard, row and key are said; with ``replace`` the place holds
     the next draw of its source, and all other places what they held.
     """
     name, sample, augmentation = draws_of(copy, 5, 1)[0]

@@ -86,7 +86,7 @@ def test_keys_shapes_and_dtypes_are_refits(shards: Path) -> None:
 
 
 def test_labels_belong_to_their_rows(shards: Path) -> None:
-    """What no augmentation changes is what the index says of that row of that data set."""
+    """What no augmentation changes is what the index says of that row of that dataset."""
     rows = {
         (name, int(sample["source_row"])): sample
         for name in sources(shards)

@@ -288,7 +288,7 @@ def test_random_sequences() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tiny data sets."""
+    """Three tiny datasets."""
     made = tmp_path_factory.mktemp("epochs")
     for name, rows in ROWS.items():
         tree = own(made / name, rows=rows, per_frame=5)

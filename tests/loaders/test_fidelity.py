@@ -37,7 +37,7 @@ def cameras(rng: np.random.Generator, row: Row, hw: tuple[int, int]) -> Row:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OwnSet]:
-    """Photographs as they are, and as large as the data sets' frames (these with all cameras)."""
+    """Photographs as they are, and as large as the datasets' frames (these with all cameras)."""
     rng = np.random.default_rng(0)
     made = {}
     for kind, frames in photographs().items():

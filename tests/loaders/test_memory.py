@@ -110,7 +110,7 @@ def test_what_is_lent_is_of_the_shape_that_was_asked_for(dtype: torch.dtype) -> 
 def test_a_batch_size_beyond_all_memory_hurts_no_smaller_batch(
     shards: Path, num_workers: int
 ) -> None:
-    """Such as all rows in one batch, by a size that no data set has."""
+    """Such as all rows in one batch, by a size that no dataset has."""
     loader = stream(shards, batch_size=1 << 20, drop_last=False, num_workers=num_workers, res=256)
     (batch,) = loader
     assert len(batch["img"]) == len(loader._maker.sources[0].shards)

@@ -54,7 +54,7 @@ def test_nothing_stays_after_the_loop(shards: Path, num_workers: int, how: str) 
 
 
 def test_a_loader_holds_few_file_handles(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set of thousands of shards does not run out of handles, and nothing else changes."""
+    """A dataset of thousands of shards does not run out of handles, and nothing else changes."""
     expected = all_items(stream(shards))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
     before = open_files()

@@ -1,4 +1,4 @@
-"""Training and validation rows of one data set: whole sequences, for ever on the same side."""
+"""Training and validation rows of one dataset: whole sequences, for ever on the same side."""
 
 import math
 from hashlib import sha256
@@ -108,7 +108,7 @@ def test_the_share_is_that_of_the_sequences(share: float) -> None:
 
 
 def rows_of(shards: Path, **options: Any) -> set[tuple[str, int]]:
-    """All rows that a stream of two data sets has."""
+    """All rows that a stream of two datasets has."""
     loader = stream(shards, EVERY, epoch_samples=96, **options)
     return set(all_names(loader)) | set(all_names(loader))
 
@@ -154,7 +154,7 @@ def test_a_split_is_a_part_of_the_stream(shards: Path) -> None:
 def test_with_a_filter_and_under_another_name(
     shards: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows that both keep; what the loader calls a data set does not matter."""
+    """Rows that both keep; what the loader calls a dataset does not matter."""
     split = ("train", 0.6, 2)
     few = {"bedlam": pc.field("source_row") < 20}
     both = rows_of(shards, split=split, where=few)

@@ -59,7 +59,7 @@ class Folder:
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> list[Tree]:
-    """Small trees of three data sets."""
+    """Small trees of three datasets."""
     folder = tmp_path_factory.mktemp("trees")
     frames = {"bedlam": 4, "coco": 6, "3dpw": 3}
     return [make_tree(name, folder, frames=count) for name, count in frames.items()]

@@ -22,7 +22,7 @@ ROWS = 12
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the data sets ``cats`` and ``dogs``."""
+    """A folder to work in, with the datasets ``cats`` and ``dogs``."""
     for dataset in DATASETS.values():
         monkeypatch.delenv(dataset.root_variable, raising=False)
     monkeypatch.chdir(tmp_path)

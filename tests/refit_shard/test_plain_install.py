@@ -43,7 +43,7 @@ def plain_python(
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Own:
-    """Six rows of a data set, in shards."""
+    """Six rows of a dataset, in shards."""
     names = [f"imageFiles/scene/{row // 2:03d}.jpg" for row in range(6)]
     tree = Own(tmp_path_factory.mktemp("plain"), names)
     assert tree.build().code == 0

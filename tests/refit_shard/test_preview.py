@@ -1,4 +1,4 @@
-"""Contact sheets of several data sets, of chosen rows, and under a policy."""
+"""Contact sheets of several datasets, of chosen rows, and under a policy."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ STILL = "rot_sigma: 0, scale_sigma: 0, flip: 0, colour: 0, occlude: 0"
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two data sets, of six rows and of two."""
+    """Two datasets, of six rows and of two."""
     folder = tmp_path_factory.mktemp("preview")
     for name, rows in (("large", 6), ("little", 2)):
         tree = Own(folder / name, [f"a/{row}.jpg" for row in range(rows)])

@@ -59,7 +59,7 @@ def site(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Own:
-    """A data set, in a folder of a user's own packages that must not be imported."""
+    """A dataset, in a folder of a user's own packages that must not be imported."""
     tree = own(tmp_path_factory.mktemp("user"))
     for name in OURS:
         package = tree.folder / name / "__init__.py"

@@ -61,7 +61,7 @@ EXTRINSICS = {
 
 
 def of_a_set(extrinsics: bool) -> tuple[Field, ...]:
-    """The columns of a data set."""
+    """The columns of a dataset."""
     return standard_fields(extrinsics=extrinsics, key_bytes=13, imgname_bytes=40)
 
 

@@ -29,7 +29,7 @@ OPENPOSE_FLIP += [19, 20, 21]
 
 
 def plain_name(spin: str) -> str:
-    """SPIN's name as words: without the data set, sides and toes spelled out."""
+    """SPIN's name as words: without the dataset, sides and toes spelled out."""
     words = spin.partition(" (")[0].removeprefix("OP ")
     for short, side in (("R", "right "), ("L", "left ")):
         if words[:1] == short and words[1:2].isupper():

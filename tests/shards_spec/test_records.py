@@ -40,7 +40,7 @@ def copy(built: Own, tmp_path: Path) -> Path:
 
 
 def reader(folder: Path | str) -> RecordReader:
-    """A reader of a data set with tars of its own."""
+    """A reader of a dataset with tars of its own."""
     return RecordReader(ShardSet.open(str(folder)), OpenTars())
 
 

@@ -76,7 +76,7 @@ NAMES = ("coco", "mpii", "3dpw", "h36m")
 def test_a_command_asks_a_silent_store_once_for_all_its_data_sets(
     silence: Silence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The endpoint, whatever the bucket; every data set still has its finding."""
+    """The endpoint, whatever the bucket; every dataset still has its finding."""
     monkeypatch.chdir(tmp_path)
     roots = "\n".join(f"{name}_ROOT = 's3://b/x'" for name in ("COCO", "MPII", "PW3D", "H36M"))
     files = ", ".join(f"'{name}': 's3://{name}/x.npz'" for name in NAMES)

@@ -1,4 +1,4 @@
-"""Two small data sets whose names attack the page that shows them, and its report."""
+"""Two small datasets whose names attack the page that shows them, and its report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Made:
 
 
 def make(folder: Path) -> Made:
-    """Two data sets with a frame's name in common; some rows of the first are quarantined."""
+    """Two datasets with a frame's name in common; some rows of the first are quarantined."""
     first = Own(folder / "first", [name for name in [*NAMES, ABOVE, FAR] for _ in range(2)])
     cut = first.root / "a/cut.jpg"
     cut.write_bytes(cut.read_bytes()[:-200])
