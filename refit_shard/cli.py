@@ -1,6 +1,7 @@
 """The entry point. Each command imports what it needs when it runs, so ``--help`` is quick."""
 
 import argparse
+import difflib
 import io
 import os
 import resource
@@ -95,7 +96,21 @@ def make_parser() -> argparse.ArgumentParser:
         subset_3dpw,
     ):
         module.add_parser(commands)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
     return parser
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; what a command does not know is answered with its usage and the nearest."""
+    args, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        parser: argparse.ArgumentParser = args.parser
+        options = parser.format_usage().replace("[", " ").replace("]", " ").split()
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], options, 1, 0.7)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return args
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -106,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. What goes wrong is one line on stderr."""
     _settle_streams()
     try:
-        args = make_parser().parse_args(argv)
+        args = _parse(argv)
     except SystemExit as ended:  # help, or wrong use
         if ended.code == 0 and _outcome(_flush):
             return RefitShardError.exit_code

@@ -27,6 +27,7 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 }
 _BATCH = 512
 # ``meta.dbname`` begins so: COCO2014-All, COCO2014-Part, COCO2014-Val; MPII.
+_OTHERS = "; for other annotations, COCO's own too, see docs/guides/own-data.md"
 _BASES = {"COCO2014": "coco", "MPII": "mpii"}
 
 Batch = dict[str, NDArray[Any]]
@@ -115,7 +116,7 @@ def _dataset(meta: dict[str, Any], where: str) -> str:
             return dataset
     raise SourceError(
         f"{where}: meta.dbname must begin with one of {', '.join(_BASES)}, got {dbname!r:.60}; "
-        "EFT's other sets have no place among the data sets"
+        f"EFT's other sets have no place among the data sets{_OTHERS}"
     )
 
 
@@ -126,7 +127,7 @@ def _read_one(found: Found, gathered: Gathered) -> tuple[str, list[Batch]]:
         try:
             batches = list(_batches(JsonStream(stream, gathered.on_bytes), meta))
         except (ValueError, RecursionError) as error:
-            raise SourceError(f"{found.where}: not EFT's json ({error!s:.200})") from error
+            raise SourceError(f"{found.where}: not EFT's json ({error!s:.200}){_OTHERS}") from error
     return _dataset(meta, found.where), batches
 
 

@@ -3,16 +3,17 @@
 import argparse
 
 from refit_shard.commands import Subparsers
+from refit_shard.shards_spec.errors import UsageError
 
 HELP = """\
 Add arrays of an npz to a finished set of shards, without its frames and without decoding an image:
 
   refit-shard add-labels data/shards/bedlam contact.npz --keep contact:permute=flip.json
 
-SET is a data set's folder or URL. FILE.npz has the same rows as the npz that the set was built
-from, in the same order; if it holds imgname, the frames' names are compared. Or it holds an array
-source_row with the number of each of its rows in that npz; then it needs only rows that are in the
-set. --keep is explained by refit-shard build --help.
+SET is a data set's folder or URL, or its name in data/shards. FILE.npz has the same rows as the npz
+that the set was built from, in the same order; if it holds imgname, the frames' names are compared.
+Or it holds an array source_row with the number of each of its rows in that npz; then it needs only
+rows that are in the set. --keep is explained by refit-shard build --help.
 
 The new set is written beside the old one, read again, and replaces it in one rename; until then
 both take disk space. If the command was stopped, the same command goes on.
@@ -27,7 +28,7 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("set", metavar="SET", help="folder or URL of a finished set")
+    parser.add_argument("set", metavar="SET", help="folder, URL or name of a finished set")
     parser.add_argument("npz", metavar="FILE.npz", help="the labels, a file or URL")
     parser.add_argument(
         "--keep", action="append", required=True, metavar="LABEL,…", help="which ones to add"
@@ -46,11 +47,13 @@ def run(args: argparse.Namespace) -> int:
     from refit_shard.converter.build.task import ShardResult
     from refit_shard.converter.labels.plan import LabelsRequest, plan_labels
     from refit_shard.converter.labels.work import add_labels
+    from refit_shard.rows import set_urls
 
     keep = parse_keeps(args.keep)
-    plan = plan_labels(
-        LabelsRequest(shards=args.set, npz=args.npz, keep=keep, workers=args.workers)
-    )
+    url, *more = set_urls(args.set)
+    if more:
+        raise UsageError(f"{args.set}: holds {1 + len(more)} data sets; give one of them")
+    plan = plan_labels(LabelsRequest(shards=url, npz=args.npz, keep=keep, workers=args.workers))
     title = f"add-labels {plan.standing.dataset}"
     try:
         with Meter(title, plan.standing.rows, quiet=args.json) as meter:

@@ -17,8 +17,9 @@ HELP = """\
 Samples/s of the loader on this machine by its number of threads (num_workers), beside bare decoding
 of the same JPEGs with as many; the share of time in which the threads wait for storage, with the
 shards in the page cache and dropped from it; and the threads that a GPU needs. PATH is ReFit's
-YAML, or the folder of one data set's shards. It ends with a line for a README. Nothing is written;
-the shards that are measured are dropped from the page cache, for everybody.
+YAML, the folder of one data set's shards, or its name in data/shards. It ends with a line for a
+README. Nothing is written; the shards that are measured are dropped from the page cache, for
+everybody.
 
   refit-shard bench data/shards/bedlam
   refit-shard bench configs/config_bedlam.yaml --gpu 1000 --image uint8
@@ -38,9 +39,9 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a data set's folder")
+    parser.add_argument("path", metavar="PATH", help="ReFit's YAML, or a data set's folder or name")
     parser.add_argument(
-        "--shards", default="data/shards", metavar="DIR", help="of a YAML; default data/shards"
+        "--shards", default="data/shards", metavar="DIR", help="sets by name; default data/shards"
     )
     parser.add_argument(
         "--gpu", type=float, metavar="N", help="images/s that a GPU takes: how many threads?"
@@ -66,16 +67,16 @@ def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
     """The sources and the options of the stream that is measured."""
     from refit_shard.loaders.stream.config import read_config
     from refit_shard.loaders.stream.options import StreamOptions
-    from refit_shard.shards_spec.reader import find_data_sets
+    from refit_shard.rows import set_urls
     from refit_shard.shards_spec.storage.paths import local_path
 
     given = {"image": args.image, "occluders": args.occluders}
     place = local_path(args.path, "bench")
-    if not place.is_dir():
+    shards = local_path(args.shards, "--shards")
+    if place.is_file() or place.suffix:
         config = read_config(place)
-        shards = local_path(args.shards, "--shards")
         return config.places(shards), StreamOptions(**config.stated, **given)
-    url, *more = find_data_sets(place)
+    url, *more = set_urls(args.path, shards=str(shards))
     if more:
         raise UsageError(
             f"{place}: holds {1 + len(more)} data sets; give one of them, or a YAML with their "

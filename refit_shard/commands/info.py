@@ -9,7 +9,7 @@ from refit_shard.shards_spec.errors import ShardError
 HELP = """\
 Describe shards: rows, bytes, format, ranges of box sizes, the share of rows with SMPL parameters,
 3D joints, gender and camera, and your own labels. PATH is a data set's folder
-(data/shards/bedlam) or a folder of data sets (data/shards).
+(data/shards/bedlam), a folder of data sets (data/shards), or the name of a set in data/shards.
 """
 
 COLUMNS = [
@@ -21,7 +21,7 @@ COLUMNS = [
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser("info", help="describe shards", description=HELP)
-    parser.add_argument("path", metavar="PATH", help="folder or URL")
+    parser.add_argument("path", metavar="PATH", help="folder, URL or name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -72,11 +72,11 @@ def describe(url: str) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Describe each data set at the path."""
     from refit_shard.console import as_json, human_bytes, print_table, say
-    from refit_shard.shards_spec.reader import find_data_sets
+    from refit_shard.rows import set_urls
 
     found: list[dict[str, Any]] = []
     errors: list[ShardError] = []
-    for url in find_data_sets(args.path):
+    for url in set_urls(args.path):
         try:
             found.append(describe(url))
         except ShardError as error:

@@ -9,14 +9,15 @@ HELP = """\
 Read shards again and check everything: hashes, tar members, checksums, that the labels in the tar
 are those of the index, that every JPEG decodes to its stated size, and that every row of the npz is
 in exactly one shard or in quarantine.
-PATH is a data set's folder (data/shards/bedlam) or a folder of data sets (data/shards).
+PATH is a data set's folder (data/shards/bedlam), a folder of data sets (data/shards), or the name
+of a set in data/shards.
 """
 
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser("verify", help="re-read and check shards", description=HELP)
-    parser.add_argument("path", metavar="PATH", help="folder or URL")
+    parser.add_argument("path", metavar="PATH", help="folder, URL or name")
     parser.add_argument("--quick", action="store_true", help="hashes and accounting only")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -25,14 +26,14 @@ def add_parser(commands: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verify each data set at the path; 1 if anything is wrong."""
     from refit_shard.console import Meter, as_json, say
+    from refit_shard.rows import set_urls
     from refit_shard.shards_spec.manifest import read_manifest
-    from refit_shard.shards_spec.reader import find_data_sets
     from refit_shard.shards_spec.storage.folder import open_folder
     from refit_shard.shards_spec.verify import Verdict, verify
 
     reports: list[dict[str, object]] = []
     refused: list[FormatError] = []
-    for url in find_data_sets(args.path):
+    for url in set_urls(args.path):
         rows = shards = 0
         try:
             manifest = read_manifest(open_folder(url))
