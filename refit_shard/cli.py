@@ -1,6 +1,7 @@
 """The command line. Commands import heavy modules only when they run, so ``--help`` is quick."""
 
 import argparse
+import difflib
 import io
 import os
 import resource
@@ -96,7 +97,21 @@ def make_parser() -> argparse.ArgumentParser:
         subset_3dpw,
     ):
         module.add_parser(commands)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
     return parser
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; what a command does not know is answered with its usage and the nearest."""
+    args, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        parser: argparse.ArgumentParser = args.parser
+        options = parser.format_usage().replace("[", " ").replace("]", " ").split()
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], options, 1, 0.7)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return args
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -107,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. An error is printed as one line on stderr."""
     _settle_streams()
     try:
-        args = make_parser().parse_args(argv)
+        args = _parse(argv)
     except SystemExit as ended:  # argparse printed help, or an error in the arguments
         if ended.code == 0 and _outcome(_flush):
             return RefitShardError.exit_code

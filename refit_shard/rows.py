@@ -61,14 +61,20 @@ def find_sets(places: Iterable[AnyPath], *, shards: str = SHARDS) -> list[ShardS
     """
     found: dict[str, ShardSet] = {}
     for place in places:
-        for url in _urls(location(place), shards):
+        for url in set_urls(place, shards=shards):
             if absolute(url) not in found:
                 found[absolute(url)] = ShardSet.open(url)
     return list(found.values())
 
 
-def _urls(place: str, shards: str) -> list[str]:
-    """The URLs of the datasets at one place, which may be a name."""
+def set_urls(place: AnyPath, *, shards: str = SHARDS) -> list[str]:
+    """The URLs of the datasets at one place, finished or not: a dataset's folder or URL, a folder
+    of datasets, or the name of a dataset in ``shards``.
+
+    Raises:
+        ShardError: there is none.
+    """
+    place = location(place)
     if "/" in place or Path(place).exists():
         return find_data_sets(place)
     try:

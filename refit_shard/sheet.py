@@ -1,13 +1,17 @@
 """Contact sheets: crops with their skeleton, box and key, so that a wrong crop is seen at once."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from refit_shard.console import plain
+from refit_shard.shards_spec.errors import UsageError
 from refit_shard.shards_spec.geometry import box_side
 from refit_shard.shards_spec.joints import OPENPOSE, PLACE
 from refit_shard.shards_spec.reader import Sample
+from refit_shard.shards_spec.storage.paths import AnyPath, local_path
 from refit_shard.shards_spec.verify import checked_image
 
 Image = NDArray[np.uint8]
@@ -130,6 +134,18 @@ def compose(cells: list[Image]) -> Image:
     padded = cells + [blank] * (-len(cells) % columns)
     rows = [np.hstack(padded[begin : begin + columns]) for begin in range(0, len(cells), columns)]
     return np.vstack(rows)
+
+
+def picture_path(given: AnyPath) -> Path:
+    """Where a picture is written, which is a PNG.
+
+    Raises:
+        UsageError: the name ends like another kind of picture.
+    """
+    path = local_path(given, "--out")
+    if path.suffix.lower() not in ("", ".png"):
+        raise UsageError(f"--out {path}: must end with .png, as the picture is a PNG")
+    return path
 
 
 def png(image: Image) -> bytes:

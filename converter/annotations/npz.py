@@ -94,7 +94,8 @@ class Npz:
                 raise SourceError(f"{path}: permission denied; make it readable") from error
             except _DAMAGE as error:
                 raise SourceError(
-                    f"{path}: not an npz file ({error}); is the download complete?"
+                    f"{path}: not an npz file ({error}); is the download complete? How to "
+                    "make one of other files: docs/guides/own-data.md"
                 ) from error
             for info in self._zip.infolist():
                 if info.filename.endswith(".npy") and not is_of_a_mac(info.filename):

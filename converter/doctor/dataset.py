@@ -197,9 +197,11 @@ def _layout(dataset: Dataset, cure: Cure, status: Status, command: str) -> Findi
     more = len(remaps) - _SHOWN_REMAPS
     options = " ".join(f"--remap {shlex.quote(text)}" for text in remaps[:_SHOWN_REMAPS])
     options += f" … and {more} more (--json lists all)" if more > 0 else ""
-    verb = "pass" if dataset.root_variable.startswith("--") else "set"
-    to = " " if verb == "pass" else " to "
-    ways = [f"{verb} {dataset.root_variable}{to}{cure.root}"] if cure.root else []
+    ways = []
+    if cure.root and dataset.root_variable.startswith("--"):
+        ways = [f"pass {dataset.root_variable} {shlex.quote(cure.root)}"]
+    elif cure.root:
+        ways = [f"set {dataset.root_variable} to {cure.root}"]
     ways += [f"build with: {command} {options}"] if remaps else []
     name, path = cure.example
     detail = (

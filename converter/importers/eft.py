@@ -29,6 +29,7 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 }
 _BATCH = 512
 # Dataset by the beginning of ``meta.dbname``: COCO2014-All, COCO2014-Part, COCO2014-Val; MPII.
+_OTHERS = "; for other annotations, COCO's own too, see docs/guides/own-data.md"
 _BASES = {"COCO2014": "coco", "MPII": "mpii"}
 
 Batch = dict[str, NDArray[Any]]
@@ -119,7 +120,7 @@ def _dataset(meta: dict[str, Any], where: str) -> str:
             return dataset
     raise SourceError(
         f"{where}: meta.dbname must begin with one of {', '.join(_BASES)}, got {dbname!r:.60}; "
-        "EFT's fits to other datasets cannot be imported"
+        f"EFT's fits to other datasets cannot be imported{_OTHERS}"
     )
 
 
@@ -130,7 +131,7 @@ def _read_one(found: Found, gathered: Gathered) -> tuple[str, list[Batch]]:
         try:
             batches = list(_batches(JsonStream(stream, gathered.on_bytes), meta))
         except (ValueError, RecursionError) as error:
-            raise SourceError(f"{found.where}: not EFT's json ({error!s:.200})") from error
+            raise SourceError(f"{found.where}: not EFT's json ({error!s:.200}){_OTHERS}") from error
     return _dataset(meta, found.where), batches
 
 

@@ -22,6 +22,7 @@ from refit_shard.loaders.stream.options import StreamOptions
 from refit_shard.loaders.stream.ranks import find_rank
 from refit_shard.loaders.stream.replaced import Replaced
 from refit_shard.loaders.stream.seeds import drawn_seed
+from refit_shard.loaders.stream.source import as_sources
 from refit_shard.loaders.stream.state import Place, identify, make_state, read_state, seed_of
 from refit_shard.loaders.stream.transform import BatchTransform
 from refit_shard.loaders.stream.workers import Made
@@ -60,8 +61,8 @@ class StreamingLoader:
         self._draws_seed = draw_seed
         if draw_seed:
             self.options = replace(self.options, seed=drawn_seed(self._rank))
-        self._sources = dict(sources)
-        self._maker = BatchMaker(sources, self.options)
+        self._sources = as_sources(sources)
+        self._maker = BatchMaker(self._sources, self.options)
         self._epoch_shape = EpochShape(
             samples=self.options.epoch_samples or self._maker.largest,
             batch_size=self.options.batch_size,

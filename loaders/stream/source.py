@@ -224,6 +224,24 @@ class Source:
         return rows if self._kept is None else self._kept[rows]
 
 
+def as_sources(given: Mapping[str, tuple[AnyPath, float]]) -> dict[str, tuple[AnyPath, float]]:
+    """The sources of a stream, each a pair of its shards and its ratio.
+
+    Raises:
+        UsageError: they are something else.
+    """
+    example = '{"bedlam": ("data/shards/bedlam", 0.9), …}'
+    if not isinstance(given, Mapping):
+        raise UsageError(f"sources: must be {example}, got {given!r:.80}")
+    for name, pair in given.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise UsageError(
+                f"sources: {name}: must be a pair of shards and ratio, as in {example}, "
+                f"got {pair!r:.80}"
+            )
+    return dict(given)
+
+
 def open_sources(
     sources: Mapping[str, tuple[AnyPath, float]],
     options: StreamOptions,

@@ -3,6 +3,7 @@
 import argparse
 
 from refit_shard.commands import Subparsers
+from refit_shard.shards_spec.errors import UsageError
 
 HELP = """\
 Add arrays of an npz as labels to the finished shards of a dataset. The frames are not needed, and
@@ -10,10 +11,10 @@ no image is decoded.
 
   refit-shard add-labels data/shards/bedlam contact.npz --keep contact:permute=flip.json
 
-SET is a dataset's folder or URL. FILE.npz must have the same rows in the same order as the npz that
-SET was built from; if it has an array imgname, the frames' names are compared. Or it has an array
-source_row with the number of each row in that npz; then rows that are not in SET may be missing.
-refit-shard build --help explains --keep.
+SET is a dataset's folder or URL, or its name in data/shards. FILE.npz must have the same rows in
+the same order as the npz that SET was built from; if it has an array imgname, the frames' names are
+compared. Or it has an array source_row with the number of each row in that npz; then rows that are
+not in SET may be missing. refit-shard build --help explains --keep.
 
 The new shards are written beside the old ones, read again, and replace them with one rename; until
 then both take disk space. An interrupted command continues when you run it again.
@@ -28,7 +29,7 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("set", metavar="SET", help="folder or URL of a finished dataset")
+    parser.add_argument("set", metavar="SET", help="folder, URL or name of a finished dataset")
     parser.add_argument("npz", metavar="FILE.npz", help="file or URL of the labels")
     parser.add_argument(
         "--keep", action="append", required=True, metavar="LABEL,…", help="arrays to add"
@@ -47,11 +48,13 @@ def run(args: argparse.Namespace) -> int:
     from refit_shard.converter.build.task import ShardResult
     from refit_shard.converter.labels.plan import LabelsRequest, plan_labels
     from refit_shard.converter.labels.work import add_labels
+    from refit_shard.rows import set_urls
 
     keep = parse_keeps(args.keep)
-    plan = plan_labels(
-        LabelsRequest(shards=args.set, npz=args.npz, keep=keep, workers=args.workers)
-    )
+    url, *more = set_urls(args.set)
+    if more:
+        raise UsageError(f"{args.set}: holds {1 + len(more)} datasets; give one of them")
+    plan = plan_labels(LabelsRequest(shards=url, npz=args.npz, keep=keep, workers=args.workers))
     title = f"add-labels {plan.existing.dataset}"
     try:
         with Meter(title, plan.existing.rows, quiet=args.json) as meter:

@@ -17,9 +17,9 @@ HELP = """\
 Measure the loader on this machine: samples/s for several numbers of threads (num_workers), compared
 with only decoding the same JPEGs with as many threads; the share of time in which the threads wait
 for storage, with the shards in the page cache and not in it; and the number of threads that a GPU
-needs. PATH is a training YAML such as ReFit's, or the folder of one dataset's shards. The last line
-printed is a summary for a README. Nothing is written. The measured shards are dropped from the page
-cache, which affects all users of the machine.
+needs. PATH is a training YAML such as ReFit's, the folder of one dataset's shards, or its name in
+data/shards. The last line printed is a summary for a README. Nothing is written. The measured
+shards are dropped from the page cache, which affects all users of the machine.
 
   refit-shard bench data/shards/bedlam
   refit-shard bench configs/config_bedlam.yaml --gpu 1000 --image uint8
@@ -39,12 +39,14 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("path", metavar="PATH", help="a training YAML, or a dataset's folder")
+    parser.add_argument(
+        "path", metavar="PATH", help="a training YAML, or a dataset's folder or name"
+    )
     parser.add_argument(
         "--shards",
         default="data/shards",
         metavar="DIR",
-        help="folder of the YAML's datasets (default data/shards)",
+        help="folder of the datasets by name (default data/shards)",
     )
     parser.add_argument(
         "--gpu",
@@ -83,16 +85,16 @@ def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
     """The sources and options of the stream to measure."""
     from refit_shard.loaders.stream.config import read_config
     from refit_shard.loaders.stream.options import StreamOptions
-    from refit_shard.shards_spec.reader import find_data_sets
+    from refit_shard.rows import set_urls
     from refit_shard.shards_spec.storage.paths import local_path
 
     given = {"image": args.image, "occluders": args.occluders}
     place = local_path(args.path, "bench")
-    if not place.is_dir():
+    shards = local_path(args.shards, "--shards")
+    if place.is_file() or place.suffix:
         config = read_config(place)
-        shards = local_path(args.shards, "--shards")
         return config.places(shards), StreamOptions(**config.stated, **given)
-    url, *more = find_data_sets(place)
+    url, *more = set_urls(args.path, shards=str(shards))
     if more:
         raise UsageError(
             f"{place}: holds {1 + len(more)} datasets; give one of them, or a training YAML with "

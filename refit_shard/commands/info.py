@@ -11,6 +11,7 @@ Describe shards: rows, bytes, format, ranges of box sizes, the share of rows wit
 3D joints, gender and camera, and labels that you added.
 
   refit-shard info data/shards/bedlam
+  refit-shard info bedlam                 the same
   refit-shard info data/shards            all datasets in the folder
 """
 
@@ -29,7 +30,9 @@ def add_parser(commands: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "path", metavar="PATH", help="folder or URL of a dataset, or of a folder of datasets"
+        "path",
+        metavar="PATH",
+        help="folder, URL or name of a dataset, or a folder of datasets",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -81,11 +84,11 @@ def describe(url: str) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Describe each dataset at the path."""
     from refit_shard.console import as_json, human_bytes, print_table, say
-    from refit_shard.shards_spec.reader import find_data_sets
+    from refit_shard.rows import set_urls
 
     found: list[dict[str, Any]] = []
     errors: list[ShardError] = []
-    for url in find_data_sets(args.path):
+    for url in set_urls(args.path):
         try:
             found.append(describe(url))
         except ShardError as error:

@@ -149,8 +149,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the contact sheet."""
     from refit_shard.console import say
     from refit_shard.shards_spec.storage.files import write_file
-    from refit_shard.shards_spec.storage.paths import local_path
-    from refit_shard.sheet import COLUMNS, compose, png
+    from refit_shard.sheet import COLUMNS, compose, picture_path, png
 
     if args.n < 1:
         raise UsageError(f"--n: must be at least 1, got {args.n}")
@@ -160,7 +159,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("preview: give either datasets or --stream YAML")
     if args.stream and (args.where or args.policy):
         raise UsageError("preview: --where and --policy go with datasets, not with --stream")
-    out = local_path(args.out, "--out")
+    out = picture_path(args.out)
     cells = stream_cells(args) if args.stream else stored_cells(args)
     what = args.stream or ", ".join(args.places)
     if not cells:

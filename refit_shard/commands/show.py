@@ -96,13 +96,12 @@ def run(args: argparse.Namespace) -> int:
     from refit_shard.console import say
     from refit_shard.rows import find_sets
     from refit_shard.shards_spec.storage.files import write_file
-    from refit_shard.shards_spec.storage.paths import local_path
-    from refit_shard.sheet import compose, draw_sample, png
+    from refit_shard.sheet import compose, draw_sample, picture_path, png
 
     sets = find_sets([args.set], shards=args.shards)
     found = find(sets, args.name, args.person)
     own_name = f"{Path(found[0]['key']).name}.png"  # a key is data: it must not choose the folder
-    out = local_path(args.out or own_name, "--out")
+    out = picture_path(args.out or own_name)
     picture = compose([draw_sample(sample, CELL) for sample in found])
     for sample in found:
         for line in describe(sample):

@@ -11,6 +11,7 @@ equal those in its index, that every JPEG decodes to its stated size, and that e
 is in exactly one shard or in the quarantine. The exit code is 1 if anything is wrong.
 
   refit-shard verify data/shards/bedlam
+  refit-shard verify bedlam                 the same
   refit-shard verify data/shards            all datasets in the folder
 """
 
@@ -24,7 +25,9 @@ def add_parser(commands: Subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "path", metavar="PATH", help="folder or URL of a dataset, or of a folder of datasets"
+        "path",
+        metavar="PATH",
+        help="folder, URL or name of a dataset, or a folder of datasets",
     )
     parser.add_argument(
         "--quick",
@@ -38,14 +41,14 @@ def add_parser(commands: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Verify each dataset at the path; returns 1 if anything is wrong."""
     from refit_shard.console import Meter, as_json, say
+    from refit_shard.rows import set_urls
     from refit_shard.shards_spec.manifest import read_manifest
-    from refit_shard.shards_spec.reader import find_data_sets
     from refit_shard.shards_spec.storage.folder import open_folder
     from refit_shard.shards_spec.verify import Verdict, verify
 
     reports: list[dict[str, object]] = []
     refused: list[FormatError] = []
-    for url in find_data_sets(args.path):
+    for url in set_urls(args.path):
         rows = shards = 0
         try:
             manifest = read_manifest(open_folder(url))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -325,3 +326,16 @@ def test_unknown_options_are_named(shards: Path, tmp_path: Path) -> None:
     config = write(tmp_path, "DATASET: {LIST: [bedlam], PARTITION: [1]}")
     with pytest.raises(TypeError, match="unexpected keyword argument 'workers'"):
         StreamingLoader.from_config(config, shards=str(shards), workers=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"bedlam": "data/shards/bedlam"}, "sources: bedlam: must be a pair of shards and ratio"),
+        ({"bedlam": ("data/shards/bedlam",)}, "sources: bedlam: must be a pair"),
+        ("data/shards/bedlam", "sources: must be {"),
+    ],
+)
+def test_sources_that_are_no_pairs_are_named(given: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        StreamingLoader(given, StreamOptions(batch_size=2))

@@ -248,6 +248,61 @@ def test_the_sheet_shows_each_chosen_sample(built: Own, tmp_path: Path) -> None:
     assert again.read_bytes() != sheet.read_bytes()
 
 
+def test_every_command_on_finished_sets_takes_a_name_in_data_shards(
+    built: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(built.folder)
+    for command in (["info"], ["verify"], ["bench", "--rounds", 1, "--seconds", 0.01]):
+        result = refit(command[0], "own", *command[1:])
+        assert result.code == 0, result
+        assert "own" in result.out
+    labels = tmp_path / "labels.npz"
+    np.savez(labels, other=np.zeros(6))
+    result = refit("add-labels", "own", labels, "--keep", "foo")
+    assert "has none of the labels" in error_line(result)  # so the set was found
+    for command in (["info"], ["verify"], ["bench"]):
+        result = refit(command[0], "elsewhere")
+        assert result.code == 1
+        assert "elsewhere: no such folder, and no set of that name" in error_line(result)
+
+
+def test_add_labels_refuses_a_folder_of_several_sets(built: Own, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).symlink_to(built.out)
+    result = refit("add-labels", tmp_path, tmp_path / "x.npz", "--keep", "foo")
+    assert result.code == 2
+    assert "holds 2 data sets; give one of them" in error_line(result)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["query", "own", "--colums", "key"], "--colums key (did you mean --columns?)"),
+        (["build", "--datset=coco"], "--datset=coco (did you mean --dataset?)"),
+        (["info", "own", "--zzz"], "unrecognized arguments: --zzz\n"),
+    ],
+)
+def test_a_mistyped_option_is_answered_with_the_command_s_usage(
+    capsys: pytest.CaptureFixture[str], args: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: refit-shard {args[0]} ")
+    assert said in err
+
+
+def test_a_picture_is_written_under_no_other_kind_s_name(built: Own, tmp_path: Path) -> None:
+    for command in (["preview", built.out], ["show", built.out, "own-00000000"]):
+        out = tmp_path / "sheet.jpg"
+        result = refit(*command, "--out", out)
+        assert result.code == 2
+        assert "must end with .png" in error_line(result)
+        assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -335,3 +390,12 @@ def test_a_fifo_in_a_shards_place_is_not_waited_for(
     os.mkfifo(shard)
     assert main(["verify", str(tree.out)]) == 1
     assert "not a regular file" in capsys.readouterr().out
+
+
+def test_a_root_to_copy_is_quoted(tmp_path: Path) -> None:
+    (tmp_path / "my data").mkdir()
+    tree = own(tmp_path / "my data", rows=8)
+    where = ["--root", tree.root / "a", "--name", "own", "--out", tmp_path / "out", "--workers", 0]
+    result = refit("build", "--npz", tree.npz, *where)
+    assert result.code == 1
+    assert f"pass --root '{tree.root}'" in result.err

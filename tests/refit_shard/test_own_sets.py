@@ -171,7 +171,10 @@ def test_of_several_sets_those_keep_a_label_that_have_it(home: Path) -> None:
         ({"../up": {}}, "datasets: dataset name '../up'"),
         ({"bedlam": {"npz": "a", "root": "b"}}, "datasets.bedlam.npz: 'bedlam' is a registered"),
         ({"bedlam": {"cropped": True}}, "datasets.bedlam.cropped: 'bedlam' is a registered"),
-        ({"cats": {"npz": "a", "root": "b", "roots": 1}}, "datasets.cats.roots; known: npz, root"),
+        (
+            {"cats": {"npz": "a", "root": "b", "roots": 1}},
+            "datasets.cats.roots is no key of a data set",
+        ),
         ({"cats": {"npz": 3, "root": "b"}}, "datasets.cats.npz: must be a path"),
         ({"cats": {"npz": "", "root": "b"}}, "datasets.cats.npz is empty"),
         ({"cats": {"npz": "a", "root": "b", "cropped": "no"}}, "datasets.cats.cropped: must be"),

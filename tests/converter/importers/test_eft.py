@@ -144,6 +144,18 @@ def test_what_is_no_such_json_is_one_line(tmp_path: Path, text: str) -> None:
     assert str(path) in error_line(result)
 
 
+@pytest.mark.parametrize("images", [1, 300_000], ids=["small", "large"])
+def test_coco_s_own_annotations_are_answered_with_the_page_of_own_data(
+    tmp_path: Path, images: int
+) -> None:
+    path = tmp_path / "person_keypoints_val2017.json"
+    listed = ",".join(['{"id": 1, "file_name": "1.jpg"}'] * images)
+    path.write_text(f'{{"info": {{}}, "images": [{listed}], "annotations": []}}')
+    result = refused(tmp_path / "o.npz", path)
+    assert result.code == 1
+    assert "docs/guides/own-data.md" in error_line(result)
+
+
 def test_another_data_set_than_asked_for_is_refused(tmp_path: Path) -> None:
     path = write_eft(tmp_path / "e.json", [eft_entry("1.jpg")], "MPII")
     result = refused(tmp_path / "o.npz", path, also=["--dataset", "coco"])
