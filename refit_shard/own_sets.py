@@ -96,7 +96,7 @@ def _parse_entry(name: Any, entry: Any, section: Section) -> OwnSet:
     allowed = KEYS if registered is None else LISTS
     for key in entry:
         if key not in allowed:
-            why = f" is no key of a data set; known: {', '.join(allowed)}"
+            why = f" is no key of a dataset; known: {', '.join(allowed)}"
             if registered is not None and key in KEYS:
                 why = (
                     f": {name!r} is a registered dataset, to which an entry adds only "

@@ -272,7 +272,7 @@ def test_add_labels_refuses_a_folder_of_several_sets(built: Own, tmp_path: Path)
         (tmp_path / name).symlink_to(built.out)
     result = refit("add-labels", tmp_path, tmp_path / "x.npz", "--keep", "foo")
     assert result.code == 2
-    assert "holds 2 data sets; give one of them" in error_line(result)
+    assert "holds 2 datasets; give one of them" in error_line(result)
 
 
 @pytest.mark.parametrize(

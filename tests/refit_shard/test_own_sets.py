@@ -173,7 +173,7 @@ def test_of_several_sets_those_keep_a_label_that_have_it(home: Path) -> None:
         ({"bedlam": {"cropped": True}}, "datasets.bedlam.cropped: 'bedlam' is a registered"),
         (
             {"cats": {"npz": "a", "root": "b", "roots": 1}},
-            "datasets.cats.roots is no key of a data set",
+            "datasets.cats.roots is no key of a dataset",
         ),
         ({"cats": {"npz": 3, "root": "b"}}, "datasets.cats.npz: must be a path"),
         ({"cats": {"npz": "", "root": "b"}}, "datasets.cats.npz is empty"),
