@@ -88,7 +88,7 @@ class _Crew:
 
     def __init__(self, count: int, name: str) -> None:
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._ended = False
+        self.has_ended = False
         self._process = os.getpid()
         self._threads = [
             threading.Thread(target=self._serve, name=f"refit-shard-{name}-{number}", daemon=True)
@@ -100,13 +100,13 @@ class _Crew:
     def _serve(self) -> None:
         """Run tasks until the first None; the main function of a thread."""
         while (work := self._tasks.get()) is not None:
-            if not self._ended:
+            if not self.has_ended:
                 work()
             del work  # or the batch would stay in memory while waiting for the next task
 
     def give(self, work: Callable[[], None]) -> None:
         """Queue a task, which must not raise."""
-        if not self._ended:
+        if not self.has_ended:
             self._tasks.put(work)
 
     def check_process(self) -> None:
@@ -115,7 +115,7 @@ class _Crew:
 
     def end(self) -> None:
         """Discard the tasks that have not begun."""
-        self._ended = True
+        self.has_ended = True
 
     def join(self) -> None:
         """Wait until running tasks are done and the threads have ended."""
@@ -159,6 +159,11 @@ class _Line(Generic[ReadT]):
             future.set_result(_make(self.maker, self.memory, read, count))
         except BaseException as error:
             future.set_exception(error)
+
+    @property
+    def has_ended(self) -> bool:
+        """True once it was closed."""
+        return self.drawers.has_ended
 
     def close(self) -> None:
         """End the threads."""
@@ -206,8 +211,9 @@ def batches_in_order(
     try:
         yield from _ahead(line, iter(slices), most)
     finally:
-        atexit.unregister(line.close)
-        line.close()
+        if not line.has_ended:  # else this is the interpreter's exit, and atexit may be gone
+            atexit.unregister(line.close)
+            line.close()
 
 
 def _ahead(

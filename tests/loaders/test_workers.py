@@ -384,6 +384,25 @@ print(len(next(batches)["img"]))
 """
 
 
+LATE = """
+import sys, threading
+from pathlib import Path
+from tests.loaders.streams import stream
+
+threading.kept = iter(stream(Path(sys.argv[1]), num_workers=2))  # a module that is torn down late
+print(len(next(threading.kept)["img"]))
+"""
+
+
+def test_an_iterator_that_outlives_the_interpreter_s_modules_ends_silently(shards: Path) -> None:
+    command = [sys.executable, "-c", LATE, str(shards)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "12\n")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_program_may_end_with_an_iterator_in_its_hands(shards: Path) -> None:
     """It ends as any other, though its threads are in the middle of a batch."""
     for _ in range(2):
