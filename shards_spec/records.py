@@ -6,11 +6,12 @@ memory-mapped, so a long run does not fill its memory with pages that it has rea
 
 import os
 import resource
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,9 @@ from refit_shard.shards_spec.storage.folder import Folder
 Ints = NDArray[np.int64]
 
 TAR_BLOCK = 512
+# Seconds between two looks at whether a tar was deleted. A look lets go of the interpreter's lock,
+# which a busy main thread may not give back for 5 ms.
+_LOOK_SECONDS = 5.0
 _MOST_OPEN_TARS = 512
 
 
@@ -112,13 +116,24 @@ def most_open_tars() -> int:
     return _MOST_OPEN_TARS if allowed < 0 else max(4, min(_MOST_OPEN_TARS, allowed // 4))
 
 
+class _OpenTar(NamedTuple):
+    """``look_at``: when to look whether the file was deleted, as time.monotonic gives it."""
+
+    file: ByteFile
+    size: int
+    look_at: float
+
+    def is_deleted(self) -> bool:
+        return isinstance(self.file, LocalFile) and self.file.is_deleted()
+
+
 class OpenTars:
     """The most recently used tars, kept open. An evicted tar is closed when no thread reads it any
-    longer.
+    longer; one that was deleted is noticed some seconds later.
     """
 
     def __init__(self) -> None:
-        self._open: OrderedDict[str, tuple[ByteFile, int]] = OrderedDict()
+        self._open: OrderedDict[str, _OpenTar] = OrderedDict()
         self._most = most_open_tars()
         self._lock = ForkLock()
 
@@ -136,15 +151,18 @@ class OpenTars:
 
     def _get(self, folder: Folder, name: str) -> tuple[ByteFile, int]:
         key = f"{folder.url}/{name}"
+        now = time.monotonic()
         with self._lock:
             found = self._open.get(key)
-            if found is None or (isinstance(found[0], LocalFile) and found[0].is_deleted()):
+            if found is None or (found.look_at <= now and found.is_deleted()):
                 tar = open_tar(folder, name)
-                found = self._open[key] = (tar, tar.size())
+                found = self._open[key] = _OpenTar(tar, tar.size(), now + _LOOK_SECONDS)
                 if len(self._open) > self._most:
                     self._open.popitem(last=False)
+            elif found.look_at <= now:
+                self._open[key] = found._replace(look_at=now + _LOOK_SECONDS)
             self._open.move_to_end(key)
-            return found
+            return found.file, found.size
 
 
 @dataclass(frozen=True)
