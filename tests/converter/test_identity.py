@@ -129,7 +129,7 @@ def test_registered_names_are_not_to_be_had_by_npz(tmp_path: Path, name: str) ->
     where = ["--root", tree.root, "--out", tmp_path / "shards", "--workers", 0]
     result = refit("build", "--npz", tree.npz, "--name", name, *where)
     assert result.code == 2
-    assert f"give it as --dataset {name}" in error_line(result)
+    assert f"use --dataset {name}" in error_line(result)
     assert not (tmp_path / "shards").exists()
 
 

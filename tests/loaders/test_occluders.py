@@ -112,7 +112,7 @@ def test_a_pickle_that_runs_code_is_refused_unrun(tmp_path: Path) -> None:
         ([np.zeros((4, 4), np.uint8)], r"\(H, W, 4\)"),
         ([np.zeros((4, 4, 3), np.uint8)], r"\(H, W, 4\)"),
         ([np.zeros((4, 4, 4), np.float64)], "uint8"),
-        ([np.array([{}], object)], "uint8|plain"),
+        ([np.array([{}], object)], "only numbers are read"),
         ({"a": 1}, "list"),
         ([], "list"),
         ([1, 2], "nothing else"),

@@ -313,7 +313,7 @@ def test_a_stream_goes_on_after_labels_were_added(tmp_path: Path) -> None:
     assert added.code == 0, added.err
     resumed = loader()
     with pytest.raises(
-        UsageError, match=r"own\.labels is .*rows and images.*changed=\('labels',\)"
+        UsageError, match=r"own\.labels is .*not rows or images.*changed=\('labels',\)"
     ):
         resumed.load_state_dict(state)
     resumed.load_state_dict(state, changed=("labels",))

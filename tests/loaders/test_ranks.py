@@ -62,7 +62,7 @@ def test_nonsense_in_the_environment(
     for name, value in (("RANK", rank), ("WORLD_SIZE", world_size)):
         if value is not None:
             monkeypatch.setenv(name, value)
-    said = f"RANK={rank or ''} of WORLD_SIZE={world_size or ''} makes no sense"
+    said = f"RANK={rank or ''} of WORLD_SIZE={world_size or ''} is not valid"
     with pytest.raises(UsageError, match=said):
         find_rank(NOBODY)
 

@@ -264,7 +264,7 @@ def test_every_command_on_finished_sets_takes_a_name_in_data_shards(
     for command in (["info"], ["verify"], ["bench"]):
         result = refit(command[0], "elsewhere")
         assert result.code == 1
-        assert "elsewhere: no such folder, and no set of that name" in error_line(result)
+        assert "elsewhere: no such folder, and no dataset of that name" in error_line(result)
 
 
 def test_add_labels_refuses_a_folder_of_several_sets(built: Own, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from tests.storage.proxy import Answer, Held, cut, error, shortened
 PROJECT = Path(__file__).resolve().parents[2]
 SHARDS = 12
 MIXED = 3
-PARENTS = "in the process that began it"
+PARENTS = "in the process that created it"
 TAR = r"^GET .*/own-0000\d\d\.tar"
 RUN = """
 import sys

@@ -104,7 +104,7 @@ def test_a_tar_that_ends_early_is_named(made: Set) -> None:
     made.tar.write_bytes(data[: int(made.places.offsets[6]) + 100])
     error = outcome(made, 6)
     assert isinstance(error, ShardError)
-    assert "ends 100 bytes" in str(error)
+    assert "ends after 100 bytes" in str(error)
 
 
 class Bytes:
