@@ -129,10 +129,12 @@ class _OpenTar(NamedTuple):
 
 class OpenTars:
     """The most recently used tars, kept open. An evicted tar is closed when no thread reads it any
-    longer; one that was deleted is noticed some seconds later.
+    longer. A tar that was deleted is noticed some seconds later, or at once with ``evicted``: True
+    if a cache, which empties what it deletes, may delete tars.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, evicted: bool = False) -> None:
+        self._look_seconds = 0.0 if evicted else _LOOK_SECONDS
         self._open: OrderedDict[str, _OpenTar] = OrderedDict()
         self._most = most_open_tars()
         self._lock = ForkLock()
@@ -156,11 +158,11 @@ class OpenTars:
             found = self._open.get(key)
             if found is None or (found.look_at <= now and found.is_deleted()):
                 tar = open_tar(folder, name)
-                found = self._open[key] = _OpenTar(tar, tar.size(), now + _LOOK_SECONDS)
+                found = self._open[key] = _OpenTar(tar, tar.size(), now + self._look_seconds)
                 if len(self._open) > self._most:
                     self._open.popitem(last=False)
             elif found.look_at <= now:
-                self._open[key] = found._replace(look_at=now + _LOOK_SECONDS)
+                self._open[key] = found._replace(look_at=now + self._look_seconds)
             self._open.move_to_end(key)
             return found.file, found.size
 

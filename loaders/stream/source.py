@@ -260,7 +260,7 @@ def open_sources(
     if unknown:
         raise UsageError(f"where: {unknown[0]!r} is not a source; sources: {', '.join(sources)}")
     split = None if options.split is None else Split(*options.split)
-    tars = OpenTars()
+    tars = OpenTars(evicted=cache is not None)
     opened = [
         Source(
             name,
