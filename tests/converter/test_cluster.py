@@ -161,6 +161,7 @@ def test_a_worker_that_hangs_is_killed_and_its_shard_built_by_another(
     assert_undisturbed(many, out)
 
 
+@pytest.mark.slow  # a worker that hangs is killed by another test
 def test_a_shard_that_never_fits_its_time_fails_in_one_line(
     many: Many, nodes: Nodes, out: Path
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_frame_that_cannot_be_decoded_for_want_of_memory_fails_its_shard(
     assert hashes(tree.out) == wanted
 
 
+@pytest.mark.slow  # the same errors are planted without Ray
 def test_a_real_error_of_the_kernel_in_a_worker_of_ray_fails_its_shard_alone(tree: Own) -> None:
     """A process's own memory cannot be read at its begin: EIO."""
     wanted = undisturbed(tree)
