@@ -1,4 +1,4 @@
-// CRC-32C (Castagnoli), as the index and the records state it.
+// CRC-32C (Castagnoli), the checksum in the index and the records.
 #include "api.h"
 #include "common.h"
 
@@ -45,7 +45,7 @@ uint32_t portable_crc(const uint8_t* data, int64_t length) {
 
 constexpr int64_t LANE = 1024;  // bytes; three lanes are summed at once, to hide the latency
 
-// What LANE and 2 LANE bytes of zeros behind a byte of a CRC make of it.
+// Tables: the effect on a CRC's byte of LANE and of 2 LANE following zero bytes.
 struct Shifts {
     uint32_t by[2][4][256];
     Shifts() : by() {

@@ -4,15 +4,15 @@
 
 namespace {
 
-constexpr uint32_t STUFFED = 1u << 31;  // of an MCU's place: it holds bytes 0 after 0xFF
+constexpr uint32_t STUFFED = 1u << 31;  // flag in an MCU's offset: its bytes have zeros stuffed after 0xFF
 constexpr int64_t MAX_JPEG = 1 << 30;
-constexpr int BLOCKS = 6;                      // of an MCU
-constexpr int64_t MOST_BYTES = BLOCKS * 64 * 4;  // that an MCU's codes can take; below REFIT_SLACK
+constexpr int BLOCKS = 6;                      // in an MCU
+constexpr int64_t MOST_BYTES = BLOCKS * 64 * 4;  // upper bound for an MCU's codes; below REFIT_SLACK
 static_assert(MOST_BYTES + 16 < REFIT_SLACK, "a damaged MCU is read no further");
 
 // ---- Where the MCUs are ----
 
-// Finds the beginnings of all MCUs, counted from the first one's, and that of what follows them.
+// Finds the offsets of all MCUs, counted from the first, and the offset of the end.
 struct Scan {
     const uint8_t* data;
     int64_t length;
@@ -21,7 +21,7 @@ struct Scan {
     int64_t found = 0;
     uint32_t stuffed = 0;
 
-    // One 0xFF at `at`: whether to go on.
+    // Handles a 0xFF at `at`; true to go on.
     INLINE bool meet(int64_t at) {
         if (at + 1 >= length) return false;
         const int code = data[at + 1];
@@ -72,13 +72,13 @@ FAST bool scan_fast(Scan scan, int64_t* found) {
 
 // ---- Entropy decoding ----
 
-// Bits of a stream, the next one highest.
+// A window of a bit stream; the next bit is the highest.
 struct Bits {
     uint64_t window;
-    int64_t held;  // how many of the window's bits are the stream's
+    int64_t held;  // number of valid bits in the window
     const uint8_t* next;
 
-    // At least 56 bits are held then. Reads 8 bytes.
+    // Afterwards at least 56 bits are valid. Reads 8 bytes.
     INLINE void refill() {
         uint64_t bytes;
         memcpy(&bytes, next, 8);
@@ -96,7 +96,7 @@ struct Bits {
     INLINE uint32_t top(int count) const { return static_cast<uint32_t>(window >> (64 - count)); }
 };
 
-// The entry of a code that the look-up does not hold; 0: no code.
+// The entry of a code that is too long for the look-up table; 0 if there is no such code.
 inline uint32_t find_long(const Huffman& table, uint32_t code) {
     int length = LOOKUP_BITS + 1;
     while (length <= 16 && code >= table.limit[length]) ++length;
@@ -110,7 +110,7 @@ INLINE uint32_t find(const Huffman& table, const Bits& bits) {
     return __builtin_expect(entry != 0, 1) ? entry : find_long(table, bits.top(16));
 }
 
-// Takes a code and its value's bits off the stream; gives the value.
+// Removes a code and the bits of its value from the stream; returns the value.
 INLINE int32_t take(Bits* bits, uint32_t entry) {
     const int size = entry >> 8 & 15;
     const uint64_t rest = bits->window << (entry >> 16);
@@ -120,7 +120,7 @@ INLINE int32_t take(Bits* bits, uint32_t entry) {
     return value - (~positive & ((1 << size) - 1));
 }
 
-// One block into `out`, which is zero before; false where it is damaged. `mean`: of the block before.
+// Decodes a block into `out`, which must be zero; false if damaged. `mean`: DC of the previous block.
 INLINE bool read_block(const Huffman& dc, const Huffman& ac, const int16_t* quant, Bits* bits,
                        int32_t* mean, int16_t* out) {
     bits->refill();
@@ -129,7 +129,7 @@ INLINE bool read_block(const Huffman& dc, const Huffman& ac, const int16_t* quan
     out[0] = static_cast<int16_t>(*mean * quant[0]);
     if (first == 0) return false;
     for (int k = 1; k < 64;) {
-        bits->refill();  // lasts for two symbols of at most 26 bits
+        bits->refill();  // enough for two symbols of at most 26 bits
         for (int turn = 0; turn < 2 && k < 64; ++turn, ++k) {
             const uint32_t entry = find(ac, *bits);
             const int run = entry >> 12 & 15;
@@ -146,7 +146,7 @@ INLINE bool read_block(const Huffman& dc, const Huffman& ac, const int16_t* quan
     return true;
 }
 
-// One MCU's six blocks; false where its `length` bytes are not just these.
+// Decodes an MCU's six blocks; false unless they take exactly its `length` bytes.
 INLINE bool read_mcu(const Header& header, const uint8_t* data, int64_t length, TwoBlocks blocks[3]) {
     Bits bits{0, 0, data};
     int32_t means[3] = {};
@@ -161,7 +161,7 @@ INLINE bool read_mcu(const Header& header, const uint8_t* data, int64_t length, 
     return (used + 7) / 8 == length;
 }
 
-// Copies an MCU's bytes without the zeros after 0xFF; how many it makes, -1: more than one can have.
+// Copies an MCU's bytes without the zeros after 0xFF; returns their number, -1 if too many.
 int64_t unstuff(const uint8_t* data, int64_t length, uint8_t* out) {
     int64_t made = 0;
     for (int64_t at = 0; at < length; ++at) {
@@ -222,7 +222,7 @@ FAST void store_chroma_fast(const TwoTiles& tiles, uint8_t* to, int64_t stride) 
 }
 #endif
 
-// Decodes one MCU to its place in the planes.
+// Decodes one MCU into the planes.
 template <bool fast>
 INLINE bool decode_mcu(const Header& header, const uint8_t* data, int64_t length, bool stuffed,
                        int column, int row, const Planes& planes) {
@@ -260,7 +260,7 @@ INLINE bool decode_mcu(const Header& header, const uint8_t* data, int64_t length
     return true;
 }
 
-// The number of the first damaged MCU of the region, or -1.
+// The index of the first damaged MCU of the region, or -1.
 template <bool fast>
 INLINE int64_t decode_mcus(const Header& header, const uint8_t* data, const uint32_t* begins,
                            int columns, const Region& region, const Planes& planes) {
@@ -333,7 +333,7 @@ RefitCode decode_region(Decoder* decoder, const Header& header, const uint8_t* j
     }
     const int rows = (height + MCU - 1) / MCU, columns = (width + MCU - 1) / MCU;
     const int64_t count = int64_t{rows} * columns, coded = length - header.length;
-    // Each takes a byte and a marker at least: memory is taken for no more than the data can hold.
+    // Each MCU takes a byte and a marker at least, so memory is bounded by the size of the data.
     if (coded < 3 * count || length > MAX_JPEG) return REFIT_MARKERS;
     auto* begins = decoder->begins.of<uint32_t>(count + 1);
     if (begins == nullptr) return REFIT_NO_MEMORY;

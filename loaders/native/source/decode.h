@@ -8,12 +8,12 @@
 // The MCUs from column first[row - top] to last[row - top], both inclusive, of rows top to bottom - 1.
 struct Region {
     int top = 0, bottom = 0;
-    int left = 0, right = 0;  // the least first, and behind the greatest last
+    int left = 0, right = 0;  // the smallest first, and one past the largest last
     int32_t* first = nullptr;
     int32_t* last = nullptr;
 };
 
-// Decoded pixels of a region's bounding rectangle. What lies outside the region is undefined.
+// Decoded pixels of a region's bounding rectangle; undefined outside the region.
 // luma[y * luma_stride + x]: the pixel in the lower byte, the one below it in the higher.
 // chroma[2 * (y * chroma_stride + x)]: Cb, then Cr.
 struct Planes {
@@ -25,7 +25,7 @@ struct Planes {
     int width = 0, height = 0;               // of the whole image, px
 };
 
-// Memory of one thread, and the headers that it met last.
+// Scratch memory of one thread, and its most recent headers.
 struct Decoder {
     static constexpr int HEADERS = 4;
     Header* headers[HEADERS] = {};
@@ -40,11 +40,11 @@ struct Decoder {
     }
 };
 
-// The parsed header of a JPEG, cached for JPEGs with the same one; null: not of the form that a build
-// writes, or out of memory.
+// The parsed header of a JPEG, cached for JPEGs with an equal one; null if it is not in the form that a build
+// writes, or if memory ran out.
 const Header* find_header(Decoder* decoder, const uint8_t* jpeg, int64_t length);
 
-// Decodes the region of a JPEG of this header and size, which has REFIT_SLACK bytes behind it.
+// Decodes the region of a JPEG with this header and size; REFIT_SLACK bytes after it must be readable.
 RefitCode decode_region(Decoder* decoder, const Header& header, const uint8_t* jpeg, int64_t length,
                         int height, int width, const Region& region, bool fast, Planes* planes,
                         int64_t* detail);

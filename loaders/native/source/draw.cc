@@ -14,7 +14,7 @@ namespace {
 
 constexpr int MOST_RES = 4096, MOST_THREADS = 256;
 
-// Memory of one thread.
+// Scratch memory of one thread.
 struct Worker {
     Decoder decoder;
     Occluder occluder;
@@ -33,7 +33,7 @@ struct Workspace {
     Worker* workers;
 };
 
-// Decodes the part of a sample that is shown; empty planes if nothing is. NOT_OURS: another decoder is
+// Decodes the visible part of a sample; the planes are empty if nothing is visible. NOT_OURS: another decoder is
 // needed.
 RefitCode decode(Worker* worker, const RefitSample& sample, const Map& map, int res, bool fast,
                  Planes* planes, int64_t* detail) {
@@ -61,7 +61,7 @@ RefitCode draw(Worker* worker, const RefitBatch& batch, RefitSample* sample) {
     if (sample->rgb == nullptr)
         code = decode(worker, *sample, map, res, fast, &planes, &sample->detail);
     if (code == REFIT_OK) code = place(&worker->occluder, batch, *sample);
-    // A row at a time while it is in the cache; or all of them, where they change together.
+    // Row by row while it is in the processor's cache; all rows at once if effects change the whole image.
     const RefitEffects* effects = sample->effects;
     auto* rows = worker->rows.of<Pixel>(effects == nullptr ? res : int64_t{res} * res);
     if (rows == nullptr) code = REFIT_NO_MEMORY;
@@ -121,7 +121,7 @@ int32_t refit_planes(void* workspace, const uint8_t* jpeg, int64_t length, int32
                      int32_t width, int32_t portable, uint8_t* luma, uint8_t* chroma,
                      int64_t* detail) {
     Worker& worker = static_cast<Workspace*>(workspace)->workers[0];
-    const double all[6] = {1, 0, 0, 0, 1, 0};  // a square that holds the whole image
+    const double all[6] = {1, 0, 0, 0, 1, 0};  // the identity: the whole image
     *detail = 0;
     if (height < 1 || width < 1 || height > MOST_RES || width > MOST_RES) return REFIT_TOO_LARGE;
     const Header* header = find_header(&worker.decoder, jpeg, length);

@@ -2,17 +2,17 @@
 
 namespace {
 
-constexpr int CHANNELS = 4;  // of a pixel; the last has any value
-constexpr int UNIT_BITS = 8, UNIT = 1 << UNIT_BITS;  // of shares, weights and factors
+constexpr int CHANNELS = 4;  // of a pixel; the last is unused
+constexpr int UNIT_BITS = 8, UNIT = 1 << UNIT_BITS;  // shares, weights and factors are in units of 1 / UNIT
 constexpr int MOST_RADIUS = 15;
 constexpr int MOST_CONTRAST = 4 * UNIT, MOST_BRIGHTNESS = 255 * UNIT;
 
-// The pixels first to end - 1 that lie in a cell of a row, wholly or in part.
+// The pixels first to end - 1 that overlap a cell of a row.
 struct Cell {
     int first, end;
 };
 
-// The cells of a row of `res` pixels; shares[p + k]: what pixel p has of cell k.
+// The cells of a row of `res` pixels; shares[p + k] is pixel p's share in cell k.
 void make_cells(int res, int cells, Cell* made, uint16_t* shares) {
     for (int k = 0; k < cells; ++k) {
         made[k] = {k * res / cells, ((k + 1) * res + cells - 1) / cells};
@@ -26,7 +26,7 @@ void make_cells(int res, int cells, Cell* made, uint16_t* shares) {
     }
 }
 
-// The four channels of a pixel in 16 bits each, and back.
+// Converts a pixel's four channels to 16 bits each, and back.
 INLINE uint64_t apart(Pixel pixel) {
     uint64_t made = pixel;
     made = (made | made << 16) & 0x0000FFFF0000FFFF;
@@ -59,7 +59,7 @@ INLINE void scale_down(const uint8_t* image, int res, int cells, const Cell* cel
     }
 }
 
-// All channels between two, which weigh 64 together; rounded.
+// Interpolates all channels between two pixels with weights that sum to 64, and rounds.
 INLINE uint64_t between(uint64_t first, uint64_t second, int weight) {
     const uint64_t sum = first * static_cast<uint64_t>(WEIGHT - weight) +
                          second * static_cast<uint64_t>(weight) + ONES * (WEIGHT / 2);
@@ -81,7 +81,7 @@ INLINE void scale_up(const Pixel* small, int cells, int res, const int32_t* plac
     }
 }
 
-// A row of `width` bytes to `to`, weighed from line(-radius) … line(radius).
+// Writes a row of `width` bytes to `to`, the weighted sum of line(-radius) to line(radius).
 template <typename Line>
 INLINE void weigh(const Line& line, const uint16_t* weights, int radius, int64_t width,
                   uint16_t* sums, uint8_t* to) {

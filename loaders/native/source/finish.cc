@@ -16,7 +16,7 @@ float value_of(int level, float factor, float scale, float shift) {
     return whole - shift;
 }
 
-// The nearest bfloat16, the even one of two.
+// The nearest bfloat16; of two equally near ones the even one.
 uint16_t to_bfloat16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
@@ -56,7 +56,7 @@ FAST INLINE __m128i to_bfloat16_fast(__m256 values) {
     return _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
 }
 
-// As many pixels as there are whole eights; how many that was.
+// Writes the pixels of all complete groups of eight; returns how many pixels.
 FAST int write_plane_fast(const Pixel* row, int res, int channel, float factor, float scale,
                           float shift, float* floats, uint16_t* halves) {
     const __m256 by = _mm256_set1_ps(factor), scales = _mm256_set1_ps(scale);

@@ -13,7 +13,7 @@ constexpr uint8_t SCAN[] = {3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0};
 constexpr int DQT = 0xDB, SOF0 = 0xC0, DHT = 0xC4, SOS = 0xDA, DRI = 0xDD;
 constexpr int APP0 = 0xE0, APP13 = 0xED, COMMENT = 0xFE;
 
-// What has been seen of a header: frame, restart interval, 2 quantisation and 4 Huffman tables.
+// Parts of a header seen so far: frame, restart interval, 2 quantisation and 4 Huffman tables.
 enum Seen { A_FRAME = 1, AN_INTERVAL = 2, QUANT = 4, DC = 16, AC = 64, ALL = 255 };
 
 bool is_symbol(int symbol, bool ac) {
@@ -21,7 +21,7 @@ bool is_symbol(int symbol, bool ac) {
     return ac ? size <= 10 && (size > 0 || run == 0 || run == 15) : symbol <= 11;
 }
 
-// A table of 16 counts and its symbols; the bytes that it took, or -1.
+// Reads a table of 16 counts and its symbols; returns the bytes read, or -1.
 int64_t read_huffman(const uint8_t* data, int64_t count, bool ac, Huffman* table) {
     int64_t total = 0;
     if (count < 16) return -1;

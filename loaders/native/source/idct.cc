@@ -2,16 +2,16 @@
 
 namespace {
 
-// Loeffler, Ligtenberg and Moschytz's algorithm as jidctint.c has it, with factors of 2^13. Its sums
-// are multiplied out, so that each is one of products of 16-bit numbers: with whole numbers the
-// result is the same. Rows of FACTORS: what 0 and 4, 2 and 6, 7 and 1, 3 and 5 are weighed by.
+// Loeffler, Ligtenberg and Moschytz's algorithm as in jidctint.c, with factors of 2^13. Its sums
+// are multiplied out into sums of products of 16-bit numbers; in integers the
+// result is the same. Rows of FACTORS: the factors of inputs 0 and 4, 2 and 6, 7 and 1, 3 and 5.
 constexpr int BITS = 13, KEPT = 2;
 constexpr int16_t EVEN04[2][2] = {{8192, 8192}, {8192, -8192}};
 constexpr int16_t EVEN26[2][2] = {{10703, 4433}, {4433, -10704}};
 constexpr int16_t ODD71[4][2] = {{-11363, 2260}, {9633, 6437}, {-6436, 9633}, {2260, 11363}};
 constexpr int16_t ODD35[4][2] = {{-6436, 9633}, {-11362, 2261}, {-2259, -11362}, {9633, 6437}};
 
-// Sums wrap around: a damaged picture's coefficients may be of any size.
+// Sums may wrap around: the coefficients of a damaged image may be of any size.
 uint32_t weighed(int16_t a, int16_t b, const int16_t by[2]) {
     return static_cast<uint32_t>(a * by[0]) + static_cast<uint32_t>(b * by[1]);
 }
@@ -20,7 +20,7 @@ int16_t saturated(int32_t value) {
     return static_cast<int16_t>(value > INT16_MAX ? INT16_MAX : value < INT16_MIN ? INT16_MIN : value);
 }
 
-// One dimension: 8 numbers, `step` apart.
+// One-dimensional transform of 8 numbers, `step` apart.
 void pass(const int16_t* in, int16_t* out, int step, int shift) {
     const auto at = [&](int k) { return in[k * step]; };
     uint32_t even[4], odd[4];
@@ -97,7 +97,7 @@ FAST INLINE void fast_pass(__m256i r[8], int shift) {
     for (int k = 0; k < 8; ++k) r[k] = _mm256_packs_epi32(low[k], high[k]);
 }
 
-// Rows become columns, in each half of the registers.
+// Transposes each half of the registers.
 FAST INLINE void transpose(__m256i r[8]) {
     __m256i a[8], b[8];
     for (int k = 0; k < 4; ++k) {

@@ -8,9 +8,9 @@ struct alignas(32) TwoBlocks {
     int16_t of[2][64];
 };
 
-// Their pixels, as libjpeg's "islow" makes them: row by row, 8 of the first, then 8 of the second.
-// The results are equal to the bit with any coefficients that a picture has; with others both
-// functions still give the same.
+// Their pixels as libjpeg's "islow" computes them: row by row, 8 of the first block, then 8 of the second.
+// Equal to libjpeg to the bit for the coefficients of any encoded image; for others both
+// functions still agree with each other.
 struct alignas(32) TwoTiles {
     uint8_t row[8][16];
 };

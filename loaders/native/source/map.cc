@@ -7,15 +7,15 @@ namespace {
 
 constexpr double FARTHEST = 1e9;  // px
 constexpr int MOST_BITS = 20;
-// Stored pixels beside a place that its colour depends on: 1 for luma and 1.5 for chroma, whose
-// samples lie 2 px apart; and half a pixel for whatever rounding there is.
+// Stored pixels around a coordinate that its colour depends on: 1 for luma and 1.5 for chroma, whose
+// samples are 2 px apart; plus half a pixel for rounding.
 constexpr double REACH = 2.0;
 
 struct Point {
     double x, y;
 };
 
-// Widens the rows' least and greatest x by the part of an edge that lies in each row's band.
+// Widens each row's smallest and largest x by the part of an edge inside the row's band.
 void add_edge(Point from, Point to, int rows, double* low, double* high) {
     if (from.y > to.y) {
         const Point other = from;
@@ -66,7 +66,7 @@ void clip(int64_t begin, int64_t step, int64_t low, int64_t high, int* first, in
         *end = *first;
         return;
     }
-    // The u at which the lower bound is reached and the upper one passed, or the other way round.
+    // The u where the lower bound is reached and the upper bound passed, or the reverse.
     const int64_t from = step > 0 ? -floor_divided(begin - low, step)
                                   : floor_divided(begin - high, -step) + 1;
     const int64_t to = step > 0 ? -floor_divided(begin - high, step)
@@ -103,7 +103,7 @@ bool find_region(const Map& map, int res, int height, int width, Buffer memory[2
         const double first = std::floor((low[row] - REACH) / MCU);
         const double end = std::floor((high[row] + REACH) / MCU);
         if (first > end || end < 0 || first > columns - 1) {
-            if (region->top < rows) break;  // what is convex is seen in rows that follow on each other
+            if (region->top < rows) break;  // the rows of a convex shape are adjacent
             continue;
         }
         if (row < region->top) region->top = row;

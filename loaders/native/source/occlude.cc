@@ -4,10 +4,10 @@
 
 namespace {
 
-constexpr double MOST_SIDE = 1 << 20;  // of a cut-out on the output, px
-constexpr double FARTHEST = 1 << 30;   // its middle from the output, px
+constexpr double MOST_SIDE = 1 << 20;  // the largest side of a cut-out on the output, px
+constexpr double FARTHEST = 1 << 30;   // the largest distance of its centre from the output, px
 
-// A cut-out's first column or row on the output and how many there are; false: out of all bounds.
+// A cut-out's first column or row on the output, and their number; false if out of bounds.
 bool span(double middle, double size, int source, int64_t* begin, int64_t* count) {
     const double sides = std::rint(source * size);
     if (!(sides <= MOST_SIDE) || !(std::fabs(middle) <= FARTHEST)) return false;
@@ -39,7 +39,7 @@ bool place_one(const RefitCutOut& cut_out, const RefitPaste& paste, int res, int
     to->level = level;
     to->source_height = cut_out.height;
     to->at = places;
-    if (to->left >= to->right) to->bottom = to->top;  // beside the output
+    if (to->left >= to->right) to->bottom = to->top;  // it is outside the output
     if (to->top >= to->bottom) return true;
     for (int u = to->left; u < to->right; ++u)
         places[u] = place_of(u - left, width, cut_out.width, level, to->columns);
@@ -49,7 +49,7 @@ bool place_one(const RefitCutOut& cut_out, const RefitPaste& paste, int res, int
     return true;
 }
 
-// The level's row at the place of an output row, between the two nearest: 64 times each channel.
+// Interpolates between the level's two rows nearest to an output row; gives 64 times each channel.
 INLINE void mix_rows(const Placed& one, int32_t place, uint16_t* line) {
     const int row = place >> WEIGHT_BITS, weight = place & (WEIGHT - 1);
     const int64_t stride = int64_t{one.columns} * 4;

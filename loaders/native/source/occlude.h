@@ -5,21 +5,21 @@
 #include "common.h"
 #include "warp.h"
 
-constexpr int MOST_PASTES = 64;  // of one sample
+constexpr int MOST_PASTES = 64;  // cut-outs of one sample at most
 
-// A cut-out as it lies on the output: columns left to right - 1, rows top to bottom - 1.
+// A cut-out placed on the output: columns left to right - 1, rows top to bottom - 1.
 struct Placed {
-    const uint8_t* rgba;    // the level that is used
+    const uint8_t* rgba;    // pixels of the level that is used
     int columns, rows;      // of the level
     int level;
     int left, right, top, bottom;
     int64_t begin, height;  // of the whole cut-out on the output: its first row, its rows
     int64_t source_height;  // of the cut-out itself
-    const int32_t* at;      // by column of the output: place in the level, in 64ths of a pixel
-    int first, end;         // columns of the level that these need
+    const int32_t* at;      // for each output column the coordinate in the level, in 64ths of a pixel
+    int first, end;         // the level's columns that are needed
 };
 
-// Memory of one thread.
+// Scratch memory of one thread.
 struct Occluder {
     Placed placed[MOST_PASTES];
     int count = 0;
@@ -28,11 +28,11 @@ struct Occluder {
 
 // Places the cut-outs of a sample on an output of side `res`.
 //
-// A cut-out of width w gets max(1, rint(w * size)) columns, and so with rows; its upper left corner is
-// rint(x - columns / 2), rint(y - rows / 2). It is taken from its smallest level that is not smaller
-// than the result, at the places of the result's pixel centres to 1/64 pixel.
+// A cut-out of width w gets max(1, rint(w * size)) columns, its rows likewise; its upper left corner is
+// rint(x - columns / 2), rint(y - rows / 2). The smallest level is used that is not smaller
+// than the result, sampled at the result's pixel centres, rounded to 1/64 pixel.
 RefitCode place(Occluder* occluder, const RefitBatch& batch, const RefitSample& sample);
 
-// Blends what lies on output row `v` into the row, one cut-out after the other: levels between the
+// Blends all cut-outs on output row `v` into the row, one after the other: bilinear between the
 // four nearest pixels of the cut-out, rounded; then (alpha over + (255 - alpha) under) / 255, rounded.
 void blend_row(Occluder* occluder, int v, bool fast, Pixel* row);

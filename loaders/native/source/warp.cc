@@ -2,16 +2,16 @@
 
 namespace {
 
-constexpr int CHROMA_BITS = 4;  // kept of chroma's fractions of a level
+constexpr int CHROMA_BITS = 4;  // fractional bits that chroma keeps
 constexpr int COLOUR_BITS = 14;
 constexpr int16_t RED_CR = 22970, GREEN_CB = -5638, GREEN_CR = -11700, BLUE_CB = 29032;
 constexpr int ALL_BITS = COLOUR_BITS + CHROMA_BITS, LUMA_SHIFT = ALL_BITS - 2 * WEIGHT_BITS;
 
-// A map to the planes' own pixels, with half of a weight's step added to each place.
+// A map to pixel coordinates of the planes; half a step of the weights is added, for rounding.
 struct Local {
     int64_t xu, xv, x0, yu, yv, y0;
     int bits;
-    int64_t chroma;  // from a place to that in chroma, which has one bit more behind the point
+    int64_t chroma;  // added to a luma coordinate to get the chroma coordinate, with one more fractional bit
 };
 
 Local local_map(const Map& map, int left, int top) {
@@ -23,7 +23,7 @@ Local local_map(const Map& map, int left, int top) {
     return to;
 }
 
-// The two samples around a place of one axis, and the weight of the second in 64ths.
+// Along one axis: the two samples around a coordinate, and the second one's weight in 64ths.
 struct Axis {
     int first, second, weight;
 };
@@ -33,7 +33,7 @@ Axis axis_of(int64_t place, int bits) {
     return {first, first + 1, static_cast<int>(place >> (bits - WEIGHT_BITS)) & (WEIGHT - 1)};
 }
 
-// What each of the two samples weighs where those outside `low` … `high` weigh nothing.
+// The weights of the two samples, in 64ths; samples outside `low` to `high` get 0.
 struct Weights {
     int first, second;
 };
@@ -52,13 +52,13 @@ Pixel coloured(int32_t luma, int cb, int cr) {
                               clamped(blue, 0, 255) << 16);
 }
 
-// One pixel anywhere; the places are those of Local, less than a pixel outside the crop at most.
+// One pixel; its coordinates, as in Local, may be up to a pixel outside the crop.
 Pixel pixel_at(const Planes& planes, const Local& map, int64_t px, int64_t py) {
     const Axis x = axis_of(px, map.bits), y = axis_of(py, map.bits);
     const int right = planes.width - planes.left, bottom = planes.height - planes.top;
     const Weights wx = weights_of(x, -planes.left, right - 1);
     const Weights wy = weights_of(y, -planes.top, bottom - 1);
-    // Where a weight is not 0 the sample is among those decoded, if the region is right.
+    // A sample with a weight above 0 was decoded, if the region is right.
     const auto luma = [&](int column, int row) {
         return static_cast<int>(planes.luma[int64_t{clamped(row, 0, planes.rows - 1)} *
                                                 planes.luma_stride +
@@ -92,7 +92,7 @@ Pixel pixel_at(const Planes& planes, const Local& map, int64_t px, int64_t py) {
 
 #if REFIT_X86
 
-// The numbers 64 - weight and weight, the second `by` bits higher.
+// The numbers 64 - weight and weight in one integer, the second shifted left by `by` bits.
 FAST INLINE __m256i pair_of(__m256i weight, int by) {
     const __m256i high = _mm256_slli_epi32(weight, by);
     return _mm256_sub_epi32(_mm256_add_epi32(_mm256_set1_epi32(WEIGHT), high), weight);
@@ -103,9 +103,9 @@ FAST INLINE __m256i byte_weights(__m256i weight) {
     return _mm256_or_si256(pair, _mm256_slli_epi32(pair, 16));
 }
 
-// Cb and Cr of a row of chroma at eight places, with 4 bits behind the point.
+// Cb and Cr of one chroma row at eight coordinates, with 4 fractional bits.
 FAST INLINE __m256i chroma_along(const int* row, __m256i at, __m256i weights) {
-    const __m256i order = _mm256_broadcastsi128_si256(  // Cb, Cb, Cr, Cr of each place
+    const __m256i order = _mm256_broadcastsi128_si256(  // Cb, Cb, Cr, Cr of each coordinate
         _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15));
     const __m256i samples = _mm256_shuffle_epi8(_mm256_i32gather_epi32(row, at, 2), order);
     const __m256i sum = _mm256_maddubs_epi16(samples, weights);
@@ -122,7 +122,7 @@ struct Fast {
     __m256i chroma, luma_stride, chroma_stride;
 };
 
-// Eight pixels whose neighbours all lie in the planes: pixel_at() with all of them covered.
+// pixel_at() for eight pixels whose neighbours are all inside the planes.
 FAST INLINE void eight(const Planes& planes, const Fast& fast, __m256i x, __m256i y, Pixel* out) {
     const __m256i low6 = _mm256_set1_epi32(WEIGHT - 1);
     const __m256i wx = _mm256_and_si256(_mm256_srl_epi32(x, fast.weight_bits), low6);
@@ -163,7 +163,7 @@ FAST INLINE void eight(const Planes& planes, const Fast& fast, __m256i x, __m256
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_shuffle_epi8(bytes, interleave));
 }
 
-// Pixels `first` to `end` - 1, at least 8; the last eight may be made twice.
+// Pixels `first` to `end` - 1, at least 8; the last eight may be computed twice.
 FAST void warp_inside(const Planes& planes, const Local& map, int64_t px, int64_t py, int first,
                       int end, Pixel* out) {
     const Fast fast{_mm_cvtsi32_si128(map.bits),
@@ -187,7 +187,7 @@ FAST void warp_inside(const Planes& planes, const Local& map, int64_t px, int64_
 
 #endif
 
-// The pixels of an axis whose neighbours, of luma and of chroma, all lie in the plane and the crop.
+// The range of pixels whose luma and chroma neighbours are all inside the plane and the crop.
 void clip_inside(const Local& map, int64_t begin, int64_t step, int size, int* first, int* end) {
     const int64_t high_luma = int64_t{size - 1} << map.bits;
     const int64_t high_chroma = (int64_t{(size + 1) / 2 - 1} << (map.bits + 1)) - map.chroma;
@@ -204,10 +204,10 @@ void warp_row(const Planes& planes, const Map& whole, int res, int v, bool fast,
     const int64_t px = map.xv * v + map.x0, py = map.yv * v + map.y0;
     const int64_t one = int64_t{1} << map.bits;
     const int right = planes.width - planes.left, bottom = planes.height - planes.top;
-    int first = 0, end = res;  // what shows the crop
+    int first = 0, end = res;  // the pixels that show the crop
     clip(px, map.xu, -one - planes.left * one, right * one, &first, &end);
     clip(py, map.yu, -one - planes.top * one, bottom * one, &first, &end);
-    int from = first, to = end;  // what lies well inside
+    int from = first, to = end;  // the pixels whose neighbours are all inside
 #if REFIT_X86
     if (fast) {
         clip_inside(map, px, map.xu, least(right, planes.columns), &from, &to);
