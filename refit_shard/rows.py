@@ -85,6 +85,25 @@ def set_urls(place: AnyPath, *, shards: str = SHARDS) -> list[str]:
         ) from error
 
 
+def one_set_url(place: AnyPath, *, shards: str = SHARDS, instead: str = "") -> str:
+    """The URL of the only dataset at one place, as in :func:`set_urls`.
+
+    Args:
+        place: a dataset's folder, URL or name.
+        shards: the folder or URL that holds the datasets given by name.
+        instead: the end of the error: what else may be given.
+
+    Raises:
+        UsageError: there are several.
+        ShardError: there is none.
+    """
+    place = location(place)
+    url, *more = set_urls(place, shards=shards)
+    if more:
+        raise UsageError(f"{place}: holds {1 + len(more)} datasets; give one of them{instead}")
+    return url
+
+
 def rows(
     sets: Sequence[ShardSet | AnyPath],
     where: str | None = None,

@@ -3,7 +3,6 @@
 import argparse
 
 from refit_shard.commands import Subparsers
-from refit_shard.shards_spec.errors import UsageError
 
 HELP = """\
 Add arrays of an npz as labels to the finished shards of a dataset. The frames are not needed, and
@@ -48,13 +47,11 @@ def run(args: argparse.Namespace) -> int:
     from refit_shard.converter.build.task import ShardResult
     from refit_shard.converter.labels.plan import LabelsRequest, plan_labels
     from refit_shard.converter.labels.work import add_labels
-    from refit_shard.rows import set_urls
+    from refit_shard.rows import one_set_url
 
     keep = parse_keeps(args.keep)
-    url, *more = set_urls(args.set)
-    if more:
-        raise UsageError(f"{args.set}: holds {1 + len(more)} datasets; give one of them")
-    plan = plan_labels(LabelsRequest(shards=url, npz=args.npz, keep=keep, workers=args.workers))
+    shards = one_set_url(args.set)
+    plan = plan_labels(LabelsRequest(shards=shards, npz=args.npz, keep=keep, workers=args.workers))
     title = f"add-labels {plan.existing.dataset}"
     try:
         with Meter(title, plan.existing.rows, quiet=args.json) as meter:

@@ -4,7 +4,6 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from refit_shard.commands import Subparsers
-from refit_shard.shards_spec.errors import UsageError
 
 if TYPE_CHECKING:
     from refit_shard.loaders.measure.bench import Speed
@@ -85,7 +84,7 @@ def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
     """The sources and options of the stream to measure."""
     from refit_shard.loaders.stream.config import read_config
     from refit_shard.loaders.stream.options import StreamOptions
-    from refit_shard.rows import set_urls
+    from refit_shard.rows import one_set_url
     from refit_shard.shards_spec.storage.paths import local_path
 
     given = {"image": args.image, "occluders": args.occluders}
@@ -94,12 +93,9 @@ def _stream_of(args: argparse.Namespace) -> "tuple[Sources, StreamOptions]":
     if place.is_file() or place.suffix:
         config = read_config(place)
         return config.places(shards), StreamOptions(**config.stated, **given)
-    url, *more = set_urls(args.path, shards=str(shards))
-    if more:
-        raise UsageError(
-            f"{place}: holds {1 + len(more)} datasets; give one of them, or a training YAML with "
-            "their ratios"
-        )
+    url = one_set_url(
+        args.path, shards=str(shards), instead=", or a training YAML with their ratios"
+    )
     return {url.rstrip("/").rpartition("/")[2]: (url, 1.0)}, StreamOptions(**given)
 
 

@@ -4,7 +4,7 @@ import argparse
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from refit_shard.commands import Subparsers
+from refit_shard.commands import Subparsers, add_cluster
 from refit_shard.shards_spec.errors import BuildError, RefitShardError, UsageError
 
 if TYPE_CHECKING:
@@ -95,15 +95,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="DIR|URL",
         help=f"where shards are written (default {DEFAULT_OUT})",
     )
-    how.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="worker processes (default: all cores); 0: build in this process, without Ray",
-    )
-    how.add_argument(
-        "--address", metavar="auto|ray://…", help="a running Ray cluster (default: start one here)"
-    )
+    add_cluster(how, "build")
     how.add_argument(
         "--shard-timeout",
         type=float,

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from refit_shard.commands import Subparsers
+from refit_shard.commands import Subparsers, add_cluster
 from refit_shard.shards_spec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,15 +68,7 @@ def add_parser(commands: Subparsers) -> None:
     how.add_argument(
         "--quality", type=int, default=95, metavar="N", help="JPEG quality (default 95)"
     )
-    how.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="worker processes (default: all cores); 0: decode in this process, without Ray",
-    )
-    how.add_argument(
-        "--address", metavar="auto|ray://…", help="a running Ray cluster (default: start one here)"
-    )
+    add_cluster(how, "decode")
     how.add_argument(
         "--overwrite",
         action="store_true",

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from refit_shard.commands import Subparsers
+from refit_shard.commands import Subparsers, add_path
 from refit_shard.shards_spec.errors import ShardError
 
 HELP = """\
@@ -29,11 +29,7 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "path",
-        metavar="PATH",
-        help="folder, URL or name of a dataset, or a folder of datasets",
-    )
+    add_path(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

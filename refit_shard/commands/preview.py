@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from refit_shard.commands import Subparsers
+from refit_shard.commands import Subparsers, add_drawing
 from refit_shard.shards_spec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,22 +51,8 @@ def add_parser(commands: Subparsers) -> None:
         metavar="YAML",
         help="add augmented crops by this training config's policy; 'refit' for ReFit's",
     )
-    parser.add_argument(
-        "--occluders",
-        metavar="FILE",
-        help="cut-outs to paste (default data/dataset_extras/occluders.arrow)",
-    )
     parser.add_argument("--out", required=True, metavar="FILE.png", help="picture to write")
-    parser.add_argument(
-        "--n", type=int, default=24, metavar="N", help="number of samples (default 24)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seed of the choice of samples and of their augmentation (default 0)",
-    )
+    add_drawing(parser, 24)
     parser.set_defaults(run=run)
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refit_shard.commands import Subparsers
+from refit_shard.commands import Subparsers, add_drawing
 from refit_shard.shards_spec.errors import RefitShardError, UsageError
 
 if TYPE_CHECKING:
@@ -50,21 +50,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--where", metavar="CONDITION", help='which rows, such as "scale > 0.5"')
     parser.add_argument("--title", metavar="TEXT", help="title of the page")
-    parser.add_argument(
-        "--n", type=int, default=12, metavar="N", help="number of samples to draw (default 12)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seed of the choice of samples and of their augmentation (default 0)",
-    )
-    parser.add_argument(
-        "--occluders",
-        metavar="FILE",
-        help="cut-outs to paste (default data/dataset_extras/occluders.arrow)",
-    )
+    add_drawing(parser, 12)
     parser.add_argument(
         "--data-config", metavar="FILE", help="data_config.py to read (default ./data_config.py)"
     )

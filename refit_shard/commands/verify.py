@@ -2,7 +2,7 @@
 
 import argparse
 
-from refit_shard.commands import Subparsers
+from refit_shard.commands import Subparsers, add_path
 from refit_shard.shards_spec.errors import FormatError, ShardError
 
 HELP = """\
@@ -24,11 +24,7 @@ def add_parser(commands: Subparsers) -> None:
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "path",
-        metavar="PATH",
-        help="folder, URL or name of a dataset, or a folder of datasets",
-    )
+    add_path(parser)
     parser.add_argument(
         "--quick",
         action="store_true",
