@@ -11,7 +11,9 @@ in turns (see :func:`refit_shard.loaders.measure.repeats.interleaved`):
 - *waits at 1,000/s*, *at 2,000/s*: the share of its time that a loop spends in ``next`` if it
   sleeps between two calls for as long as a GPU of that speed would compute;
 - *slower at 1,000/s*: how much longer the work of a pure Python loop takes than without a loader;
-  the work fills the time between two batches at this rate.
+  the work fills the time between two batches at this rate;
+- *slower at 1,000/s, loader elsewhere*: the same loop while another process takes the batches:
+  what sharing the cores and caches costs, without a shared interpreter.
 """
 
 import sys
@@ -109,16 +111,19 @@ def _work(steps: int) -> float:
     return time.perf_counter() - begin
 
 
-def _steps(seconds: float) -> int:
-    """How much of the work fills this time, where nothing else runs."""
-    return max(1, round(seconds / min(_work(50) / 50 for _ in range(10))))
+def _alone(rate: int, settings: Settings) -> tuple[int, float]:
+    """The steps that fill the time between two batches at this rate while nothing else runs, and
+    the seconds that they take.
+    """
+    pin(CORES)
+    between = settings.batch / rate
+    steps = max(1, round(between / min(_work(50) / 50 for _ in range(10))))
+    return steps, median(_work(steps) for _ in range(settings.batches))
 
 
 def slower(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
     """The relative slowdown of a loop's own work while it receives ``rate`` samples/s."""
-    pin(CORES)
-    steps = _steps(settings.batch / rate)
-    alone = median(_work(steps) for _ in range(settings.batches))
+    steps, alone = _alone(rate, settings)
     batches = _batches(crops, settings, image)
     fed = []
     for _ in range(settings.batches):
@@ -128,10 +133,8 @@ def slower(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
 
 
 def slower_beside(rate: int, crops: Crops, settings: Settings, image: Kind) -> float:
-    """How much longer the same work takes while another process takes ``rate`` samples/s."""
-    pin(CORES)
-    steps = _steps(settings.batch / rate)
-    alone = median(_work(steps) for _ in range(settings.batches))
+    """The relative slowdown of the same work while another process receives ``rate`` samples/s."""
+    steps, alone = _alone(rate, settings)
     context = get_context("spawn")
     ready, stop = context.Event(), context.Event()
     other = context.Process(target=_take, args=(rate, crops, settings, image, ready, stop))
