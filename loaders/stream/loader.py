@@ -118,7 +118,7 @@ class StreamingLoader:
         """A loader for the datasets and ratios of a ReFit YAML.
 
         All arguments except ``config`` and ``shards`` are options of
-        :class:`refit_shard.StreamOptions`. Four of them default to values of the config.
+        :class:`refit_shard.StreamOptions`. Five of them default to values of the config.
 
         Args:
             config: Path of the YAML file.

@@ -89,7 +89,7 @@ class _Crew:
     def __init__(self, count: int, name: str) -> None:
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.has_ended = False
-        self._process = os.getpid()
+        self.process = os.getpid()
         self._threads = [
             threading.Thread(target=self._serve, name=f"refit-shard-{name}-{number}", daemon=True)
             for number in range(count)
@@ -109,17 +109,13 @@ class _Crew:
         if not self.has_ended:
             self._tasks.put(work)
 
-    def check_process(self) -> None:
-        """See :func:`check_process`."""
-        check_process(self._process)
-
     def end(self) -> None:
         """Discard the tasks that have not begun."""
         self.has_ended = True
 
     def join(self) -> None:
         """Wait until running tasks are done and the threads have ended."""
-        if os.getpid() != self._process:
+        if os.getpid() != self.process:
             return
         for _ in self._threads:
             self._tasks.put(None)
@@ -222,7 +218,7 @@ def _ahead(
     """The batch of each slice, in order, with at most ``most`` queued or ready at a time."""
     given: deque[Future[Finished]] = deque()
     while True:
-        line.readers.check_process()
+        check_process(line.readers.process)
         while len(given) < most and (one := next(slices, None)) is not None:
             given.append(line.give(one))
         if not given:
